@@ -1,0 +1,60 @@
+"""Hearth's server: a model that stays, and code that moves.
+
+Rule: `server/model.py`, `server/tools/` and `server/agent/` are reloadable and may import everything else.
+Everything else is persistent, stays as it was at the start, and never imports them: it reaches them through a
+generation.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from server.host import Host
+
+VERSION = "0.1.0"
+
+
+def create_app(host: "Host") -> "Flask":
+    """The web application over `host`. Only wires; works inside a running event loop, as in a notebook."""
+    # Here, since whoever imports a part of this package should not pay for the web's.
+    from flask_cors import CORS
+    from flask_openapi3 import Info, OpenAPI
+
+    from server import errors
+    from server.http import about, access, body, health, models, origins, questions, reload, tools, trace
+    from server.http.schemas import ErrorAnswer
+    from server.http.waiting import WaitingRoom
+
+    settings = host.settings
+    app = OpenAPI(
+        "hearth",
+        info=Info(title="Hearth", version=VERSION),
+        doc_ui=False,
+        security_schemes={"token": {"type": "http", "scheme": "bearer"}},
+        validation_error_model=ErrorAnswer,
+        validation_error_callback=body.refuse,
+        openapi_extensions={"security": [{"token": []}]},
+    )
+    app.request_class = body.JsonRequest
+    app.config["MAX_CONTENT_LENGTH"] = settings.MAX_BODY_BYTES
+    errors.register_handler(app)
+    CORS(
+        app,
+        origins=[origins.pattern(origin) for origin in settings.CORS_ORIGINS],
+        expose_headers=["Retry-After", "X-Request-Id"],
+    )
+    trace.register(app)
+    access.register(app, settings)
+
+    room = WaitingRoom(settings.MAX_RUNS)
+    for routes in (
+        about.blueprint(),
+        health.blueprint(host),
+        models.blueprint(host, room),
+        tools.blueprint(host, room),
+        questions.blueprint(host),
+        reload.blueprint(host, room),
+    ):
+        app.register_api(routes)
+    return app

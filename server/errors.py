@@ -1,0 +1,234 @@
+"""The tree of errors, each with an HTTP status and a code, and the one handler that answers with them.
+
+Everything that Hearth itself raises on purpose is a `HearthError`. Whatever else reaches the handler is a
+mistake of ours: the caller gets an id, and the log has that id with the traceback.
+"""
+
+import logging
+from typing import Any, ClassVar
+
+from flask import Flask, Response, jsonify, request
+from werkzeug.exceptions import HTTPException
+
+from server.logs import request_id
+
+log = logging.getLogger(__name__)
+
+
+class HearthError(Exception):
+    """An error that the caller is told about.
+
+    `message` is a sentence that says what was wrong and what to do. `details` are JSON-able values that stand
+    beside `type` and `message` in the answer; a detail `retry_after` (seconds) also becomes a header.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+
+    def __init__(self, message: str, /, **details: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = details
+
+    def to_dict(self) -> dict[str, Any]:
+        """The one JSON shape of an error."""
+        return {"error": {"type": self.code, "message": self.message, **self.details}}
+
+
+class MalformedRequestError(HearthError):
+    """The body can't be read as JSON."""
+
+    status = 400
+    code = "malformed_json"
+
+
+class UnauthorizedError(HearthError):
+    """No token, or a wrong one."""
+
+    status = 401
+    code = "unauthorized"
+
+
+class ForbiddenError(HearthError):
+    """Who asks is known, and may not do this."""
+
+    status = 403
+    code = "forbidden"
+
+
+class NotFoundError(HearthError):
+    """There is nothing of that name."""
+
+    status = 404
+    code = "not_found"
+
+
+class WorkspaceNotFoundError(NotFoundError):
+    """There is no workspace of that name."""
+
+    code = "workspace_not_found"
+
+
+class GenerationNotFoundError(NotFoundError):
+    """There is no generation of that hash."""
+
+    code = "generation_not_found"
+
+
+class AgentNotFoundError(NotFoundError):
+    """There is no agent of that name."""
+
+    code = "agent_not_found"
+
+
+class ConflictError(HearthError):
+    """The request is fine, the server's state does not allow it now."""
+
+    status = 409
+    code = "conflict"
+
+
+class ModelNotLoadedError(ConflictError):
+    """There is no model yet, or none any more."""
+
+    code = "model_not_loaded"
+
+
+class ToolsNotLoadedError(ConflictError):
+    """The workspace's tools aren't built yet."""
+
+    code = "tools_not_loaded"
+
+
+class TooLargeError(HearthError):
+    """The body is longer than the server reads."""
+
+    status = 413
+    code = "too_large"
+
+
+class InvalidRequestError(HearthError):
+    """Well-formed, and yet not what the route takes. `details`: a list of what is wrong, pydantic's shape."""
+
+    status = 422
+    code = "invalid_request"
+
+
+class ReloadFailedError(HearthError):
+    """New code could not be taken over; the old code goes on serving.
+
+    `errors`: a list of `{"file", "line", "type", "message", "traceback"}`. `generation`: the hash of the
+    generation that goes on serving, None if there is none.
+    """
+
+    status = 422
+    code = "reload_failed"
+
+
+class PromptTooLongError(HearthError):
+    """The prompt does not fit the model. `tokens`: its length. `limit`: the longest that fits."""
+
+    status = 422
+    code = "prompt_too_long"
+
+
+class ModelError(HearthError):
+    """The model that was asked for can't be used."""
+
+    status = 422
+    code = "model_load_failed"
+
+
+class ModelNotFoundError(ModelError):
+    """No such folder, and no such id that could be fetched."""
+
+    code = "model_not_found"
+
+
+class NotACausalModelError(ModelError):
+    """The model does not write text from left to right."""
+
+    code = "not_a_causal_model"
+
+
+class NoChatTemplateError(ModelError):
+    """The model's tokenizer does not say how a conversation is written."""
+
+    code = "no_chat_template"
+
+
+class ModelLoadError(ModelError):
+    """The model is there, and loading it failed."""
+
+
+class QueueFullError(HearthError):
+    """More questions are in flight than the server takes. `retry_after`: seconds."""
+
+    status = 429
+    code = "queue_full"
+
+
+class RunCancelledError(HearthError):
+    """The run was cancelled before it had its answer."""
+
+    status = 499
+    code = "cancelled"
+
+
+class OutOfMemoryError(HearthError):
+    """The memory of the device that the model is on did not suffice."""
+
+    status = 503
+    code = "out_of_memory"
+
+
+class ShuttingDownError(HearthError):
+    """The server is about to end and takes nothing new."""
+
+    status = 503
+    code = "shutting_down"
+
+
+class InternalError(HearthError):
+    """A mistake of ours. `id`: what to look for in the log."""
+
+
+def register_handler(app: Flask) -> None:
+    """Answer every error of `app` with the one JSON shape."""
+    app.register_error_handler(Exception, _answer)
+
+
+def _answer(error: Exception) -> Response:
+    headers: dict[str, str] = {}
+    if isinstance(error, HearthError):
+        known = error
+    elif isinstance(error, HTTPException):
+        known = _from_http(error)
+        headers = {name: value for name, value in error.get_headers() if name == "Allow"}
+    else:
+        known = _from_mistake(error)
+    if "retry_after" in known.details:
+        headers["Retry-After"] = str(known.details["retry_after"])
+    response = jsonify(known.to_dict())
+    response.status_code = known.status
+    response.headers.update(headers)
+    return response
+
+
+def _from_http(error: HTTPException) -> HearthError:
+    """What Flask raises by itself: an unknown route, a method that a route does not take."""
+    if error.code == NotFoundError.status:
+        return NotFoundError(f"There is no route {request.path}. GET /openapi.json lists those that there are.")
+    known = HearthError(error.description or error.name)
+    # On the instance: there is a class for each status, and little to say about most of them.
+    known.status = error.code or 500  # type: ignore[misc]
+    known.code = error.name.lower().replace(" ", "_")  # type: ignore[misc]
+    return known
+
+
+def _from_mistake(error: Exception) -> InternalError:
+    log.error("internal error", exc_info=error)
+    reference = request_id.get()
+    return InternalError(
+        f"Something went wrong inside Hearth. The server's log says more at {reference}.", id=reference
+    )

@@ -1,0 +1,53 @@
+"""Console logs: a line an event, coloured on a terminal, with the id of the request that it belongs to.
+
+What is logged never holds the token: a request's line has its path without the query.
+"""
+
+import logging
+import os
+import sys
+from contextvars import ContextVar
+from typing import ClassVar, TextIO
+
+import colorama
+
+request_id: ContextVar[str] = ContextVar("request_id", default="-")
+"""The id of the request that the current thread works for; `-` when there is none."""
+
+
+class ConsoleFormatter(logging.Formatter):
+    """`12:00:00.123 INFO  1f2e3d4c server.host: message`."""
+
+    COLOURS: ClassVar[dict[int, str]] = {
+        logging.DEBUG: colorama.Style.DIM,
+        logging.INFO: colorama.Fore.GREEN,
+        logging.WARNING: colorama.Fore.YELLOW,
+        logging.ERROR: colorama.Fore.RED,
+        logging.CRITICAL: colorama.Fore.RED + colorama.Style.BRIGHT,
+    }
+
+    def __init__(self, coloured: bool) -> None:
+        level = "%(colour)s%(levelname)-7s%(plain)s" if coloured else "%(levelname)-7s"
+        super().__init__(
+            f"%(asctime)s.%(msecs)03d {level} %(request_id)-8s %(name)s: %(message)s", datefmt="%H:%M:%S"
+        )
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.colour = self.COLOURS.get(record.levelno, "")
+        record.plain = colorama.Style.RESET_ALL
+        record.request_id = request_id.get()
+        return super().format(record)
+
+
+def configure(level: str, stream: TextIO = sys.stderr) -> None:
+    """Log everything from `level` on to `stream`, and Python's warnings with it.
+
+    In colour if `stream` is a terminal and `NO_COLOR` isn't set. Replaces what was configured before.
+    """
+    colorama.just_fix_windows_console()
+    console = logging.StreamHandler(stream)
+    console.setFormatter(ConsoleFormatter(coloured=stream.isatty() and "NO_COLOR" not in os.environ))
+    logging.basicConfig(level=level, handlers=[console], force=True)
+    logging.captureWarnings(True)
+    # waitress warns whenever a request waits for a thread, which says nothing that one could act on.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
