@@ -1,0 +1,15 @@
+"""Reloading: the whole reloadable code of a workspace is replaced at once, as one generation, or not at all.
+
+The rule of this folder: nothing but the files' bytes decides, and each reload works on one snapshot of them.
+They are compiled before any of them runs, executed under a private package name by one import hook that all
+generations share, checked, and then taken over by moving one pointer. Nothing here imports reloadable code,
+and nothing here keeps a reference into a generation once its last pin has ended.
+"""
+
+from server.reload.failure import ErrorReport, describe
+from server.reload.generation import Generation
+from server.reload.naming import readable
+from server.reload.snapshot import Snapshot
+from server.reload.workspace import ReloadReport, Workspace
+
+__all__ = ["ErrorReport", "Generation", "ReloadReport", "Snapshot", "Workspace", "describe", "readable"]

@@ -1,0 +1,129 @@
+"""One generation: the whole reloadable code of a workspace at one moment, loaded."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from server.reload.deadline import run_with_deadline
+from server.reload.failure import LoadError, problem
+from server.reload.importer import Importer
+from server.reload.naming import SERVER, new_package
+from server.reload.snapshot import Snapshot
+from server.reload.source import Source, compile_snapshot, module_name
+from server.reload.toolset import Toolset, Traits, build_toolset
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+    from langchain_core.tools import BaseTool
+
+_ENTRY_POINTS = (("model", "load_model"), ("tools", "load_tools"), ("agent", "CustomAgentGuidance"))
+
+
+class Generation:
+    """Loaded code. It works while it is pinned; after `close` it can import nothing of itself any more.
+
+    `snapshot` is what it was made of, `sources` the same compiled. `pins` is counted by the workspace: the
+    live generation has one for being live, and one for each run that uses it.
+    """
+
+    def __init__(
+        self, snapshot: Snapshot, importer: Importer, sources: Mapping[str, Source], deadline_seconds: float
+    ) -> None:
+        self.snapshot = snapshot
+        self.sources = sources
+        self.pins = 0
+        self._toolset: Toolset | None = None
+        self._importer = importer
+        self._modules = importer.import_all()
+        self._deadline_seconds = deadline_seconds
+        _check_entry_points(self._modules)
+
+    @property
+    def hash(self) -> str:
+        """The first 12 hexadecimal digits that name this content."""
+        return self.snapshot.hash
+
+    def module(self, name: str) -> ModuleType:
+        """The module of that name, like `tools.calculator`. Raises `KeyError` if there is none."""
+        return self._modules[name]
+
+    @property
+    def load_model(self) -> Any:
+        """The function `load_model` of the recipe, `server/model.py`."""
+        return self.module("model").load_model
+
+    @property
+    def agent(self) -> Any:
+        """The class `CustomAgentGuidance` of `server/agent`."""
+        return self.module("agent").CustomAgentGuidance
+
+    @property
+    def tools(self) -> "dict[str, BaseTool] | None":
+        """The tools by name; None before `build_tools`."""
+        return self._toolset.tools if self._toolset else None
+
+    @property
+    def traits(self) -> Mapping[str, Traits]:
+        """What the tools are compared by with those of another generation; empty before `build_tools`."""
+        return self._toolset.traits if self._toolset else {}
+
+    def build_tools(self, llm: "BaseChatModel") -> None:
+        """Build and check the tools, under the deadline. Raises `LoadError`; `tools` are then as before."""
+
+        def sources_of(name: str) -> dict[str, bytes]:
+            return {one: self.sources[one].data for one in self._importer.closure(name)}
+
+        self._toolset = run_with_deadline(
+            lambda: build_toolset(llm, self._modules, sources_of), self._deadline_seconds, undo=_nothing
+        )
+
+    def close(self) -> None:
+        """Take the code out of the process: its modules, loggers and cached lines."""
+        self._importer.uninstall()
+
+
+def load_generation(
+    snapshot: Snapshot, root: Path, deadline_seconds: float, known: Mapping[str, Source]
+) -> Generation:
+    """Compile a snapshot, execute every module of it and check that its entry points are there.
+
+    `root` is the folder that its files lie in, `known` what was compiled earlier. Nothing of what was loaded
+    before is touched, and on failure nothing of the new is left. Raises `LoadError`.
+    """
+    importer = Importer(new_package(snapshot.hash), root)
+
+    def load() -> Generation:
+        sources = compile_snapshot(snapshot, known)
+        importer.install(sources)
+        return Generation(snapshot, importer, sources, deadline_seconds)
+
+    return run_with_deadline(load, deadline_seconds, undo=importer.uninstall)
+
+
+def changed_modules(before: Snapshot | None, after: Snapshot) -> list[str]:
+    """The names of the modules that were added, removed or edited, in order."""
+    old, new = dict(before.files) if before else {}, dict(after.files)
+    return sorted({module_name(path) for path in old.keys() | new.keys() if old.get(path) != new.get(path)})
+
+
+def _check_entry_points(modules: Mapping[str, ModuleType]) -> None:
+    errors = []
+    for module, name in _ENTRY_POINTS:
+        if not callable(getattr(modules.get(module), name, None)):
+            message = f"{SERVER}.{module} must define {name}"
+            if module not in modules:
+                message += f", and there is no {SERVER}/{module}.py or {SERVER}/{module}/__init__.py"
+            errors.append(
+                problem(_file_of_module(modules.get(module), module), None, "MissingEntryPointError", message)
+            )
+    if errors:
+        raise LoadError(errors)
+
+
+def _file_of_module(module: ModuleType | None, name: str) -> str:
+    return f"{SERVER}/{name}/__init__.py" if hasattr(module, "__path__") else f"{SERVER}/{name}.py"
+
+
+def _nothing() -> None:
+    """Building tools leaves nothing behind that would have to be undone."""

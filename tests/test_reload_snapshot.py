@@ -1,0 +1,196 @@
+"""Reading the files: which ones, whole, and never half-way through a change."""
+
+import hashlib
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from server.reload import Snapshot
+from server.reload.failure import ErrorReport, LoadError
+from server.reload.snapshot import read_snapshot
+from tests.reload_code import Code, code, tool_file
+
+__all__ = ["code"]  # a fixture
+
+
+def refused(root: Path) -> ErrorReport:
+    with pytest.raises(LoadError) as error:
+        read_snapshot(root)
+    (report,) = error.value.errors
+    return report
+
+
+def test_which_files_are_reloadable(code: Code) -> None:
+    for path in (
+        "engine/engine.py", "host.py", "tools/notes.txt", "tools/.hidden.py", "tools/.checkpoints/calculator.py",
+        "tools/__pycache__/calculator.py", "tools/calculator.orig.py", "tools/a.b/c.py", "agents.py",
+    ):  # fmt: skip
+        code.write(path, "")
+    code.write("tools/deep/er/x.py", "X")
+    assert read_snapshot(code.root).files == {
+        path: (code.root / path).read_bytes()
+        for path in (
+            "model.py", "agent/__init__.py", "tools/__init__.py", "tools/calculator.py", "tools/deep/er/x.py"
+        )
+    }  # fmt: skip
+
+
+def test_the_hash_is_of_names_and_bytes() -> None:
+    files = {"model.py": b"a", "tools/x.py": b"bc"}
+    expected = hashlib.sha256()
+    for part in (b"model.py", b"a", b"tools/x.py", b"bc"):
+        expected.update(len(part).to_bytes(8, "big") + part)
+    assert Snapshot(files).hash == expected.hexdigest()[:12]
+    assert Snapshot(dict(reversed(files.items()))).hash == Snapshot(files).hash
+    others = [{"model.py": b"a"}, {**files, "y.py": b""}, {"model.py": b"ab", "tools/x.py": b"c"}, {}]
+    assert len({Snapshot(one).hash for one in [files, *others]}) == 5
+
+
+def test_links_may_lead_about_inside_and_not_out(code: Code, tmp_path: Path) -> None:
+    (code.root / "tools/alias.py").symlink_to(code.root / "model.py")
+    (code.root / "tools/shared").symlink_to(code.root / "agent")
+    files = read_snapshot(code.root).files
+    assert files["tools/alias.py"] == files["model.py"]
+    assert files["tools/shared/__init__.py"] == files["agent/__init__.py"]
+
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "x.py").write_text("X = 1")
+    for name, target in (("tools/out.py", outside / "x.py"), ("tools/folder", outside)):
+        link = code.root / name
+        link.symlink_to(target)
+        report = refused(code.root)
+        assert report["file"] == f"server/{name}"
+        assert "leads out of" in report["message"]
+        link.unlink()
+
+
+@pytest.mark.parametrize(("target", "message"), [("nowhere.py", "leads nowhere"), ("link.py", "symbolic links")])
+def test_links_that_lead_nowhere(code: Code, target: str, message: str) -> None:
+    (code.root / "tools/link.py").symlink_to(code.root / "tools" / target)
+    report = refused(code.root)
+    assert report["file"] == "server/tools/link.py"
+    assert message in report["message"]
+
+
+def test_a_folder_linked_into_itself(code: Code) -> None:
+    (code.root / "tools/again").symlink_to(code.root / "tools")
+    report = refused(code.root)
+    assert report["file"] == "server/tools/again"
+    assert "leads back" in report["message"]
+
+
+def test_a_pipe_is_refused_and_not_waited_for(code: Code) -> None:
+    os.mkfifo(code.root / "tools/pipe.py")
+    report = refused(code.root)
+    assert (report["file"], report["message"]) == (
+        "server/tools/pipe.py",
+        "can't be read: not an ordinary file",
+    )
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission(code: Code) -> None:
+    (code.root / "tools/calculator.py").chmod(0)
+    report = refused(code.root)
+    assert (report["file"], report["type"]) == ("server/tools/calculator.py", "PermissionError")
+
+
+def test_a_root_that_is_not_there(tmp_path: Path) -> None:
+    assert "is not a folder" in refused(tmp_path / "server")["message"]
+
+
+def test_an_unreadable_file_changes_nothing(code: Code) -> None:
+    code.reload()
+    os.mkfifo(code.root / "tools/pipe.py")
+    (error,) = code.refused()
+    assert error["file"] == "server/tools/pipe.py"
+    assert code.ask() == "1"
+
+
+def test_a_file_is_not_taken_between_being_emptied_and_being_written(code: Code) -> None:
+    """An editor that empties a file, thinks, and writes it, again and again."""
+    file = code.root / "tools/calculator.py"
+    whole = file.read_bytes()
+    stop = threading.Event()
+
+    def edit() -> None:
+        while not stop.is_set():
+            with open(file, "wb") as out:
+                stop.wait(0.01)
+                out.write(whole)
+            stop.wait(0.01)
+
+    editor = threading.Thread(target=edit)
+    editor.start()
+    try:
+        for _ in range(30):
+            assert read_snapshot(code.root).files["tools/calculator.py"] == whole
+    finally:
+        stop.set()
+        editor.join()
+
+
+def test_an_empty_file_is_believed_in_the_end(code: Code) -> None:
+    code.write("tools/extra.py", "")
+    assert read_snapshot(code.root).files["tools/extra.py"] == b""
+
+
+def test_files_replaced_together_are_read_together(code: Code) -> None:
+    """Two folders exchanged as one, over and over: no snapshot has half of each."""
+    versions = []
+    for number in (1, 2):
+        versions.append(code.root / f"version{number}")
+        for name in ("a", "b", "c"):
+            code.write(f"version{number}/{name}.py", f"X = {number}")
+    link, fresh = code.root / "tools/shared", code.root / "fresh"
+    link.symlink_to(versions[0])
+    stop = threading.Event()
+
+    def exchange() -> None:
+        turn = 0
+        while not stop.is_set():
+            turn += 1
+            fresh.symlink_to(versions[turn % 2])
+            fresh.replace(link)
+            stop.wait(0.004)
+
+    thread = threading.Thread(target=exchange)
+    thread.start()
+    try:
+        for _ in range(30):
+            files = read_snapshot(code.root).files
+            assert len({files[f"tools/shared/{name}.py"] for name in ("a", "b", "c")}) == 1
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_files_that_never_settle_are_told(code: Code, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.reload.snapshot._SETTLE_SECONDS", 0.1)
+    file = code.root / "tools/calculator.py"
+    stop = threading.Event()
+
+    def keep_writing() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            file.write_text(tool_file(number))
+
+    thread = threading.Thread(target=keep_writing)
+    thread.start()
+    try:
+        limit = time.monotonic() + 30
+        while True:
+            try:
+                read_snapshot(code.root)
+            except LoadError as error:
+                assert "keep changing" in error.errors[0]["message"]
+                break
+            assert time.monotonic() < limit
+    finally:
+        stop.set()
+        thread.join()
