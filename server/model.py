@@ -1,0 +1,368 @@
+"""The recipe by which a model is built: which files, which device, which precision. Reloadable.
+
+A model is a Transformers folder with safetensors, or the Hugging Face id of one. Code that comes with a model
+is never run. torch and transformers are imported when a model is loaded, so that a reload waits for neither.
+"""
+
+import gc
+import importlib.resources
+import logging
+import os
+import re
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from server.errors import (
+    HearthError,
+    ModelLoadError,
+    ModelNotFoundError,
+    NoChatTemplateError,
+    NotACausalModelError,
+    OutOfMemoryError,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+Progress = Callable[[str, int, int], None]
+
+# Of a repository's files those that a model is loaded from: no pickles, no second copies of the weights.
+FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+OTHER_FILES = ["*/*", "consolidated*"]
+
+HUB_SECONDS = 10  # for the hub to answer at all
+
+HEADROOM = 1.15  # accelerate fills a device to 90 % and puts the rest elsewhere
+
+# How CUDA, the CPU's allocator, the operating system and cuBLAS put it.
+OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory|cannot allocate memory|ALLOC_FAILED", re.IGNORECASE)
+
+# The first warns at every matrix product, the second at import about 4-bit weights, which aren't used here.
+CHATTY_LOGGERS = ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that can be asked, in eval mode and without gradients.
+
+    `quantization` is "8bit", "none", or the name of the method by which its author had quantized it.
+    """
+
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    name: str
+    quantization: str
+
+
+def load_model(
+    name: str,
+    *,
+    load_in_8bit: bool | None,
+    device_map: str,
+    dtype: str,
+    int8_threshold: float,
+    progress: Progress,
+) -> LoadedModel:
+    """Build the model `name` and its tokenizer.
+
+    `name`: "embedded" (the model in the box), a folder, or a Hugging Face id; an id that is in the cache
+    needs no network. `load_in_8bit`: None means on a GPU, unless the model comes quantized. `device_map`:
+    accelerate's ("auto", "cuda:1", "cpu", ...). `dtype`: "bfloat16", "float32", or "auto", which is bfloat16
+    on a GPU and float32 on the CPU. `int8_threshold`: bitsandbytes' `llm_int8_threshold`.
+
+    `progress(stage, done, total)` is called as it goes, also from other threads: "download" (bytes, if
+    something is to be fetched), "tokenizer", "weights" (tensors), "ready". tqdm shows them on the console.
+
+    Raises ModelNotFoundError, NotACausalModelError, NoChatTemplateError, OutOfMemoryError (`needed_bytes`,
+    `free_bytes`), and ModelLoadError for all else. Not promised: that a limit which a container sets on its
+    own memory is seen. Calls must not overlap, because Transformers has one progress hook for everyone.
+    """
+    folder = _find(name, progress)
+    with _explaining(name):
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        _require_causal(name, config)
+
+        progress("tokenizer", 0, 1)
+        tokenizer = _load_tokenizer(name, folder)
+        progress("tokenizer", 1, 1)
+
+        on_gpu = torch.cuda.is_available() and not device_map.startswith("cpu")
+        given = _given_quantization(config)
+        quantization = _choose_quantization(name, given, load_in_8bit, on_gpu)
+        options: dict[str, Any] = {"device_map": device_map, "dtype": _torch_dtype(dtype, on_gpu)}
+        if given:
+            needed = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        else:
+            needed = _estimate_bytes(config, options["dtype"], in_8bit=quantization == "8bit")
+            if quantization == "8bit":
+                options["quantization_config"] = BitsAndBytesConfig(
+                    load_in_8bit=True, llm_int8_threshold=int8_threshold
+                )
+
+        for logger in CHATTY_LOGGERS:
+            logging.getLogger(logger).setLevel(logging.ERROR)
+        with _within_memory(name, needed, device_map, on_gpu), _reporting_weights(progress):
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **options
+            )
+        model, report = loaded
+        _require_whole(name, model, report, on_gpu)
+        model.eval().requires_grad_(False)
+    progress("ready", 1, 1)
+    return LoadedModel(model, tokenizer, name, quantization)
+
+
+@contextmanager
+def _explaining(name: str) -> Iterator[None]:
+    """Turn what a broken model makes Transformers raise into a ModelLoadError."""
+    try:
+        yield
+    except HearthError:
+        raise
+    except Exception as error:  # boundary: Transformers, over files that anybody may have written
+        if "trust_remote_code" in str(error):
+            reason = "it brings its own code, which Hearth never runs; take a model that Transformers knows"
+        else:
+            reason = f"{type(error).__name__}: {error}"
+        raise ModelLoadError(f"{name} could not be loaded: {reason}") from error
+
+
+# Finding the files
+
+
+def _find(name: str, progress: Progress) -> Path:
+    """The folder with the model's files, fetched if need be."""
+    if name == "embedded":
+        folder = Path(str(importlib.resources.files("server.embedded"))) / "weights"
+    elif os.path.isdir(os.path.expanduser(name)):
+        folder = Path(os.path.expanduser(name))
+    else:
+        folder = _fetch(name, progress)
+    if not (folder / "config.json").is_file():
+        raise ModelNotFoundError(f"The folder {folder} holds no model: it has no config.json.")
+    return folder
+
+
+def _fetch(name: str, progress: Progress) -> Path:
+    """The folder of a Hugging Face id: what the cache has, else what the hub has."""
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    files: dict[str, Any] = {"allow_patterns": FILES, "ignore_patterns": OTHER_FILES}
+    try:
+        folder = Path(snapshot_download(name, local_files_only=True, **files))
+        if any(folder.glob("*.safetensors")):
+            return folder
+    except HFValidationError as error:
+        raise ModelNotFoundError(
+            f"{name!r} is neither a folder here nor a Hugging Face id, which looks like Qwen/Qwen3-8B."
+        ) from error
+    except LocalEntryNotFoundError:
+        pass  # The usual case for a new model: it isn't in the cache, or not all of it.
+
+    try:
+        HfApi().model_info(name, timeout=HUB_SECONDS)  # snapshot_download would wait for an answer for ever
+        return Path(snapshot_download(name, tqdm_class=_download_bar(progress), **files))
+    except GatedRepoError as error:
+        raise ModelNotFoundError(
+            f"{name} is gated. Accept its terms at https://huggingface.co/{name}, then log in where the "
+            "server runs with `hf auth login`, or set HF_TOKEN."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise ModelNotFoundError(
+            f"There is no folder {name} here, and no model {name} on Hugging Face that this machine may see. "
+            "Check the spelling; for a private model log in with `hf auth login`, or set HF_TOKEN."
+        ) from error
+    except Exception as error:  # boundary: the network and the disk
+        raise ModelNotFoundError(
+            f"There is no folder {name} here, the Hugging Face cache does not have all of {name}, and it "
+            f"could not be fetched ({type(error).__name__}: {error}). Check the connection, or give "
+            "a local folder."
+        ) from error
+
+
+def _download_bar(progress: Progress) -> type:
+    from tqdm.auto import tqdm
+
+    class DownloadBar(tqdm):
+        def update(self, n: float | None = 1) -> Any:
+            shown = super().update(n)
+            # The hub opens several bars. This one counts the bytes that have reached the disk.
+            if self.desc.startswith("Reconstruct"):
+                progress("download", int(self.n), int(self.total or 0))
+            return shown
+
+    return DownloadBar
+
+
+# What the files say
+
+
+def _require_causal(name: str, config: "PreTrainedConfig") -> None:
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    )
+
+    architectures = config.architectures or []
+    # Transformers has a causal class for BERT, too; that its weights aren't for that, the architecture tells.
+    writes = not architectures or any(
+        kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() or kind.endswith("ForConditionalGeneration")
+        for kind in architectures
+    )
+    if not writes or config.is_encoder_decoder or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise NotACausalModelError(
+            f"{name} ({', '.join(architectures) or config.model_type}) is not a causal language model. "
+            "Hearth needs one that writes text from left to right, such as Llama, Qwen or Mistral."
+        )
+
+
+def _load_tokenizer(name: str, folder: Path) -> "PreTrainedTokenizerBase":
+    from transformers import AutoTokenizer
+
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    if not tokenizer.chat_template:
+        raise NoChatTemplateError(
+            f"The tokenizer of {name} has no chat template, so Hearth does not know how to write a "
+            "conversation for it. Take the model's instruct or chat variant, or put a chat_template.jinja "
+            "into its folder."
+        )
+    return tokenizer
+
+
+def _given_quantization(config: "PreTrainedConfig") -> str | None:
+    """How the author quantized the model, if so."""
+    given = getattr(config, "quantization_config", None)
+    if not given:
+        return None
+    return "8bit" if given.get("load_in_8bit") else str(given.get("quant_method", "unknown"))
+
+
+def _choose_quantization(name: str, given: str | None, load_in_8bit: bool | None, on_gpu: bool) -> str:
+    if given is None:
+        return "8bit" if (on_gpu if load_in_8bit is None else load_in_8bit) else "none"
+    if load_in_8bit is not None and load_in_8bit != (given == "8bit"):
+        raise ModelLoadError(
+            f"{name} comes quantized ({given}), and load_in_8bit is {load_in_8bit}. Leave it at its default."
+        )
+    return given
+
+
+def _torch_dtype(dtype: str, on_gpu: bool) -> "torch.dtype":
+    import torch
+
+    if dtype == "auto":
+        return torch.bfloat16 if on_gpu else torch.float32
+    known = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+    if dtype not in known:
+        raise ModelLoadError(f"dtype is {dtype!r}; it must be auto, {' or '.join(known)}.")
+    return known[dtype]
+
+
+# Loading
+
+
+def _estimate_bytes(config: "PreTrainedConfig", dtype: "torch.dtype", in_8bit: bool) -> int:
+    """The size of the weights once loaded, from a model without memory of its own."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+    head = model.get_output_embeddings()
+    in_bytes = {
+        layer.weight
+        for layer in model.modules()
+        if in_8bit and isinstance(layer, torch.nn.Linear) and layer is not head
+    }
+    return sum(weight.numel() * (1 if weight in in_bytes else weight.element_size()) for weight in model.parameters())
+
+
+@contextmanager
+def _within_memory(name: str, needed: int, device_map: str, on_gpu: bool) -> Iterator[None]:
+    """Raise OutOfMemoryError if `needed` bytes aren't free, or turn out not to suffice."""
+    import torch
+
+    free = _free_bytes(device_map, on_gpu)
+
+    def shortage(details: str) -> OutOfMemoryError:
+        return OutOfMemoryError(
+            f"{name} does not fit: its weights take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free "
+            f"{'on the GPU' if on_gpu else 'in memory'}{details}. Take a smaller model, load it in 8 bit, or "
+            "end what else uses that memory.",
+            needed_bytes=needed,
+            free_bytes=free,
+        )
+
+    if needed * HEADROOM > free:
+        raise shortage("")
+    try:
+        yield
+    except Exception as error:  # boundary: whoever asks for memory has an error of his own for it
+        if not isinstance(error, MemoryError) and not OUT_OF_MEMORY.search(str(error)):
+            raise
+        traceback.clear_frames(error.__traceback__)  # They hold the half-built model.
+        gc.collect()
+        torch.cuda.empty_cache()
+        raise shortage(f", which did not suffice ({error})") from error
+
+
+def _require_whole(name: str, model: "PreTrainedModel", report: dict[str, Any], on_gpu: bool) -> None:
+    missing = sorted(report["missing_keys"])
+    if missing:  # Transformers has filled them with random numbers.
+        raise ModelLoadError(f"{name} is incomplete: {len(missing)} weights are missing, such as {missing[0]}.")
+    elsewhere = {"cpu", "disk"}.intersection(map(str, getattr(model, "hf_device_map", {}).values()))
+    if on_gpu and elsewhere:
+        raise OutOfMemoryError(
+            f"{name} does not fit: parts of it would be kept outside of the GPU ({', '.join(elsewhere)}). "
+            "Take a smaller model, load it in 8 bit, or end what else uses the GPU."
+        )
+
+
+def _free_bytes(device_map: str, on_gpu: bool) -> int:
+    if not on_gpu:
+        import psutil
+
+        return int(psutil.virtual_memory().available)
+    import torch
+
+    torch.cuda.empty_cache()
+    if device_map.startswith("cuda"):
+        return torch.cuda.mem_get_info(torch.device(device_map))[0]
+    return sum(torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count()))
+
+
+@contextmanager
+def _reporting_weights(progress: Progress) -> Iterator[None]:
+    """Tell `progress` what Transformers' bar over the weights shows."""
+    from tqdm.auto import tqdm
+    from transformers.utils import logging as transformers_logging
+
+    class WeightsBar(tqdm):
+        def __iter__(self) -> Iterator[Any]:
+            for done, item in enumerate(super().__iter__()):
+                progress("weights", done, self.total)
+                yield item
+            progress("weights", self.total, self.total)
+
+    def make_bar(factory: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return (WeightsBar if kwargs.get("desc") == "Loading weights" else factory)(*args, **kwargs)
+
+    previous = transformers_logging.set_tqdm_hook(make_bar)
+    try:
+        yield
+    finally:
+        transformers_logging.set_tqdm_hook(previous)
