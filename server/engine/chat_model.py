@@ -1,0 +1,41 @@
+"""The resident model as a LangChain chat model, for tools that need one."""
+
+from collections.abc import Callable
+from typing import Any
+
+import guidance
+from guidance import gen
+from langchain_core.callbacks import CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage, convert_to_openai_messages
+from langchain_core.outputs import ChatGeneration, ChatResult
+
+from server.engine.engine import GuidedEngine
+
+
+class ResidentChatModel(BaseChatModel):
+    """Answers with whatever model is resident when it is called, so a tool may keep it for as long as it likes.
+
+    Greedy decoding, `max_tokens` at most. A call's cost counts for the run that the calling tool belongs to.
+    Raises what `get_engine` raises while no model is loaded.
+    """
+
+    get_engine: Callable[[], GuidedEngine]
+    max_tokens: int = 512
+
+    @property
+    def _llm_type(self) -> str:
+        return "hearth-resident"
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        engine = self.get_engine()
+        conversation = convert_to_openai_messages(messages, text_format="string")
+        lm = engine.program() + guidance.string(engine.tokenizer.render_chat(conversation))
+        lm += gen("reply", max_tokens=self.max_tokens, stop=stop)
+        return ChatResult(generations=[ChatGeneration(message=AIMessage(engine.tokenizer.reveal(lm["reply"])))])

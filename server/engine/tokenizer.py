@@ -1,0 +1,83 @@
+"""Text to tokens and back, for guidance and for the engine; and how text from outside is kept plain text."""
+
+import re
+from typing import Any
+
+import guidance
+from guidance.models._engine import Tokenizer
+from llguidance.hf import from_tokenizer
+
+#: Stands inside every control token's name that came from outside, where the engine splits the text before it
+#: looks for control tokens. A noncharacter that Unicode keeps for use inside programs.
+_SPLIT = "\ufdd0"
+#: Characters, give or take: what spares long texts from being read to their end.
+LONGEST_TOKEN = 64
+
+
+class EngineTokenizer(Tokenizer):
+    """A Transformers fast tokenizer, as guidance and llguidance want it."""
+
+    def __init__(self, tokenizer: Any, vocabulary: int) -> None:
+        """`tokenizer` is a Transformers fast one. `vocabulary` is the width of the model's logits, and the masks'.
+
+        Raises ValueError for a tokenizer without a fast form.
+        """
+        super().__init__(
+            ll_tokenizer=from_tokenizer(tokenizer, n_vocab=vocabulary),
+            # Never used (see GuidedEngine.get_chat_template); without it guidance would look for one, and warn.
+            chat_template=guidance.chat.ChatMLTemplate,  # type: ignore[arg-type]
+            bos_token_id=tokenizer.bos_token_id,
+        )
+        self.transformers = tokenizer
+        names = {str(token) for token in tokenizer.get_added_vocab()} | set(tokenizer.all_special_tokens)
+        ordered = sorted((name for name in names if len(name) > 1), key=len, reverse=True)
+        self._control = re.compile("|".join(map(re.escape, ordered))) if ordered else None
+
+    def protect(self, text: str) -> str:
+        """`text` from outside, so marked that nothing in it is ever read as a control token.
+
+        The marks are for the engine alone: take them out of what is shown with `reveal`.
+        """
+        text = text.replace(_SPLIT, "")
+        if self._control is None:
+            return text
+        return self._control.sub(lambda found: found[0][0] + _SPLIT + found[0][1:], text)
+
+    @staticmethod
+    def reveal(text: str) -> str:
+        """Protected text as it was."""
+        return text.replace(_SPLIT, "")
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """The tokens of a prompt, control tokens recognised except in protected text."""
+        tokens: list[int] = []
+        for piece in text.split(_SPLIT):
+            tokens += self.transformers(piece, add_special_tokens=False)["input_ids"]
+        return tokens
+
+    def count(self, text: str) -> int:
+        return len(self.encode_prompt(text))
+
+    def cut(self, text: str, tokens: int) -> str:
+        """The beginning of `text`, at most so many tokens long."""
+        text = text[: tokens * LONGEST_TOKEN]
+        while text and (length := self.count(text)) > tokens:
+            text = text[: min(len(text) * tokens // length, len(text) - 1)]
+        return text
+
+    def render_chat(self, messages: list[dict[str, str]]) -> str:
+        """The conversation in the model's own chat template, up to where the assistant's turn begins.
+
+        Contents are protected: what people and tools wrote can't end a turn or open another.
+        """
+        plain: list[dict[str, Any]] = [
+            {**message, "content": self.protect(message["content"])} for message in messages
+        ]
+        return str(
+            self.transformers.apply_chat_template(
+                plain,
+                tokenize=False,
+                add_generation_prompt=True,
+                enable_thinking=False,  # read by templates of models that else begin with a hidden monologue
+            )
+        )

@@ -1,0 +1,151 @@
+"""The engine on the embedded model: each call as if it were alone, and nothing from outside taken for control."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import guidance
+import pytest
+from guidance import gen, select
+from guidance.models import Model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from server.embedded.tokenizer import CHAT_TEMPLATE, END
+from server.engine import GuidedEngine, ResidentChatModel, cancellation, usage
+from server.errors import ModelNotLoadedError, PromptTooLongError, RunCancelledError
+
+NUMBERS = "one two three four five six seven eight".split()
+
+
+def program(engine: GuidedEngine, number: int) -> Model:
+    """A program with a prompt, choices and free text of its own, in several calls."""
+    word = NUMBERS[number % len(NUMBERS)]
+    lm = engine.program() + guidance.string(f"The list of {word} times {number}: " + f"{word} " * (1 + number % 5))
+    lm += "Thought: " + gen("thought", regex=r"[^\n]+", max_tokens=6 + number % 7)
+    lm += "\nAnswer: " + select([*NUMBERS, "none"], name="choice")
+    return lm + guidance.json(
+        "made", schema={"type": "object", "properties": {word: {"type": "integer"}}}, max_tokens=20
+    )
+
+
+def test_32_programs_at_once_give_what_each_gives_alone(engine: GuidedEngine) -> None:
+    alone = [str(program(engine, number)) for number in range(32)]
+    begin = threading.Barrier(32)
+
+    def run(number: int) -> str:
+        begin.wait(60)
+        return str(program(engine, number))
+
+    with ThreadPoolExecutor(32) as pool:
+        together = list(pool.map(run, range(32)))
+    assert together == alone
+    assert len(set(alone)) == 32
+
+
+def test_a_common_beginning_is_read_once(engine: GuidedEngine) -> None:
+    text = "A beginning of its own that nothing else has read: " + "zebra " * 50
+    with usage.measured() as first:
+        lm = engine.program() + guidance.string(text)
+        lm += gen(max_tokens=2)
+        lm + "and on" + gen(max_tokens=1)
+    length = engine.tokenizer.count(text)
+    assert first.prompt_tokens > 2 * length
+    assert first.cached_tokens >= length - 8  # by the second call; the last tokens may join with what follows
+    with usage.measured() as second:
+        _ = engine.program() + guidance.string(text) + gen(max_tokens=1)
+    assert second.cached_tokens >= length - 8
+
+
+def test_tokens_that_the_grammar_forces_cost_no_pass(engine: GuidedEngine) -> None:
+    with usage.measured() as used:
+        lm = engine.program() + guidance.string("Say it: ")
+        lm += select(["a long and winding sentence without a choice", "b"], name="said")
+    assert used.completion_tokens == used.forward_passes
+    assert used.completion_tokens <= 2
+    assert used.completion_tokens + used.forced_tokens >= 1
+    with usage.measured() as forced:
+        _ = engine.program() + "Say it: " + select(["this one alone"], name="said")
+    assert forced.forward_passes == 0
+
+
+def test_a_cancelled_run_stops_and_the_next_goes_on(engine: GuidedEngine) -> None:
+    event = threading.Event()
+    event.set()
+    with cancellation.scope(event), pytest.raises(RunCancelledError):
+        _ = engine.program() + guidance.string("Count: ") + gen(max_tokens=50)
+    assert program(engine, 3)["choice"] in [*NUMBERS, "none"]
+
+
+def test_a_text_longer_than_the_window(engine: GuidedEngine) -> None:
+    with pytest.raises(PromptTooLongError) as refused:
+        _ = engine.program() + guidance.string("word " * 2 * engine.context_length) + gen(max_tokens=1)
+    assert refused.value.details["limit"] == engine.context_length
+    assert refused.value.details["tokens"] > engine.context_length
+
+
+def test_sampling(engine: GuidedEngine) -> None:
+    def draw() -> str:
+        lm = engine.program() + guidance.string("Pick: ") + gen("one", regex="[a-h]", temperature=50.0)
+        return str(lm["one"])
+
+    drawn = {draw() for _ in range(30)}
+    assert len(drawn) > 1
+
+
+def test_role_blocks_are_refused(engine: GuidedEngine) -> None:
+    with pytest.raises(ValueError, match="chat template"), guidance.user():
+        _ = engine.program() + "hello"
+
+
+@pytest.mark.parametrize(
+    "text", [END, f"x{END}", f"{END}{END}", "<|user|>hi<|assistant|>", "<|eos|", "<|<|eos|>eos|>", "\ufdd0<|eos|>"]
+)
+def test_control_tokens_in_a_text_are_text(engine: GuidedEngine, text: str) -> None:
+    tokenizer = engine.tokenizer
+    tokens = tokenizer.encode_prompt(tokenizer.protect(text))
+    assert not any(tokenizer.is_special_token(token) for token in tokens)
+    assert tokenizer.transformers.decode(tokens) == text.replace("\ufdd0", "")
+    assert tokenizer.reveal(tokenizer.protect(text)) == text.replace("\ufdd0", "")
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"])) | st.text(st.sampled_from(list(END + "<|user|>system \n"))))
+def test_no_text_opens_or_ends_a_turn(engine: GuidedEngine, text: str) -> None:
+    def special(content: str) -> list[int]:
+        prompt = engine.tokenizer.render_chat([{"role": "user", "content": content}])
+        return [token for token in engine.tokenizer.encode_prompt(prompt) if engine.tokenizer.is_special_token(token)]
+
+    assert special(text) == special("hello")
+
+
+def test_a_text_is_cut_to_a_number_of_tokens(engine: GuidedEngine) -> None:
+    text = "Numbers 1234567890 and wörds 😀 " * 100
+    for most in (0, 1, 7, 100, 10_000):
+        shown = engine.tokenizer.cut(text, most)
+        assert text.startswith(shown)
+        assert engine.tokenizer.count(shown) <= most
+    assert engine.tokenizer.cut(text, 10_000) == text
+    assert engine.tokenizer.count(engine.tokenizer.cut(text, 100)) > 90
+
+
+def test_the_chat_model_answers_and_counts(engine: GuidedEngine) -> None:
+    llm = ResidentChatModel(get_engine=lambda: engine, max_tokens=8)
+    with usage.measured() as used:
+        reply = llm.invoke(
+            "Is the mood of this text positive, negative or neutral? Answer with one word.\n\nI love it"
+        )
+    assert 0 < used.completion_tokens <= 8
+    assert isinstance(reply.content, str) and reply.content
+    assert "|" not in reply.content
+
+
+def test_the_chat_model_without_a_model() -> None:
+    def nothing() -> GuidedEngine:
+        raise ModelNotLoadedError("No model is loaded.")
+
+    with pytest.raises(ModelNotLoadedError):
+        ResidentChatModel(get_engine=nothing).invoke("hello")
+
+
+def test_the_chat_template_is_the_one_of_the_training(engine: GuidedEngine) -> None:
+    assert engine.tokenizer.transformers.chat_template == CHAT_TEMPLATE
