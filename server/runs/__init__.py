@@ -1,0 +1,10 @@
+"""A question's life, from its arrival to its answer.
+
+Rule: nothing here knows HTTP. A run is handed what it works with, and counts what it uses.
+"""
+
+from server.runs.result import AgentResult
+from server.runs.run import Run
+from server.runs.runs import Runs
+
+__all__ = ["AgentResult", "Run", "Runs"]

@@ -1,0 +1,52 @@
+"""One question on its way."""
+
+import secrets
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Literal
+
+Outcome = Literal["done", "failed", "cancelled"]
+
+
+@dataclass(eq=False)
+class Run:
+    """A question, and how far it has come. Times are seconds of `time.monotonic()`."""
+
+    question: str
+    workspace: str
+    max_steps: int
+    id: str = field(default_factory=lambda: secrets.token_hex(8))
+    state: Literal["queued", "running"] | Outcome = "queued"
+    generation: str | None = None
+    """The hash of the code that answers it; None before it is pinned."""
+    model: str | None = None
+    """The name of the model that it works with."""
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    """Set it, and the run stops at the model's next token."""
+    arrived: float = field(default_factory=time.monotonic)
+    started: float | None = None
+    finished: float | None = None
+
+    def start(self, generation: str, model: str) -> None:
+        """From waiting to working, with the code of `generation` and a model."""
+        self.generation = generation
+        self.model = model
+        self.started = time.monotonic()
+        self.state = "running"
+
+    def finish(self, outcome: Outcome) -> None:
+        """The end, however it came about."""
+        self.finished = time.monotonic()
+        self.state = outcome
+
+    @property
+    def queued_seconds(self) -> float:
+        """How long it waited, or has waited so far, before its code was pinned and its model free."""
+        until = self.started or self.finished or time.monotonic()
+        return until - self.arrived
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been there in all, waiting included."""
+        return (self.finished or time.monotonic()) - self.arrived
