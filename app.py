@@ -1,0 +1,94 @@
+"""`python app.py`: make the app, serve it."""
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from types import FrameType
+from typing import NoReturn
+from urllib.parse import quote
+
+from constants import Settings, SettingsError, read_settings
+from server import create_app, logs
+from server.host import Host
+from server.http.listener import Listener, bind
+from server.http.runtime_file import runtime_file
+
+log = logging.getLogger("app")
+
+FAILED = 1
+BAD_SETTINGS = 2
+INTERRUPTED = 130
+
+
+def main() -> int:
+    """Serve until SIGTERM or SIGINT. Returns the exit code."""
+    try:
+        settings = read_settings()
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return BAD_SETTINGS
+    logs.configure(settings.LOG_LEVEL)
+    try:
+        bound = bind(settings.HOST, settings.PORT)
+    except OSError as error:
+        print(
+            f"Can't listen on {settings.HOST} port {settings.PORT}: {error}. "
+            "HEARTH_HOST and HEARTH_PORT choose another address.",
+            file=sys.stderr,
+        )
+        return FAILED
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, _stop)
+    try:
+        return serve(settings, bound)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def serve(settings: Settings, bound: socket.socket) -> int:
+    """Serve on `bound` until a signal comes, then end in good order. Returns the exit code."""
+    host = Host(settings)
+    listener = Listener(create_app(host), bound, settings)
+    urls = reachable_at(bound)
+    with runtime_file(urls[0], settings.TOKEN):
+        try:
+            ended = listener.start()
+            for url in urls:
+                link = f"{url}/?token={quote(settings.TOKEN)}" if settings.TOKEN else url
+                print(f"Hearth is at {link}", flush=True)
+            if settings.AUTOLOAD:
+                threading.Thread(target=host.autoload, name="autoload", daemon=True).start()
+            ended.wait()
+            return FAILED
+        except KeyboardInterrupt:
+            log.info("shutting down; Ctrl-C ends at once")
+            host.close()
+            listener.stop()
+            return 0
+
+
+def reachable_at(bound: socket.socket) -> list[str]:
+    """The URLs at which a socket is reached, the one for this machine first."""
+    address, port = bound.getsockname()[:2]
+    if address in ("0.0.0.0", "::"):
+        names = ["127.0.0.1" if address == "0.0.0.0" else "[::1]", socket.gethostname()]
+    else:
+        names = [f"[{address}]" if ":" in address else address]
+    return [f"http://{name}:{port}" for name in names]
+
+
+def _stop(signum: int, frame: FrameType | None) -> NoReturn:
+    # Ending in good order takes a while; of all signals only a Ctrl-C may break into it.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    code = main()
+    logging.shutdown()
+    sys.stdout.flush()
+    # Nothing is left to be kept, and a tool that never returns, or half a model, must not keep the process.
+    os._exit(code)

@@ -1,0 +1,69 @@
+"""Reading a request's body: strictly JSON, and what is wrong with it in our own shape."""
+
+import json
+from typing import Any
+
+from flask import Request
+from pydantic import ValidationError
+from pydantic_core import from_json
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from server.errors import InvalidRequestError, MalformedRequestError, TooLargeError
+
+MOST_DETAILS = 20
+LONGEST_NAME = 100
+
+
+class JsonRequest(Request):
+    """A request whose body is JSON whatever its Content-Type says; nothing at all stands for `{}`."""
+
+    def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> dict[str, Any]:
+        """The body's object. The arguments are Flask's, and change nothing.
+
+        Raises `TooLargeError`, `MalformedRequestError`, and `InvalidRequestError` for JSON that is no object.
+        """
+        try:
+            data = self.get_data()
+        except RequestEntityTooLarge:
+            raise TooLargeError(
+                f"The body is longer than {self.max_content_length} bytes, as HEARTH_MAX_BODY_BYTES has it."
+            ) from None
+        value = read_json(data) if data.strip() else {}
+        if not isinstance(value, dict):
+            raise InvalidRequestError('The body has to be a JSON object, like {"question": "What is 37 * 52?"}.')
+        return value
+
+
+def read_json(data: bytes) -> Any:
+    """The value that `data` writes. Raises `MalformedRequestError`.
+
+    Stricter than `json.loads`: UTF-8 only, no NaN, no half of a surrogate pair, no name twice in an object,
+    and not nested deeper than 200.
+    """
+    try:
+        from_json(data, allow_inf_nan=False)
+        return json.loads(data, object_pairs_hook=_unique)
+    except ValueError as error:
+        raise MalformedRequestError(f"The body is not valid JSON: {error}.") from None
+
+
+def refuse(error: ValidationError) -> None:
+    """Raise pydantic's `error` as an `InvalidRequestError`, without the values, which may be long."""
+    problems = [
+        {
+            "type": problem["type"],
+            "loc": [part[:LONGEST_NAME] if isinstance(part, str) else part for part in problem["loc"]],
+            "msg": problem["msg"],
+        }
+        for problem in error.errors(include_url=False, include_context=False, include_input=False)[:MOST_DETAILS]
+    ]
+    first = problems[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the body"
+    raise InvalidRequestError(f"The request is not valid: {where}: {first['msg']}.", details=problems)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = dict(pairs)
+    if len(names) < len(pairs):
+        raise ValueError("an object has the same name twice")
+    return names

@@ -1,0 +1,54 @@
+"""`GET /health`: whether the server is there, and how far it is."""
+
+from typing import Any
+
+from flask_openapi3 import APIBlueprint
+
+from server import VERSION
+from server.errors import HearthError
+from server.host import MAIN, Host
+from server.http.schemas import Health
+from server.resident import ResidentModel
+
+
+def blueprint(host: Host) -> APIBlueprint:
+    """The route, over `host`."""
+    routes = APIBlueprint("health", __name__)
+
+    @routes.get("/health", summary="Is the server there, and how far is it?", responses={200: Health}, security=[])
+    def health() -> dict[str, Any]:
+        resident = host.resident
+        live = host.workspaces[MAIN].live
+        tools = live.tools if live is not None else None
+        answer = {
+            "status": "ok",
+            "version": VERSION,
+            "model": None if resident is None else describe(resident),
+            "tools": None if live is None or tools is None else {"generation": live.hash, "count": len(tools)},
+        }
+        if host.autoload_error is not None:
+            answer["autoload_error"] = name(host.autoload_error)
+        return answer
+
+    return routes
+
+
+def describe(resident: ResidentModel) -> dict[str, Any]:
+    """A model as the routes show it."""
+    shown: dict[str, Any] = {
+        "name": resident.name,
+        "state": resident.state,
+        "device": resident.device,
+        "quantization": resident.quantization,
+        "memory_bytes": resident.memory_bytes,
+    }
+    if resident.state == "loading":
+        shown["progress"] = dict(zip(("stage", "done", "total"), resident.progress, strict=True))
+    if resident.error is not None:
+        shown["error"] = name(resident.error)
+    return shown
+
+
+def name(error: HearthError) -> dict[str, str]:
+    """An error without its details, for a route that needs no token."""
+    return {"type": error.code, "message": error.message}

@@ -1,0 +1,26 @@
+"""`POST /reload_modules`."""
+
+from dataclasses import asdict
+from typing import Any
+
+from flask_openapi3 import APIBlueprint
+
+from server.host import Host
+from server.http.schemas import ErrorAnswer, ReloadChoice, Reloaded
+from server.http.waiting import WaitingRoom
+
+
+def blueprint(host: Host, room: WaitingRoom) -> APIBlueprint:
+    """The route, over `host`."""
+    routes = APIBlueprint("reload", __name__)
+
+    @routes.post(
+        "/reload_modules",
+        summary="Take changed code over, whole or not at all",
+        responses={200: Reloaded, 404: ErrorAnswer, 422: ErrorAnswer},
+    )
+    def reload_modules(body: ReloadChoice) -> dict[str, Any]:
+        with room.place():
+            return asdict(host.reload(body.workspace, body.dry_run, body.generation))
+
+    return routes

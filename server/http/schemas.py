@@ -1,0 +1,178 @@
+"""What the routes take and answer: bodies are checked with these models, and OpenAPI is made from them."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.functional_validators import AfterValidator
+from pydantic_core import PydanticCustomError
+
+LONGEST_QUESTION = 100_000
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise PydanticCustomError("blank", "A question needs at least one character that is not white space")
+    return text
+
+
+class Taken(BaseModel):
+    """What comes in. Nothing is converted, and nothing unknown is overlooked."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Nothing(Taken):
+    """An empty object, or no body at all."""
+
+
+class ModelChoice(Taken):
+    """A model and how to load it; what is left out comes from the settings."""
+
+    model: Annotated[str, StringConstraints(min_length=1, max_length=1000)] | None = Field(
+        None, description="`embedded`, a Hugging Face id, or a local folder"
+    )
+    load_in_8bit: bool | None = Field(None, description="8-bit weights")
+    device_map: Name | None = Field(None, description="auto, cpu, cuda, cuda:1, ...")
+    dtype: Literal["auto", "bfloat16", "float32"] | None = None
+
+
+class WorkspaceChoice(Taken):
+    """Whose code."""
+
+    workspace: Name = "main"
+
+
+class WorkspaceQuery(WorkspaceChoice):
+    """Whose code, as a query."""
+
+    token: str | None = Field(None, description="the token, if no header has it")
+
+
+class Question(WorkspaceChoice):
+    """A question, and what is to answer it."""
+
+    question: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_QUESTION), AfterValidator(_not_blank)]
+    agent: Name = Field("react", description="`react` is the one there is: CustomAgentGuidance")
+    max_steps: int | None = Field(None, ge=1, le=32, description="tool calls it may take; else HEARTH_MAX_STEPS")
+    generation: Name | None = Field(None, description="the code that is to answer; only the live one is at hand")
+
+
+class ReloadChoice(WorkspaceChoice):
+    """Which code to take over."""
+
+    dry_run: bool = Field(False, description="say what would happen, and change nothing")
+    generation: Name | None = Field(None, description="an earlier generation; only the live one is at hand")
+
+
+class Progress(BaseModel):
+    stage: str
+    done: int
+    total: int
+
+
+class Failure(BaseModel):
+    type: str
+    message: str
+
+
+class Model(BaseModel):
+    name: str
+    state: Literal["loading", "ready", "failed"]
+    device: str | None
+    quantization: str | None = Field(description="8bit or none")
+    memory_bytes: int | None
+    progress: Progress | None = Field(None, description="only while it loads")
+    error: Failure | None = Field(None, description="only when it failed")
+
+
+class ToolsCount(BaseModel):
+    generation: str
+    count: int
+
+
+class Health(BaseModel):
+    status: Literal["ok"]
+    version: str
+    model: Model | None
+    tools: ToolsCount | None = Field(description="of the workspace main")
+    autoload_error: Failure | None = Field(None, description="only when loading at the start failed")
+
+
+class ModelLoaded(BaseModel):
+    model: Model
+    seconds: float
+
+
+class ModelUnloaded(BaseModel):
+    model: None
+    seconds: float
+
+
+class Tool(BaseModel):
+    name: str
+    description: str
+    args_schema: dict[str, Any] = Field(description="JSON schema of its arguments")
+
+
+class ToolsLoaded(BaseModel):
+    workspace: str
+    generation: str
+    tools: list[Tool]
+
+
+class Step(BaseModel):
+    thought: str
+    tool: str
+    input: dict[str, Any]
+    observation: str
+    error: str | None = None
+
+
+class Usage(BaseModel):
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int = Field(description="sampled from the model")
+    forced_tokens: int = Field(description="written by the grammar without a choice")
+    forward_passes: int
+
+
+class Answer(BaseModel):
+    run_id: str
+    answer: str
+    function: str | None = Field(description="the tool that gave the answer")
+    steps: list[Step]
+    workspace: str
+    generation: str
+    model: str
+    usage: Usage
+    seconds: float = Field(description="from the question's arrival to its answer")
+    queued_seconds: float = Field(description="how much of that it waited")
+
+
+class ToolChanges(BaseModel):
+    added: list[str]
+    removed: list[str]
+    changed: list[str]
+
+
+class Reloaded(BaseModel):
+    workspace: str
+    generation: str
+    previous: str | None
+    changed: list[str]
+    tools: ToolChanges
+    seconds: float
+
+
+class ErrorBody(BaseModel):
+    """`type` and `message`, and what else belongs to the type."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    message: str
+
+
+class ErrorAnswer(BaseModel):
+    error: ErrorBody

@@ -1,0 +1,50 @@
+"""`POST /load_tools` and `GET /tools`."""
+
+from http import HTTPStatus
+from typing import Any
+
+from flask_openapi3 import APIBlueprint
+
+from server.host import Host
+from server.http.schemas import ErrorAnswer, ToolsLoaded, WorkspaceChoice, WorkspaceQuery
+from server.http.waiting import WaitingRoom
+from server.reload import Workspace
+
+
+def blueprint(host: Host, room: WaitingRoom) -> APIBlueprint:
+    """The routes, over `host`."""
+    routes = APIBlueprint("tools", __name__)
+    responses: dict[int | str | HTTPStatus, Any] = {
+        200: ToolsLoaded,
+        404: ErrorAnswer,
+        409: ErrorAnswer,
+        422: ErrorAnswer,
+    }
+
+    @routes.post("/load_tools", summary="Build the tools if they aren't built, and list them", responses=responses)
+    def load_tools(body: WorkspaceChoice) -> dict[str, Any]:
+        with room.place():
+            host.load_tools(body.workspace)
+        return _list(host.workspace(body.workspace))
+
+    @routes.get("/tools", summary="List the tools", responses=responses)
+    def tools(query: WorkspaceQuery) -> dict[str, Any]:
+        return _list(host.workspace(query.workspace))
+
+    return routes
+
+
+def _list(workspace: Workspace) -> dict[str, Any]:
+    with workspace.pin() as generation:
+        return {
+            "workspace": workspace.name,
+            "generation": generation.hash,
+            "tools": [
+                {
+                    "name": tool.name,
+                    "description": tool.description,
+                    "args_schema": tool.get_input_jsonschema(),
+                }
+                for tool in (generation.tools or {}).values()
+            ],
+        }

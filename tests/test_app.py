@@ -1,0 +1,153 @@
+"""`python app.py`: how it starts, how it is found, how it ends."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import requests
+from conftest import REPOSITORY, Server, clean_environment
+
+from constants import Settings
+from server import create_app
+from server.host import Host
+
+SLOW_RECIPE = """
+import pathlib
+import time
+
+
+def load_model(name, *, load_in_8bit, device_map, dtype, int8_threshold, progress):
+    progress("waiting for the test", 1, 3)
+    while not pathlib.Path("go_on").exists():
+        time.sleep(0.01)
+    raise RuntimeError("this recipe only waits")
+"""
+
+
+def test_health_answers_while_the_model_loads(start_server: Callable[..., Server], code_copy: Path) -> None:
+    (code_copy / "server" / "model.py").write_text(SLOW_RECIPE)
+    server = start_server(code=code_copy, ready=False)
+    server.wait_until(lambda: (server.health()["model"] or {}).get("progress", {}).get("done"), "the load to begin")
+    assert server.health()["model"] == {
+        "name": "embedded",
+        "state": "loading",
+        "device": None,
+        "quantization": None,
+        "memory_bytes": None,
+        "progress": {"stage": "waiting for the test", "done": 1, "total": 3},
+    }
+    asked = server.session.post("/run_script", json={"question": "What is 37 * 52?"})
+    assert asked.status_code == 409
+    assert "is loading" in asked.json()["error"]["message"]
+
+    # A second caller joins the load, and both get the same verdict.
+    joined: list[requests.Response] = []
+    caller = threading.Thread(target=lambda: joined.append(server.session.post("/load_model")))
+    caller.start()
+    server.wait_until(lambda: server.health()["model"]["state"] == "loading", "the load to go on")
+    (server.output_file.parent / "go_on").touch()
+    caller.join()
+    assert joined[0].status_code == 422
+    assert joined[0].json()["error"]["type"] == "model_load_failed"
+    assert "this recipe only waits" in joined[0].json()["error"]["message"]
+    model = server.health()["model"]
+    assert model["state"] == "failed"
+    assert "this recipe only waits" in model["error"]["message"]
+    server.wait_until(lambda: "autoload_error" in server.health(), "the end of loading at the start")
+    asked = server.session.post("/run_script", json={"question": "What is 37 * 52?"})
+    assert asked.json()["error"]["type"] == "model_not_loaded"
+    assert "this recipe only waits" in asked.json()["error"]["message"]
+
+
+def test_code_that_does_not_load_leaves_the_server_alive(
+    start_server: Callable[..., Server], code_copy: Path
+) -> None:
+    (code_copy / "server" / "tools" / "calculator.py").write_text("import nothing_of_that_name\n")
+    server = start_server(code=code_copy, ready=False)
+    server.wait_until(lambda: "autoload_error" in server.health(), "the end of loading at the start")
+    health = server.health()
+    assert health["status"] == "ok" and health["tools"] is None
+    assert health["autoload_error"]["type"] == "reload_failed"
+    assert set(health["autoload_error"]) == {"type", "message"}
+    reloaded = server.session.post("/reload_modules")
+    assert reloaded.status_code == 422
+    assert reloaded.json()["error"]["errors"][0]["file"] == "server/tools/calculator.py"
+    assert server.stop() == 0
+
+
+def test_the_link_that_is_printed_opens(start_server: Callable[..., Server]) -> None:
+    server = start_server(ready=False, AUTOLOAD=0, HOST="0.0.0.0")
+    server.wait_until(lambda: server.output.count("Hearth is at ") == 2, "the links", 10)
+    local, other = re.findall(r"Hearth is at (\S+)", server.output)
+    assert requests.get(local, timeout=10).json()["name"] == "hearth"
+    assert socket.gethostname() in other and f"?token={server.token}" in other
+
+
+def test_the_runtime_file_is_its_owners_and_goes(start_server: Callable[..., Server]) -> None:
+    server = start_server(ready=False, AUTOLOAD=0, TOKEN="mine")
+    file = server.runtime_file
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert json.loads(file.read_text()) == {"url": server.url, "token": "mine", "pid": server.process.pid}
+    assert list(file.parent.iterdir()) == [file]
+    assert server.stop() == 0
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_in_good_order(start_server: Callable[..., Server], number: int) -> None:
+    server = start_server(ready=False, AUTOLOAD=0)
+    assert server.stop(number) == 0
+    assert not server.runtime_file.exists()
+    assert "Traceback" not in server.output
+    with pytest.raises(requests.ConnectionError):
+        server.session.get("/health")
+
+
+def test_a_load_does_not_hold_the_end_up(start_server: Callable[..., Server], code_copy: Path) -> None:
+    (code_copy / "server" / "model.py").write_text(SLOW_RECIPE)
+    server = start_server(code=code_copy, ready=False)
+    answers: list[requests.Response] = []
+    caller = threading.Thread(target=lambda: answers.append(server.session.post("/load_model")))
+    server.wait_until(lambda: (server.health()["model"] or {}).get("progress", {}).get("done"), "the load to begin")
+    caller.start()
+    accepted = f"/proc/{server.process.pid}/task"
+    server.wait_until(lambda: os.path.exists(accepted) and server.health()["model"], "the request")
+    assert server.stop() == 0
+    caller.join()
+    assert answers[0].status_code == 503
+    assert answers[0].json()["error"]["type"] == "shutting_down"
+
+
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = subprocess.run(
+            [sys.executable, str(REPOSITORY / "app.py")],
+            env=clean_environment(tmp_path, {"HOST": "127.0.0.1", "PORT": port}),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert ended.returncode == 1
+    assert f"Can't listen on 127.0.0.1 port {port}" in ended.stderr
+    assert "HEARTH_PORT" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_an_app_inside_a_running_loop() -> None:
+    async def in_a_notebook() -> int:
+        client = create_app(Host(Settings(TOKEN="secret"))).test_client()
+        return client.get("/?token=secret").status_code
+
+    assert asyncio.run(in_a_notebook()) == 200
