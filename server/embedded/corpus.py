@@ -1,0 +1,182 @@
+"""The mixture: lists of tools with questions about them, and the very text that the agent would read and write.
+
+Endless and made on the fly; a seed fixes it. `held_out=True` gives the side of the phrasings that is kept for
+scoring.
+"""
+
+import json
+from collections.abc import Iterator
+from random import Random
+
+from server.agent import prompts
+from server.embedded import direct, invented, shipped, texts, two_steps
+from server.embedded.examples import Example, Situation, Step, ToolSpec
+from server.embedded.phrasing import Phrasing
+
+#: Examples that share one list of tools, and so one reading of it.
+EXAMPLES_A_SITUATION = 8
+#: The share of situations over the shipped tools; nearly all the others have invented ones.
+SHIPPED_SHARE = 0.44
+PLAIN_SHARE = 0.03
+#: Of the questions for two tools.
+CUT_SHORT_SHARE = 0.08
+
+
+def situations(seed: int, *, held_out: bool = False) -> Iterator[Situation]:
+    """An endless stream of situations."""
+    rng = Random(seed)
+    phrasing = Phrasing(rng, held_out)
+    while True:
+        draw = rng.random()
+        if draw < PLAIN_SHARE:
+            yield Situation((), tuple(texts.mood_example(rng) for _ in range(EXAMPLES_A_SITUATION)))
+        elif draw < PLAIN_SHARE + SHIPPED_SHARE:
+            yield _over_shipped_tools(rng, phrasing)
+        else:
+            yield _over_invented_tools(rng, phrasing)
+
+
+def _over_shipped_tools(rng: Random, phrasing: Phrasing) -> Situation:
+    """All of the shipped tools or some, as they are or disguised, sometimes among invented ones."""
+    own = list(shipped.TOOLS)
+    everything = rng.random() < 0.45
+    if not everything:
+        own = rng.sample(own, rng.randint(1, len(own)))
+    tools: dict[str, ToolSpec] = {}
+    for tool in own:
+        skin = tool if (everything and rng.random() < 0.9) or rng.random() < 0.5 else shipped.disguise(rng, tool)
+        if skin.name not in {other.name for other in tools.values()}:
+            tools[tool.name] = skin
+    extra = [] if rng.random() < 0.6 else [invented.invent_tool(rng) for _ in range(rng.randint(1, 4))]
+    taken = {tool.name for tool in tools.values()}
+    extra = [tool for tool in _distinct(extra) if tool.spec.name not in taken]
+    listed = [*tools.values(), *(tool.spec for tool in extra)]
+    if not everything or rng.random() < 0.2:
+        rng.shuffle(listed)
+    examples: list[Example] = []
+    while len(examples) < EXAMPLES_A_SITUATION:
+        draw = rng.random()
+        if draw < 0.12:
+            examples.append(_without_tool(rng, phrasing, listed))
+        elif draw < 0.28 and len(tools) > 2:
+            pairs = {"calculator", "convert_units"}, {"days_between", "calculator"}, {"add_days", "weekday"}
+            if any(pair <= tools.keys() for pair in pairs):
+                example = two_steps.double(rng, phrasing, tools)
+                examples.append(_cut_short(example) if rng.random() < CUT_SHORT_SHARE else example)
+        elif draw < 0.32 and extra:
+            examples.append(invented.single(rng, phrasing, rng.choice(extra)))
+        elif draw < 0.37 and "calculator" in tools and (numeric := [tool for tool in extra if _looks_up(tool)]):
+            one = rng.choice(numeric)
+            examples.append(invented.then_calculate(rng, phrasing, one, tools["calculator"]))
+        elif draw < 0.40 and not everything:
+            missing = [tool.name for tool in shipped.TOOLS if tool.name not in tools]
+            if missing:
+                task = rng.choice(missing)
+                away = shipped.single(rng, phrasing, next(tool for tool in shipped.TOOLS if tool.name == task), task)
+                examples.append(Example(away.question, direct.CANNOT, thought=direct.NONE_FITS))
+        else:
+            task = rng.choices(
+                tuple(tools),
+                [3.0 if name == "calculator" else 1.5 if name == "convert_units" else 1.0 for name in tools],
+            )[0]
+            example = shipped.single(rng, phrasing, tools[task], task)
+            examples.append(shipped.failing(rng, example, task) if rng.random() < 0.07 else example)
+    return Situation(tuple(listed), tuple(examples))
+
+
+def _over_invented_tools(rng: Random, phrasing: Phrasing) -> Situation:
+    tools = _distinct([invented.invent_tool(rng) for _ in range(rng.choice((1, 2, 2, 3, 3, 4, 4, 5, 6)))])
+    examples: list[Example] = []
+    if rng.random() < 0.04:
+        tools = []
+    while len(examples) < EXAMPLES_A_SITUATION:
+        draw = rng.random()
+        if draw < 0.10 or not tools:
+            examples.append(_without_tool(rng, phrasing, [tool.spec for tool in tools]))
+        elif draw < 0.30 and len(tools) > 1:
+            one, two = rng.sample(tools, 2)
+            if invented.takes_one_text(one) and invented.takes_one_text(two):
+                example = invented.double(rng, phrasing, one, two)
+                examples.append(_cut_short(example) if rng.random() < CUT_SHORT_SHARE else example)
+        elif draw < 0.33:
+            stranger = invented.invent_tool(rng)
+            if all(stranger.entity not in (tool.entity, tool.attribute) for tool in tools) and stranger.attribute:
+                away = invented.single(rng, phrasing, stranger)
+                if stranger.spec.name not in away.question and not stranger.record:
+                    examples.append(Example(away.question, direct.CANNOT, thought=direct.NONE_FITS))
+        else:
+            tool = rng.choice(tools)
+            example = invented.single(rng, phrasing, tool)
+            examples.append(invented.failing(rng, tool, example) if rng.random() < 0.12 else example)
+    return Situation(tuple(tool.spec for tool in tools), tuple(examples))
+
+
+def _without_tool(rng: Random, phrasing: Phrasing, tools: list[ToolSpec]) -> Example:
+    draw = rng.random()
+    if draw < 0.4:
+        return direct.outside(phrasing, rng)
+    if draw < 0.75:
+        return direct.small_talk(phrasing, rng)
+    if draw < 0.85:
+        return direct.which_tools(phrasing, rng, tools)
+    return direct.repeat(phrasing, rng)
+
+
+def _cut_short(example: Example) -> Example:
+    """A question for two tools, where only one call is allowed: the answer is what the first one gave."""
+    first, second = example.steps
+    return Example(example.question, first.observation, (first,), second.thought, "cut short", second.tool)
+
+
+def _distinct(tools: list[invented.InventedTool]) -> list[invented.InventedTool]:
+    """Without tools of one name, and without two that the same words ask for."""
+    kept: list[invented.InventedTool] = []
+    for tool in tools:
+        wanted = (tool.entity, tool.attribute, tool.action, tool.record)
+        if all(
+            tool.spec.name != other.spec.name
+            and wanted != (other.entity, other.attribute, other.action, other.record)
+            and not (tool.record != other.record and tool.entity == other.entity)
+            for other in kept
+        ):
+            kept.append(tool)
+    return kept
+
+
+def _looks_up(tool: invented.InventedTool) -> bool:
+    return bool(tool.attribute) and not tool.record and invented.takes_one_text(tool)
+
+
+def conversation(tools: tuple[ToolSpec, ...], question: str) -> list[dict[str, str]]:
+    """What the agent (or, with no thought of tools, a plain chat) puts before the model."""
+    return prompts.messages([(tool.name, tool.description, tool.schema) for tool in tools], question)
+
+
+def assistant_parts(example: Example) -> list[tuple[str, bool]]:
+    """The assistant's turn in pieces; True for what the model writes, False for what tools answered."""
+    if example.kind == "plain":
+        return [(example.answer, True)]
+    parts: list[tuple[str, bool]] = []
+    lead = prompts.THOUGHT
+    for step in example.steps:
+        parts.append(
+            (lead + step.thought + prompts.ACTION + step.tool + prompts.ACTION_INPUT + dump(step.input), True)
+        )
+        parts.append((prompts.OBSERVATION + observed(step), False))
+        lead = prompts.NEXT_THOUGHT
+    if example.wanted:
+        parts.append((lead + example.thought + prompts.ACTION + example.wanted, True))
+        parts.append((prompts.OUT_OF_STEPS, False))
+        parts.append((example.answer, True))
+    else:
+        parts.append((lead + example.thought + prompts.ANSWER + example.answer, True))
+    return parts
+
+
+def observed(step: Step) -> str:
+    return prompts.FAILED.format(message=step.observation) if step.failed else step.observation
+
+
+def dump(arguments: dict[str, object]) -> str:
+    """Arguments as the agent's grammar writes them."""
+    return json.dumps(arguments, ensure_ascii=False)

@@ -1,0 +1,161 @@
+"""Scores the embedded model: `python -m server.embedded.evaluate`, with the real agent, engine and tools.
+
+Two sets, of which the training has seen neither: questions made with another seed from the phrasings that are
+kept for scoring, and those that were written by hand (questions.jsonl). The tools of made questions answer with
+what the corpus has for them if they are called right, and with an error if not.
+
+A line of questions.jsonl is `{"question", "tool", "answer", "tools"?}`: the tool that is to be used first (null:
+none), the final answer, and, where it isn't about the shipped tools, the tools with what each of them gives.
+"""
+
+import argparse
+import itertools
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from langchain_core.tools import BaseTool, StructuredTool, ToolException
+
+from server.agent import CustomAgentGuidance
+from server.embedded import corpus
+from server.embedded.examples import Example, Situation, ToolSpec
+from server.engine import GuidedEngine, ResidentChatModel
+from server.model import load_model
+from server.tools import load_tools
+
+QUESTIONS = Path(__file__).with_name("questions.jsonl")
+SEED = 20_001
+MAX_STEPS = 4
+SCORED = ("tool", "input", "answer")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was right about an answer. Tools and inputs are compared step by step; a made question has both."""
+
+    kind: str
+    tool: bool
+    input: bool
+    answer: bool
+    shown: str
+
+
+class PreparedTool:
+    """A tool that gives what was prepared for it if it is called as was expected, and an error otherwise."""
+
+    def __init__(self, spec: ToolSpec, example: Example) -> None:
+        self.spec = spec
+        self.steps = [step for step in example.steps if step.tool == spec.name]
+
+    def __call__(self, **given: Any) -> str:
+        for step in self.steps:
+            if step.input == given:
+                if step.failed:
+                    raise ToolException(step.observation)
+                return step.observation
+        raise ToolException("this call was not expected")
+
+    def as_tool(self) -> BaseTool:
+        return StructuredTool(
+            name=self.spec.name,
+            description=self.spec.description,
+            args_schema={"type": "object", **self.spec.schema},
+            func=self,
+        )
+
+
+def made_questions(number: int) -> Iterator[tuple[Situation, Example]]:
+    """One question a situation, so that no list of tools comes twice."""
+    place = itertools.count()
+    for situation in itertools.islice(corpus.situations(SEED, held_out=True), 20 * number):
+        example = situation.examples[next(place) % len(situation.examples)]
+        if example.kind not in ("plain", "cut short"):
+            yield situation, example
+
+
+def judge_made(engine: GuidedEngine, situation: Situation, example: Example) -> Verdict:
+    tools = {spec.name: PreparedTool(spec, example).as_tool() for spec in situation.tools}
+    result = CustomAgentGuidance(engine, tools, MAX_STEPS)(example.question)
+    expected = [(step.tool, step.input) for step in example.steps]
+    given = [(step.tool, step.input) for step in result.steps]
+    return Verdict(
+        example.kind,
+        tool=[tool for tool, _ in given] == [tool for tool, _ in expected],
+        input=given == expected,
+        answer=result.answer == example.answer.strip(),
+        shown=f"{example.question!r} -> {given} {result.answer!r}, not {expected} {example.answer!r}",
+    )
+
+
+def judge_written(engine: GuidedEngine, shipped: dict[str, BaseTool], line: dict[str, Any]) -> Verdict:
+    tools = {tool["name"]: _scripted(tool) for tool in line["tools"]} if "tools" in line else shipped
+    result = CustomAgentGuidance(engine, tools, MAX_STEPS)(line["question"])
+    used = result.steps[0].tool if result.steps else None
+    return Verdict(
+        "written by hand",
+        tool=used == line["tool"],
+        input=all(step.error is None for step in result.steps),
+        answer=result.answer == line["answer"],
+        shown=f"{line['question']!r} -> {[(s.tool, s.input) for s in result.steps]} {result.answer!r}, "
+        f"not {line['tool']} {line['answer']!r}",
+    )
+
+
+def _scripted(tool: dict[str, Any]) -> BaseTool:
+    def give(**_: Any) -> str:
+        if "error" in tool:
+            raise ToolException(tool["error"])
+        return str(tool["observation"])
+
+    spec = ToolSpec(tool["name"], tool["description"], tool["args"])
+    return StructuredTool(
+        name=spec.name, description=spec.description, args_schema={"type": "object", **spec.schema}, func=give
+    )
+
+
+def report(verdicts: list[Verdict]) -> None:
+    """Print the shares that are right, by kind of question."""
+    groups = {"made, all": [verdict for verdict in verdicts if verdict.kind != "written by hand"]}
+    for verdict in verdicts:
+        groups.setdefault(verdict.kind, []).append(verdict)
+    print(f"{'questions':<20} {'n':>5}", *(f"{what:>8}" for what in SCORED))
+    for kind, group in sorted(groups.items(), key=lambda item: -len(item[1])):
+        shares = [100 * sum(getattr(verdict, what) for verdict in group) / len(group) for what in SCORED]
+        print(f"{kind:<20} {len(group):>5}", *(f"{one:6.1f} %" for one in shares))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="embedded", help="embedded, a folder, or a Hugging Face id")
+    parser.add_argument("--number", type=int, default=1000, help="of the questions that are made")
+    parser.add_argument("--wrong", action="store_true", help="show the answers that are wrong")
+    arguments = parser.parse_args()
+    loaded = load_model(
+        arguments.model,
+        load_in_8bit=False,
+        device_map="auto",
+        dtype="float32",
+        int8_threshold=6.0,
+        progress=lambda stage, done, total: None,
+    )
+    engine = GuidedEngine(loaded.model, loaded.tokenizer)
+    shipped = load_tools(ResidentChatModel(get_engine=lambda: engine))
+    started = time.perf_counter()
+    verdicts = [
+        judge_made(engine, *pair) for pair in itertools.islice(made_questions(arguments.number), arguments.number)
+    ]
+    for line in QUESTIONS.read_text(encoding="utf-8").splitlines():
+        verdicts.append(judge_written(engine, shipped, json.loads(line)))
+    report(verdicts)
+    print(f"{len(verdicts)} questions in {time.perf_counter() - started:.0f} s")
+    if arguments.wrong:
+        for verdict in verdicts:
+            if not (verdict.tool and verdict.input and verdict.answer):
+                print(f"{verdict.kind}: {verdict.shown}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""What one example is: the tools on offer, a question, the steps that answer it, the answer."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ToolSpec:
+    """A tool as the model sees it. `arguments` maps a name to `string`, `number`, `integer` or `boolean`, to a
+    tuple of the choices of an enumeration; a trailing `?` on the name makes it optional."""
+
+    name: str
+    description: str
+    arguments: dict[str, Any]
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The JSON schema that pydantic gives for such arguments, as far as the prompt shows it."""
+        return {
+            "properties": {
+                name.rstrip("?"): {"enum": list(kind)} if isinstance(kind, tuple) else {"type": kind}
+                for name, kind in self.arguments.items()
+            },
+            "required": [name for name in self.arguments if not name.endswith("?")],
+        }
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of a tool. `failed` tells that the observation is an error's message."""
+
+    thought: str
+    tool: str
+    input: dict[str, Any]
+    observation: str
+    failed: bool = False
+
+
+@dataclass(frozen=True)
+class Example:
+    """`thought` is the last one, before the answer; `kind` names the sort of question in the scores; `wanted` is
+    the tool that the model would have called next where its steps are used up."""
+
+    question: str
+    answer: str
+    steps: tuple[Step, ...] = ()
+    thought: str = "Now I know the answer."
+    kind: str = "direct"
+    wanted: str = ""
+
+
+@dataclass(frozen=True)
+class Situation:
+    """Several examples over one list of tools. With no tools at all it is a plain conversation."""
+
+    tools: tuple[ToolSpec, ...]
+    examples: tuple[Example, ...] = field(default=())
+
+
+def thought_for(tool: ToolSpec) -> str:
+    """What the model thinks before it calls the one tool that answers."""
+    return f"I can use {tool.name}."

@@ -1,0 +1,97 @@
+"""How a question gets its words.
+
+Phrasings are split in two for good, so that no question that the model is scored on shares its wording with one
+that it was trained on.
+"""
+
+import re
+import tomllib
+import zlib
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from random import Random
+from typing import Any
+
+FOLDER = Path(__file__).with_name("phrasings")
+#: One phrasing in so many is kept for scoring.
+HELD_OUT_SHARE = 7
+_SLOT = re.compile(r"(\{\w+\})")
+
+
+def read_phrasings(name: str) -> dict[str, Any]:
+    """The phrasings of `phrasings/<name>.toml`: lists of templates, or tables of such lists by kind (`imperative`,
+    `question`, `phrase`: by what may stand before them)."""
+    return tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
+
+
+OPENINGS = read_phrasings("openings")
+
+
+def is_held_out(template: str) -> bool:
+    return zlib.crc32(template.encode()) % HELD_OUT_SHARE == 0
+
+
+@cache
+def _half(templates: tuple[str, ...], held_out: bool) -> tuple[str, ...]:
+    """The phrasings of one side; all of them where that side would be empty."""
+    return tuple(template for template in templates if is_held_out(template) == held_out) or templates
+
+
+class Phrasing:
+    """Gives questions their words, from the side of the phrasings that it was made for."""
+
+    def __init__(self, rng: Random, held_out: bool) -> None:
+        self.rng = rng
+        self.held_out = held_out
+
+    def pick(self, templates: Sequence[str]) -> str:
+        return self.rng.choice(_half(tuple(templates), self.held_out))
+
+    def ask(self, templates: dict[str, Sequence[str]], **slots: str) -> str:
+        """A question from templates by kind (`imperative`, `question`, `phrase`), its slots filled in as they are.
+
+        Only the words around the slots are varied: capitals, typing errors, what stands before and behind.
+        """
+        rng = self.rng
+        kinds = [kind for kind, options in templates.items() for _ in options]
+        kind = rng.choice(kinds)
+        opening, ending = self.pick(OPENINGS["openings"][kind]), self.pick(OPENINGS["endings"])
+        text = self.pick(templates[kind])
+        if rng.random() < 0.2:
+            opening = ""
+        if kind == "question" and rng.random() < 0.5:
+            ending = "?"
+        if text.endswith("}") and rng.random() < 0.4:
+            ending = ""
+        text = opening + text
+        if rng.random() < 0.12:
+            text = self.pick(OPENINGS["contexts"]) + text
+        if rng.random() < 0.6:
+            text = text[:1].upper() + text[1:]
+        if rng.random() < 0.05:
+            text = "".join(part if part.startswith("{") else part.upper() for part in _SLOT.split(text))
+        if rng.random() < 0.08:
+            text = self._mistype(text)
+        return text.format(**slots) + ending
+
+    def _mistype(self, text: str) -> str:
+        """Swaps or drops a letter of one longer word that is no slot."""
+        parts = _SLOT.split(text)
+        words = [
+            (number, found)
+            for number, part in enumerate(parts)
+            if not part.startswith("{")
+            for found in re.finditer(r"[a-z]{5,}", part)
+        ]
+        if not words:
+            return text
+        number, found = self.rng.choice(words)
+        place = found.start() + self.rng.randrange(1, len(found.group()) - 1)
+        part = parts[number]
+        parts[number] = (
+            part[:place] + part[place + 1] + part[place] + part[place + 2 :]
+            if self.rng.random() < 0.5
+            else part[:place] + part[place + 1 :]
+        )
+        return "".join(parts)

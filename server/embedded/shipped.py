@@ -1,0 +1,160 @@
+"""Questions that one of the tools which ship with Hearth answers.
+
+A task also works with the same tool under another name, description and argument names, so that the model
+learns to read the list of tools.
+"""
+
+from random import Random
+from typing import Any
+
+from server.embedded import arithmetic, dates, texts, units, words
+from server.embedded.examples import Example, Step, ToolSpec, thought_for
+from server.embedded.phrasing import Phrasing
+
+CALCULATOR = ToolSpec("calculator", "Work out an arithmetic expression.", {"expression": "string"})
+CONVERT = ToolSpec(
+    "convert_units",
+    "Convert a value from one unit to another.",
+    {"value": "number", "from_unit": "string", "to_unit": "string"},
+)
+DAYS_BETWEEN = ToolSpec(
+    "days_between", "Count the days from one date to another.", {"start": "string", "end": "string"}
+)
+ADD_DAYS = ToolSpec(
+    "add_days",
+    "Find the date a number of days after (or, with a minus, before) a date.",
+    {"date": "string", "days": "integer"},
+)
+WEEKDAY = ToolSpec("weekday", "Tell the day of the week of a date.", {"date": "string"})
+STATISTICS = ToolSpec("text_statistics", "Count the characters, words and sentences of a text.", {"text": "string"})
+SENTIMENT = ToolSpec(
+    "sentiment", "Tell whether the mood of a text is positive, negative or neutral.", {"text": "string"}
+)
+TOOLS = (CALCULATOR, CONVERT, DAYS_BETWEEN, ADD_DAYS, WEEKDAY, STATISTICS, SENTIMENT)
+
+#: Other names, descriptions and argument names for the same work, in the order of the tool's own arguments.
+DISGUISES: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[tuple[str, ...], ...]]] = {
+    "calculator": (
+        ("compute", "math", "evaluate", "calc", "arithmetic", "solve", "work_out", "do_math", "sum_up", "abacus"),
+        (
+            "Evaluate a formula.",
+            "Do arithmetic.",
+            "Compute the value of a mathematical expression.",
+            "Calculate with numbers.",
+            "Solve an arithmetic problem.",
+            "Work out a formula and double the result.",
+            "Work out an expression, rounded to whole numbers.",
+            "Add, subtract, multiply and divide.",
+        ),
+        (("formula", "expr", "expression", "calculation", "term", "math", "problem", "input"),),
+    ),
+    "convert_units": (
+        ("convert", "unit_converter", "units", "measure", "change_unit", "to_unit", "conversion"),
+        ("Convert between units.", "Change the unit of a quantity.", "Express a quantity in another unit."),
+        (
+            ("amount", "quantity", "x", "number"),
+            ("source", "unit", "from", "unit_in"),
+            ("target", "into", "to", "unit_out"),
+        ),
+    ),
+    "days_between": (
+        ("date_difference", "count_days", "days_from_to", "interval", "elapsed_days"),
+        ("Number of days between two dates.", "Tell how many days lie between two dates.", "Count days."),
+        (("first", "from_date", "begin", "date_a"), ("second", "to_date", "until", "date_b")),
+    ),
+    "add_days": (
+        ("shift_date", "date_plus", "move_date", "later_date", "date_offset"),
+        ("Move a date by a number of days.", "Add days to a date.", "Give the date some days later or earlier."),
+        (("start", "day", "from_date", "base"), ("offset", "count", "n", "shift")),
+    ),
+    "weekday": (
+        ("day_of_week", "which_day", "dayname", "get_weekday"),
+        ("Name the weekday of a date.", "Which day of the week a date falls on.", "Day of the week for a date."),
+        (("day", "when", "d", "on"),),
+    ),
+    "text_statistics": (
+        ("count_text", "text_info", "word_count", "measure_text", "wc", "text_length"),
+        (
+            "Count words, characters and sentences.",
+            "Statistics of a text.",
+            "Length of a text in words and characters.",
+        ),
+        (("content", "string", "passage", "input"),),
+    ),
+    "sentiment": (
+        ("mood", "classify_mood", "feeling", "tone", "opinion", "detect_sentiment"),
+        ("Classify the mood of a text.", "Is a text positive, negative or neutral?", "Tell the tone of a text."),
+        (("content", "review", "message", "passage"),),
+    ),
+}
+
+
+def disguise(rng: Random, tool: ToolSpec) -> ToolSpec:
+    """The same tool as somebody else would have named and described it."""
+    names, descriptions, arguments = DISGUISES[tool.name]
+    name = rng.choice(names) if rng.random() < 0.7 else words.invent_word(rng)
+    kinds = list(tool.arguments.values())
+    renamed: dict[str, Any] = {}
+    for own, others, kind in zip(tool.arguments, arguments, kinds, strict=True):
+        draw = rng.random()
+        choice = own if draw < 0.2 else rng.choice(others) if draw < 0.8 else words.invent_word(rng)
+        renamed[choice if choice not in renamed else own] = kind
+    description = tool.description if rng.random() < 0.3 else rng.choice(descriptions)
+    return ToolSpec(name, description, renamed)
+
+
+def single(rng: Random, phrasing: Phrasing, tool: ToolSpec, task: str) -> Example:
+    """A question that one call of `tool` answers; `task` names the shipped tool whose work it does."""
+    names = [name.rstrip("?") for name in tool.arguments]
+
+    def call(values: list[Any], observation: str) -> Step:
+        return Step(thought_for(tool), tool.name, dict(zip(names, values, strict=True)), observation)
+
+    if task == "calculator":
+        question, expression, value = arithmetic.arithmetic(rng, phrasing)
+        return Example(question, value, (call([expression], value),), kind="calculator")
+    if task == "convert_units":
+        question, value, a, b, result = units.units(rng, phrasing)
+        return Example(
+            question, result, (call([arithmetic.number_value(value), a, b], result),), kind="convert_units"
+        )
+    if task == "days_between":
+        question, start, end, days = dates.between(rng, phrasing)
+        return Example(question, days, (call([start, end], days),), kind="days_between")
+    if task == "add_days":
+        question, start, count, date = dates.later(rng, phrasing)
+        return Example(question, date, (call([start, count], date),), kind="add_days")
+    if task == "weekday":
+        question, day, name = dates.weekday(rng, phrasing)
+        return Example(question, name, (call([day], name),), kind="weekday")
+    if task == "text_statistics":
+        question, text, observation, answer = texts.statistics(rng, phrasing)
+        return Example(question, answer, (call([text], observation),), kind="text_statistics")
+    question, text, mood_word = texts.mood(rng, phrasing)
+    return Example(question, mood_word, (call([text], mood_word),), kind="sentiment")
+
+
+ERRORS: dict[str, tuple[str, ...]] = {
+    "calculator": (
+        "division by zero",
+        "the expression is not valid: {x}",
+        "the number is too large",
+        "unknown name {x}",
+    ),
+    "convert_units": ("unknown unit {x}", "cannot convert {x} to {y}", "{x} and {y} measure different things"),
+    "days_between": ("{x} is not a date", "cannot read the date {x}; write it as YYYY-MM-DD"),
+    "add_days": ("{x} is not a date", "the date is out of range"),
+    "weekday": ("{x} is not a date", "cannot read the date {x}; write it as YYYY-MM-DD"),
+    "text_statistics": ("the text is empty", "the text is too long"),
+    "sentiment": ("the model did not answer", "no mood was found", "the model gave no clear answer"),
+}
+
+
+def failing(rng: Random, example: Example, task: str) -> Example:
+    """The same question, where the tool answers with an error."""
+    step = example.steps[0]
+    message = rng.choice(ERRORS[task]).format(x=words.any_word(rng), y=words.any_word(rng))
+    broken = Step(step.thought, step.tool, step.input, message, failed=True)
+    return Example(
+        example.question, f"{step.tool} failed: {message}", (broken,), thought="The tool failed.", kind="error"
+    )

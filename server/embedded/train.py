@@ -1,0 +1,306 @@
+"""Trains the embedded model: `python -m server.embedded.train` rebuilds tokenizer and weights from a seed.
+
+Each situation's list of tools is read once, and its examples each attend to it and to themselves alone, as in
+serving, where every question has that prompt of its own. The loss is on what the model writes.
+"""
+
+import argparse
+import itertools
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from tqdm.auto import tqdm
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+
+from server.embedded import corpus
+from server.embedded.examples import Example, Situation
+from server.embedded.tokenizer import CHAT_TEMPLATE, END, USER, train_tokenizer
+
+WEIGHTS = Path(__file__).with_name("weights")
+SHAPE: dict[str, Any] = {
+    "hidden_size": 256,
+    "intermediate_size": 640,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 4096,
+    "tie_word_embeddings": True,
+    "rms_norm_eps": 1e-5,
+}
+TOKENIZER_SITUATIONS = 3000
+SITUATIONS_A_STEP = 8
+ROWS_AT_ONCE = 16
+POOL = 16  # batches made at once, so that prompts of like length go together
+LONGEST_PROMPT, LONGEST_EXAMPLE = 900, 420  # tokens; the few longer ones are left out
+PEAK_RATE, WARMUP, DECAY_FROM = 3e-3, 60, 0.45
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`prompts` (situations, length) with `prompt_lengths`; `examples` (situations x examples, length), padded at
+    the end with -1; `written` marks the tokens that the model has to write; `gaps` (situations): how many
+    positions stand between a prompt and its examples, for practice with distances."""
+
+    prompts: torch.Tensor
+    prompt_lengths: torch.Tensor
+    examples: torch.Tensor
+    written: torch.Tensor
+    gaps: torch.Tensor
+
+
+class Encoder:
+    """Turns situations into tokens, exactly as the server's chat template and tokenizer would."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+
+    def __call__(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def prompt(self, situation: Situation) -> list[int]:
+        """What all examples of a situation begin with."""
+        if situation.examples[0].kind == "plain":
+            return self(USER)
+        system = corpus.conversation(situation.tools, "")[:1]
+        return self(str(self.tokenizer.apply_chat_template(system, tokenize=False)) + USER)
+
+    def example(self, example: Example) -> tuple[list[int], list[bool]]:
+        """An example behind that, and which of its tokens the model writes."""
+        asked = str(
+            self.tokenizer.apply_chat_template(
+                [{"role": "user", "content": example.question}], tokenize=False, add_generation_prompt=True
+            )
+        )
+        tokens = self(asked.removeprefix(USER))
+        written = [False] * len(tokens)
+        for text, by_model in corpus.assistant_parts(example):
+            part = self(text)
+            tokens += part
+            written += [by_model] * len(part)
+        return [*tokens, *self(END)], [*written, True]
+
+
+def batches(encoder: Encoder, seed: int) -> Iterator[Batch]:
+    rng = Random(seed + 1)
+    stream = corpus.situations(seed)
+    while True:
+        pool = []
+        for situation in itertools.islice(stream, POOL * SITUATIONS_A_STEP):
+            prompt = encoder.prompt(situation)
+            rows = [encoder.example(example) for example in situation.examples]
+            if len(prompt) <= LONGEST_PROMPT and all(len(tokens) <= LONGEST_EXAMPLE for tokens, _ in rows):
+                pool.append((prompt, rows))
+        pool.sort(key=lambda item: len(item[0]))
+        groups = [pool[at : at + SITUATIONS_A_STEP] for at in range(0, len(pool), SITUATIONS_A_STEP)]
+        rng.shuffle(groups)
+        for group in groups:
+            rows = [row for _, rows in group for row in rows]
+            gaps = [rng.randint(1, 900) if rng.random() < 0.2 else 0 for _ in group]
+            yield Batch(
+                _padded([prompt for prompt, _ in group], 0),
+                torch.tensor([len(prompt) for prompt, _ in group]),
+                _padded([tokens for tokens, _ in rows], -1),
+                _padded([written for _, written in rows], 0).bool(),
+                torch.tensor(gaps),
+            )
+
+
+def _padded(rows: list[list[int]] | list[list[bool]], filler: int) -> torch.Tensor:
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *([filler] * (width - len(row)))] for row in rows])
+
+
+def loss_of(model: LlamaForCausalLM, batch: Batch) -> tuple[torch.Tensor, int]:
+    """The mean loss over the tokens that the model has to write, and their number.
+
+    Examples of like length go through together, so that little is spent on padding.
+    """
+    each = len(batch.examples) // len(batch.prompts)
+    owner = torch.arange(len(batch.prompts)).repeat_interleave(each)
+    weights = Weights(model)
+    at = torch.arange(batch.prompts.shape[1])
+    _, known = forward(weights, batch.prompts, at[None, :].expand_as(batch.prompts), None, None)
+    readable = at[None, :] < batch.prompt_lengths[:, None]
+    starts = batch.prompt_lengths + batch.gaps
+
+    lengths = (batch.examples >= 0).sum(1)
+    total, count = torch.zeros(()), int(batch.written[:, 1:].sum())
+    for rows in lengths.argsort().split(ROWS_AT_ONCE):
+        width = int(lengths[rows].max())
+        tokens, mine = batch.examples[rows, :width], owner[rows]
+        causal = torch.ones(width, width, dtype=torch.bool).tril()
+        mask = torch.cat([readable[mine][:, None, :].expand(-1, width, -1), causal.expand(len(rows), -1, -1)], dim=2)
+        inputs = tokens.clamp(min=0)
+        positions = starts[mine][:, None] + torch.arange(width)[None, :]
+        hidden, _ = forward(weights, inputs, positions, mask[:, None], [(k[mine], v[mine]) for k, v in known])
+        wanted = batch.written[rows, 1:width]
+        logits = F.linear(hidden[:, :-1][wanted], weights.embedding)
+        total = total + F.cross_entropy(logits.float(), inputs[:, 1:][wanted], reduction="sum")
+    return total / count, count
+
+
+Known = list[tuple[torch.Tensor, torch.Tensor]]
+
+
+class Weights:
+    """The model's weights in bfloat16, those that are applied together joined; gradients go to the originals."""
+
+    def __init__(self, model: LlamaForCausalLM) -> None:
+        def half(*parts: torch.Tensor) -> torch.Tensor:
+            return torch.cat(parts).bfloat16() if len(parts) > 1 else parts[0].bfloat16()
+
+        self.config = model.config
+        self.embedding = half(model.model.embed_tokens.weight)
+        self.norm = half(model.model.norm.weight)
+        self.layers = [
+            (
+                half(layer.input_layernorm.weight),
+                half(layer.self_attn.q_proj.weight, layer.self_attn.k_proj.weight, layer.self_attn.v_proj.weight),
+                half(layer.self_attn.o_proj.weight),
+                half(layer.post_attention_layernorm.weight),
+                half(layer.mlp.gate_proj.weight, layer.mlp.up_proj.weight),
+                half(layer.mlp.down_proj.weight),
+            )
+            for layer in model.model.layers
+        ]
+
+
+def forward(
+    weights: Weights, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None, known: Known | None
+) -> tuple[torch.Tensor, Known]:
+    """Llama's forward pass (as in Transformers' LlamaModel, in bfloat16 and with fewer passes over memory: twice as
+    fast here). `tokens` and `positions` (rows, length); `known` a layer's keys and values of what stands before;
+    `mask` (rows, 1, length, known + length), causal where it is None. Gives the hidden states and the new keys
+    and values."""
+    config = weights.config
+    rope: Any = config.rope_parameters
+    heads, width, eps = config.num_attention_heads, config.hidden_size, config.rms_norm_eps
+    part = width // heads
+    frequencies = rope["rope_theta"] ** -(torch.arange(0, part, 2) / part)
+    angles = positions[..., None].float() * frequencies
+    cosine, sine = (torch.cat([wave, wave], -1)[:, :, None].bfloat16() for wave in (angles.cos(), angles.sin()))
+    new: Known = []
+    x = F.embedding(tokens, weights.embedding)
+    for number, (first_norm, queries_keys_values, out, second_norm, gate_up, down) in enumerate(weights.layers):
+        joined = F.linear(F.rms_norm(x, (width,), first_norm, eps), queries_keys_values)
+        joined = joined.unflatten(-1, (3 * heads, part))
+        turning, v = joined[:, :, : 2 * heads], joined[:, :, 2 * heads :]
+        left, right = turning.chunk(2, dim=-1)
+        turning = turning * cosine + torch.cat([-right, left], -1) * sine
+        q, k = turning.transpose(1, 2).chunk(2, dim=1)
+        v = v.transpose(1, 2)
+        if known:
+            k, v = torch.cat([known[number][0], k], 2), torch.cat([known[number][1], v], 2)
+        else:
+            new.append((k, v))
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+        x = x + F.linear(attended.transpose(1, 2).flatten(2), out)
+        gate, up = F.linear(F.rms_norm(x, (width,), second_norm, eps), gate_up).chunk(2, dim=-1)
+        x = x + F.linear(F.silu(gate) * up, down)
+    return F.rms_norm(x, (width,), weights.norm, eps), new
+
+
+def rate_at(step: int, steps: int) -> float:
+    """The learning rate's factor: up, level, down to nothing."""
+    if step < WARMUP:
+        return (step + 1) / WARMUP
+    level = DECAY_FROM * steps
+    return 1.0 if step < level else max(0.0, (steps - step) / (steps - level))
+
+
+def make_tokenizer(seed: int) -> PreTrainedTokenizerBase:
+    def texts() -> Iterator[str]:
+        for situation in itertools.islice(corpus.situations(seed), TOKENIZER_SITUATIONS):
+            for example in situation.examples:
+                yield example.question + "".join(text for text, _ in corpus.assistant_parts(example))
+            yield from (message["content"] for message in corpus.conversation(situation.tools, "")[:1])
+
+    return train_tokenizer(texts())
+
+
+def make_model(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
+    config = LlamaConfig(
+        **SHAPE,
+        vocab_size=len(tokenizer),
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return LlamaForCausalLM(config)
+
+
+def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Writes an ordinary Transformers folder, the weights in bfloat16."""
+    kept: Any = LlamaForCausalLM(model.config)
+    kept.load_state_dict(model.state_dict())
+    kept.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.save_pretrained(folder)
+
+
+def train(steps: int, seed: int, folder: Path, resume: Path | None = None) -> None:
+    torch.manual_seed(seed)
+    tokenizer = make_tokenizer(seed)
+    encoder = Encoder(tokenizer)
+    model = make_model(tokenizer)
+    matrices = [weight for name, weight in model.named_parameters() if weight.ndim == 2 and "embed" not in name]
+    others = [weight for name, weight in model.named_parameters() if weight.ndim != 2 or "embed" in name]
+    optimizers = [
+        torch.optim.Muon(matrices, lr=PEAK_RATE, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+    schedules = [
+        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step, steps)) for optimizer in optimizers
+    ]
+    first, checkpoint = 0, folder.with_suffix(".checkpoint")
+    if resume:
+        state = torch.load(resume)
+        model.load_state_dict(state["model"])
+        for part, saved in zip(optimizers, state["optimizers"], strict=True):
+            part.load_state_dict(saved)
+        first = state["step"]
+        for schedule in schedules:
+            for _ in range(first):
+                schedule.step()
+    progress = tqdm(range(first, steps), desc="training", mininterval=5)
+    running, started, written = math.nan, time.monotonic(), 0
+    for step, batch in zip(progress, batches(encoder, seed + 1000 * (first + 1)), strict=False):
+        loss, count = loss_of(model, batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad(set_to_none=True)
+        running = loss.item() if math.isnan(running) else 0.97 * running + 0.03 * loss.item()
+        written += count
+        if step % 20 == 0:
+            progress.set_postfix(
+                loss=f"{running:.4f}", tokens_per_second=f"{written / (time.monotonic() - started):.0f}"
+            )
+        if step % 250 == 249:
+            states = [optimizer.state_dict() for optimizer in optimizers]
+            torch.save({"model": model.state_dict(), "optimizers": states, "step": step + 1}, checkpoint)
+            save(model, tokenizer, folder)
+    save(model, tokenizer, folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--folder", type=Path, default=WEIGHTS)
+    parser.add_argument("--resume", type=Path, help="a checkpoint of an interrupted training")
+    arguments = parser.parse_args()
+    train(arguments.steps, arguments.seed, arguments.folder, arguments.resume)
+
+
+if __name__ == "__main__":
+    main()
