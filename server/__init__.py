@@ -5,6 +5,7 @@ Everything else is persistent, stays as it was at the start, and never imports t
 generation.
 """
 
+import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def create_app(host: "Host") -> "Flask":
     from server.http.schemas import ErrorAnswer
     from server.http.waiting import WaitingRoom
 
+    _allow_nested_loops()
     settings = host.settings
     app = OpenAPI(
         "hearth",
@@ -58,3 +60,14 @@ def create_app(host: "Host") -> "Flask":
     ):
         app.register_api(routes)
     return app
+
+
+def _allow_nested_loops() -> None:
+    """In a notebook an event loop runs already in the thread that calls the app: let tools and agents run theirs."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    import nest_asyncio
+
+    nest_asyncio.apply()

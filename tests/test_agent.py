@@ -252,7 +252,7 @@ RESULTS = st.recursive(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(question=TEXTS.filter(lambda text: text.encode("utf-8", "ignore").decode() == text), result=RESULTS)
 def test_any_question_and_any_result_end_in_an_answer(engine: GuidedEngine, question: str, result: Any) -> None:
     answered = ask(engine, look_up(lambda item: result), question=question, max_steps=2, tool_seconds=30)

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import guidance
 import pytest
+import torch
 from guidance import gen, select
 from guidance.models import Model
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from server.embedded.tokenizer import CHAT_TEMPLATE, END
 from server.engine import GuidedEngine, ResidentChatModel, cancellation, usage
-from server.errors import ModelNotLoadedError, PromptTooLongError, RunCancelledError
+from server.errors import ModelNotLoadedError, OutOfMemoryError, PromptTooLongError, RunCancelledError
 
 NUMBERS = "one two three four five six seven eight".split()
 
@@ -83,6 +84,21 @@ def test_a_text_longer_than_the_window(engine: GuidedEngine) -> None:
     assert refused.value.details["tokens"] > engine.context_length
 
 
+def test_running_out_of_memory_ends_one_run(engine: GuidedEngine) -> None:
+    before = str(program(engine, 5))
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    failing = engine._model.register_forward_pre_hook(full)
+    try:
+        with pytest.raises(OutOfMemoryError, match="not enough memory"):
+            program(engine, 5)
+    finally:
+        failing.remove()
+    assert str(program(engine, 5)) == before
+
+
 def test_sampling(engine: GuidedEngine) -> None:
     def draw() -> str:
         lm = engine.program() + guidance.string("Pick: ") + gen("one", regex="[a-h]", temperature=50.0)
@@ -108,7 +124,7 @@ def test_control_tokens_in_a_text_are_text(engine: GuidedEngine, text: str) -> N
     assert tokenizer.reveal(tokenizer.protect(text)) == text.replace("\ufdd0", "")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(st.characters(exclude_categories=["Cs"])) | st.text(st.sampled_from(list(END + "<|user|>system \n"))))
 def test_no_text_opens_or_ends_a_turn(engine: GuidedEngine, text: str) -> None:
     def special(content: str) -> list[int]:

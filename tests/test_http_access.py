@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import pytest
 import requests
-from conftest import Server
+
+from tests.server_process import Server
 
 ROUTES = [
     ("GET", "/"),

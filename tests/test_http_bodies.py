@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import requests
-from conftest import Server
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.server_process import Server
 
 POST_ROUTES = ["/load_model", "/unload_model", "/load_tools", "/run_script", "/reload_modules"]
 

@@ -4,7 +4,6 @@ import logging
 from typing import Any
 
 import pytest
-from conftest import Server
 from flask import Flask
 from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
@@ -14,6 +13,7 @@ from constants import Settings
 from server import create_app
 from server.host import Host
 from server.runs import Run
+from tests.server_process import Server
 
 TOKEN = "secret"
 

@@ -105,7 +105,7 @@ BROKEN = st.sampled_from(
 EDIT = st.tuples(st.sampled_from(["tools/calculator.py"] * 3 + ["tools/extra.py"]), GOOD | BROKEN)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.lists(EDIT, min_size=1, max_size=3), min_size=1, max_size=6))
 def test_after_any_edits_the_last_good_code_answers(rounds: list[list[tuple[str, str]]]) -> None:
     with TemporaryDirectory() as folder:

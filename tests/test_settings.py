@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, clean_environment
 
 from constants import Settings, SettingsError, is_loopback, read_settings
+from tests.server_process import REPOSITORY, clean_environment
 
 
 @pytest.fixture(autouse=True)

@@ -123,7 +123,8 @@ class CustomAgentGuidance:
             choice = prompts.ACTION + capture(guidance.string(name), "tool")
             if may_call:
                 # A name for each: guidance takes two `json` of one name for the same, whatever their schemas are.
-                arguments = guidance.json(self._input_of(name), schema=schema, max_tokens=self._input)
+                # Lenient: what a grammar can't say, such as that the members of a list differ, the tool checks.
+                arguments = guidance.json(self._input_of(name), schema=schema, max_tokens=self._input, lenient=True)
                 choice += prompts.ACTION_INPUT + arguments
             choices.append(choice)
         answer = prompts.ANSWER + gen("answer", max_tokens=self._answer)

@@ -9,14 +9,15 @@ import llguidance
 import torch
 from guidance._schema import EngineResponse, SamplingParams, StepConfig, TokenUsage
 from guidance.models import Model
-from guidance.models._engine import Engine, EngineInterpreter, EngineState
+from guidance.models._engine import Engine, EngineState
 from guidance.models._engine._engine import LogitsOutput
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from server.engine import cancellation, usage
 from server.engine.kv_cache import KVMemory, KVPool, common_prefix
+from server.engine.program import Program
 from server.engine.tokenizer import EngineTokenizer
-from server.errors import PromptTooLongError
+from server.errors import OutOfMemoryError, PromptTooLongError
 
 #: KV memories kept for prompts to come.
 POOL_SIZE = 16
@@ -40,11 +41,7 @@ class GuidedEngine(Engine):
 
     def program(self) -> Model:
         """A fresh guidance model object: `lm = engine.program(); lm += gen(...)`."""
-        return Program(
-            EngineInterpreter(self),
-            SamplingParams(top_p=None, top_k=None, min_p=None, repetition_penalty=None),
-            echo=False,
-        )
+        return Program(self)
 
     def get_chat_template(self) -> None:
         """None, so that guidance's role blocks fail: they know a handful of templates by heart and write every other
@@ -90,7 +87,10 @@ class GuidedEngine(Engine):
                 if memory is None:
                     memory = self._pool.take(tokens)
                     counted.cached_tokens = min(common_prefix(memory.held, prompt), len(prompt) - 1)
-                logits = memory.logits(tokens, self._turn)
+                try:
+                    logits = memory.logits(tokens, self._turn)
+                except (torch.OutOfMemoryError, MemoryError) as error:
+                    raise self._out_of_memory(len(tokens)) from error
                 counted.forward_passes += 1
                 token = self._choose(
                     logits, mask, parser.is_accepting(), status["temperature"], tokens, sampling_params
@@ -125,6 +125,16 @@ class GuidedEngine(Engine):
                 limit=self.context_length,
             )
 
+    def _out_of_memory(self, length: int) -> OutOfMemoryError:
+        """The error of a run that found no memory, with what idle prompts hold given back for the runs to come."""
+        self._pool.clear()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return OutOfMemoryError(
+            f"There was not enough memory for a text of {length} tokens. Ask again when fewer questions are under "
+            "way, ask a shorter one, or load a smaller model."
+        )
+
     def _choose(
         self,
         logits: torch.Tensor,
@@ -153,14 +163,6 @@ class GuidedEngine(Engine):
                 ).token_id
             )
         return token if mask[token] else self.tokenizer.eos_token_id
-
-
-class Program(Model):
-    """A guidance model object without the trace that guidance keeps for its notebook widget: nobody looks at it
-    here, and its numbering is shared by all threads without a lock."""
-
-    def _update_trace_node(self, *_: Any, **__: Any) -> None:
-        pass
 
 
 def _response(progress: list[dict[str, Any]]) -> EngineResponse:

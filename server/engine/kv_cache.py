@@ -81,6 +81,11 @@ class KVPool:
                 return best
         return KVMemory(self._model)
 
+    def clear(self) -> None:
+        """Forget what no call uses."""
+        with self._lock:
+            self._free.clear()
+
     def give_back(self, memory: KVMemory) -> None:
         with self._lock:
             if memory.held:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from server.reload.failure import ErrorReport, LoadError, describe, problem
 from server.reload.naming import file_of
+from server.tool_schema import arguments_schema
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -121,8 +122,7 @@ def _checked_schema(name: Any, tool: Any, load_tools: Callable[..., Any]) -> str
     if not tool.description.strip():
         errors.append(_mistake(at, f"the tool {tool.name!r} needs a description: the model chooses by it"))
     try:
-        schema: Any = tool.tool_call_schema
-        schema = schema if isinstance(schema, dict) else schema.model_json_schema()
+        schema = arguments_schema(tool)
         text = json.dumps(schema, sort_keys=True)
     except Exception as error:  # boundary: a schema is made by the tool's own types
         report = describe(error)
@@ -131,9 +131,23 @@ def _checked_schema(name: Any, tool: Any, load_tools: Callable[..., Any]) -> str
     else:
         if schema.get("type") != "object":
             errors.append(_mistake(at, f"the JSON schema of the arguments of {tool.name!r} must be an object"))
+        elif (reason := _why_no_grammar(schema)) is not None:
+            message = f"the model can't be held to the JSON schema of the arguments of {tool.name!r}: {reason}"
+            errors.append(_mistake(at, message))
     if errors:
         raise LoadError(errors)
     return text
+
+
+def _why_no_grammar(schema: dict[str, Any]) -> str | None:
+    """Why guidance can't make a grammar of a schema; None where it can, some conditions left to the tool."""
+    import guidance
+
+    try:
+        guidance.json(schema=schema, lenient=True)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _function(tool: "BaseTool") -> Callable[..., Any]:

@@ -1,0 +1,74 @@
+"""What the README says is so: its commands run, its example works, its settings are the settings."""
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from constants import PREFIX, Settings
+from server.errors import HearthError
+from tests.server_process import REPOSITORY, Server
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """The contents of the README's code blocks in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def test_its_session_works(start_server: Callable[..., Server], code_copy: Path) -> None:
+    server = start_server(code=code_copy)
+
+    def run(command: str) -> Any:
+        ended = subprocess.run(
+            [
+                "bash",
+                "-euc",
+                command.replace("http://localhost:5001", server.url).replace("localhost:5001", server.url),
+            ],
+            env={**os.environ, "TOKEN": server.token},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        return json.loads(ended.stdout)
+
+    curls = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("curl")]
+    asked, reloaded = (run(line) for line in curls)
+    example = json.loads(blocks("json")[0].replace(", ...}", "}"))
+    assert {name: asked[name] for name in ("answer", "function", "model", "steps")} == {
+        name: example[name] for name in ("answer", "function", "model", "steps")
+    }
+    assert reloaded["changed"] == []
+
+    [tool] = blocks("python")
+    (code_copy / "server" / "tools" / "melting_point.py").write_text(tool)
+    assert run(curls[1])["tools"]["added"] == ["melting_point"]
+    answer = server.session.post("/run_script", json={"question": "What is the melting point of iron?"}).json()
+    assert answer["steps"][0]["observation"] == "1538 °C"
+
+
+def test_its_table_has_every_setting() -> None:
+    rows = dict(re.findall(rf"^\| `{PREFIX}(\w+)` \| [^|]+ \| (.+) \|$", README, re.MULTILINE))
+    assert rows == {name: field.description for name, field in Settings.model_fields.items()}
+
+
+@pytest.mark.parametrize("target", re.findall(r"\bmake (run|test|lint|bench|eval-embedded|train)\b", README))
+def test_its_make_targets_are_there(target: str) -> None:
+    subprocess.run(["make", "-n", target], cwd=REPOSITORY, capture_output=True, timeout=60, check=True)
+
+
+def test_it_names_errors_that_there_are() -> None:
+    def codes(kind: type[HearthError]) -> set[tuple[str, str]]:
+        return {(str(kind.status), kind.code)}.union(*(codes(one) for one in kind.__subclasses__()))
+
+    named = set(re.findall(r"^\| (\d{3}) `(\w+)` \|", README, re.MULTILINE))
+    assert len(named) > 5
+    assert named <= codes(HearthError)
