@@ -57,6 +57,17 @@ class Situation:
     examples: tuple[Example, ...] = field(default=())
 
 
-def thought_for(tool: ToolSpec) -> str:
-    """What the model thinks before it calls the one tool that answers."""
-    return f"I can use {tool.name}."
+def one_call(need: str, tool: ToolSpec) -> str:
+    """What the model thinks before the one call that answers: what is needed, in the words of question and
+    description, and then who gives it. Put into words first, the choice of a tool is learned far sooner."""
+    return f"I need {need}: {tool.name}."
+
+
+def first_call(need: str, tool: ToolSpec, next_need: str, next_tool: ToolSpec) -> str:
+    """The same before the first of two calls."""
+    return f"I need {need}: {tool.name}, then {next_need}: {next_tool.name}."
+
+
+def second_call(need: str, tool: ToolSpec) -> str:
+    """The same before the second."""
+    return f"Now {need}: {tool.name}."

@@ -11,7 +11,7 @@ from typing import Any
 
 from server.embedded import words
 from server.embedded.arithmetic import value_of_expression
-from server.embedded.examples import Example, Step, ToolSpec, thought_for
+from server.embedded.examples import Example, Step, ToolSpec, first_call, one_call, second_call
 from server.embedded.phrasing import Phrasing, read_phrasings
 
 PHRASINGS = read_phrasings("invented")
@@ -84,6 +84,13 @@ class InventedTool:
     action: str = ""
     record: bool = False
 
+    @property
+    def need(self) -> str:
+        """What a question for it needs, in words that stand in its description."""
+        if self.record:
+            return f"data on a {self.entity}"
+        return f"{self.attribute} of a {self.entity}" if self.attribute else f"to {self.action} a {self.entity}"
+
 
 def _plain(word: str) -> str:
     return word.replace("_", " ")
@@ -141,6 +148,9 @@ def _lookup(rng: Random, entity: str) -> InventedTool:
     attribute = _entity(rng)
     while attribute == entity:
         attribute = _entity(rng)
+    if rng.random() < 0.2:
+        attribute = f"{rng.choice(words.ADJECTIVES)} {attribute}"
+    label = attribute.replace(" ", "_")
     verb = rng.choice(("get", "find", "check", "read", "look_up", "fetch", "show", "query", "tell"))
     record = rng.random() < 0.22
     key = rng.choice((entity, f"{entity}_id", "id", "name", "key", words.invent_word(rng)))
@@ -162,11 +172,11 @@ def _lookup(rng: Random, entity: str) -> InventedTool:
     else:
         name = rng.choice(
             (
-                f"{verb}_{attribute}",
-                f"{entity}_{attribute}",
-                f"{verb}_{entity}_{attribute}",
+                f"{verb}_{label}",
+                f"{entity}_{label}",
+                f"{verb}_{entity}_{label}",
                 words.invent_word(rng, 2),
-                f"{attribute}_of",
+                f"{label}_of",
             )
         )
         description = rng.choice(
@@ -355,14 +365,19 @@ def single(rng: Random, phrasing: Phrasing, tool: InventedTool) -> Example:
         )
         question = question.rstrip("?.!") + said
         observation = answer = _observation(rng, tool)
-        return Example(question, answer, (Step(thought_for(spec), spec.name, values, observation),), kind="invented")
+        need = tool.need if tool.action else spec.name
+        return Example(
+            question, answer, (Step(one_call(need, spec), spec.name, values, observation),), kind="invented"
+        )
     first, value = _first_value(rng, spec)
     said, more = _rest(rng, spec, names[1:])
     values = {first: value, **more}
     shown = _shown(rng, value) + said
     observation = answer = _observation(rng, tool)
     slots = {"x": tool.attribute, "e": tool.entity, "a": tool.action, "v": shown, "t": spec.name}
+    need = tool.need
     if rng.random() < 0.22:
+        need = spec.name
         question = phrasing.ask(PHRASINGS["explicit"], **slots)
     elif tool.record:
         attribute = _entity(rng)
@@ -378,7 +393,7 @@ def single(rng: Random, phrasing: Phrasing, tool: InventedTool) -> Example:
         question = phrasing.ask(PHRASINGS["action"], **slots)
     else:
         question = phrasing.ask(PHRASINGS["lookup"], **slots)
-    return Example(question, answer, (Step(thought_for(spec), spec.name, values, observation),), kind="invented")
+    return Example(question, answer, (Step(one_call(need, spec), spec.name, values, observation),), kind="invented")
 
 
 ERRORS = (
@@ -423,8 +438,10 @@ def double(rng: Random, phrasing: Phrasing, one: InventedTool, two: InventedTool
         "f": two.entity,
     }
     slots |= {"s": one.spec.name, "t": two.spec.name}
+    needs = one.need, two.need
     if not one.attribute or one.record or two.record or rng.random() < 0.3:
         question = phrasing.ask(PHRASINGS["chain_explicit"], **slots)
+        needs = one.spec.name, two.spec.name
     elif two.action:
         question = phrasing.ask(PHRASINGS["chain_actions"], **slots)
     else:
@@ -432,8 +449,8 @@ def double(rng: Random, phrasing: Phrasing, one: InventedTool, two: InventedTool
     result = _observation(rng, two)
     second = next(iter(two.spec.arguments)).rstrip("?")
     steps = (
-        Step(f"First {one.spec.name}, then {two.spec.name}.", one.spec.name, {first: value}, middle),
-        Step(f"Now {two.spec.name}.", two.spec.name, {second: middle}, result),
+        Step(first_call(needs[0], one.spec, needs[1], two.spec), one.spec.name, {first: value}, middle),
+        Step(second_call(needs[1], two.spec), two.spec.name, {second: middle}, result),
     )
     return Example(question, result, steps, kind="two steps")
 
@@ -450,8 +467,9 @@ def then_calculate(rng: Random, phrasing: Phrasing, one: InventedTool, calculato
             break
     observation = number + rng.choice(("", "", " EUR", " kg", " °C"))
     question = phrasing.ask({"phrase": [shown]}, x=one.attribute, e=one.entity, v=_shown(rng, value), k=k)
+    argument = next(iter(calculator.arguments))
     steps = (
-        Step(f"First {one.spec.name}, then {calculator.name}.", one.spec.name, {first: value}, observation),
-        Step(f"Now {calculator.name}.", calculator.name, {next(iter(calculator.arguments)): expression}, result),
+        Step(first_call(one.need, one.spec, "arithmetic", calculator), one.spec.name, {first: value}, observation),
+        Step(second_call("arithmetic", calculator), calculator.name, {argument: expression}, result),
     )
     return Example(question, result, steps, kind="two steps")

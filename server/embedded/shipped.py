@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 from server.embedded import arithmetic, dates, texts, units, words
-from server.embedded.examples import Example, Step, ToolSpec, thought_for
+from server.embedded.examples import Example, Step, ToolSpec, one_call
 from server.embedded.phrasing import Phrasing
 
 CALCULATOR = ToolSpec("calculator", "Work out an arithmetic expression.", {"expression": "string"})
@@ -31,6 +31,17 @@ SENTIMENT = ToolSpec(
     "sentiment", "Tell whether the mood of a text is positive, negative or neutral.", {"text": "string"}
 )
 TOOLS = (CALCULATOR, CONVERT, DAYS_BETWEEN, ADD_DAYS, WEEKDAY, STATISTICS, SENTIMENT)
+
+#: What a question needs, as the model puts it.
+NEEDS = {
+    "calculator": "arithmetic",
+    "convert_units": "other units",
+    "days_between": "days between dates",
+    "add_days": "another date",
+    "weekday": "a weekday",
+    "text_statistics": "counts of a text",
+    "sentiment": "a mood",
+}
 
 #: Other names, descriptions and argument names for the same work, in the order of the tool's own arguments.
 DISGUISES: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[tuple[str, ...], ...]]] = {
@@ -108,7 +119,7 @@ def single(rng: Random, phrasing: Phrasing, tool: ToolSpec, task: str) -> Exampl
     names = [name.rstrip("?") for name in tool.arguments]
 
     def call(values: list[Any], observation: str) -> Step:
-        return Step(thought_for(tool), tool.name, dict(zip(names, values, strict=True)), observation)
+        return Step(one_call(NEEDS[task], tool), tool.name, dict(zip(names, values, strict=True)), observation)
 
     if task == "calculator":
         question, expression, value = arithmetic.arithmetic(rng, phrasing)

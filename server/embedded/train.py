@@ -35,9 +35,9 @@ SHAPE: dict[str, Any] = {
     "rms_norm_eps": 1e-5,
 }
 TOKENIZER_SITUATIONS = 3000
-SITUATIONS_A_STEP = 8
+SITUATIONS_A_STEP = 4
 ROWS_AT_ONCE = 16
-POOL = 16  # batches made at once, so that prompts of like length go together
+POOL = 32  # batches made at once, so that prompts of like length go together
 LONGEST_PROMPT, LONGEST_EXAMPLE = 900, 420  # tokens; the few longer ones are left out
 PEAK_RATE, WARMUP, DECAY_FROM = 3e-3, 60, 0.45
 

@@ -7,8 +7,9 @@ from typing import Any
 from server.embedded import words
 from server.embedded.arithmetic import number_value, value_of_expression
 from server.embedded.dates import iso_date, span
-from server.embedded.examples import Example, Step, ToolSpec
+from server.embedded.examples import Example, Step, ToolSpec, first_call, second_call
 from server.embedded.phrasing import Phrasing, read_phrasings
+from server.embedded.shipped import NEEDS
 from server.embedded.texts import quoted, statistics_of
 from server.embedded.units import converted, two_units
 
@@ -120,7 +121,7 @@ def double(rng: Random, phrasing: Phrasing, tools: dict[str, ToolSpec]) -> Examp
         return dict(zip((name.rstrip("?") for name in tool.arguments), values, strict=True))
 
     steps = (
-        Step(f"First {one.name}, then {two.name}.", one.name, named(one, first_values), observation),
-        Step(f"Now {two.name}.", two.name, named(two, second_values), result),
+        Step(first_call(NEEDS[first], one, NEEDS[second], two), one.name, named(one, first_values), observation),
+        Step(second_call(NEEDS[second], two), two.name, named(two, second_values), result),
     )
     return Example(question, result, steps, kind="two steps")
