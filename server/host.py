@@ -70,7 +70,7 @@ class Host:
         settings = self.settings
         main = self.workspaces[MAIN]
         if main.live is None:
-            main.reload(self.llm)
+            self._reload(main)
         if load_in_8bit is None and settings.LOAD_IN_8BIT != "auto":
             load_in_8bit = settings.LOAD_IN_8BIT
         with main.pin(with_tools=False) as generation:
@@ -115,7 +115,7 @@ class Host:
         with self.models.use():
             assert self.llm is not None, "a model is ready, and with the first one came the chat model"
             if space.live is None:
-                space.reload(self.llm)
+                self._reload(space)
             space.build_tools(self.llm)
         self.autoload_error = None
 
@@ -127,12 +127,19 @@ class Host:
         """
         space = self.workspace(workspace)
         if generation is None:
-            return space.reload(self.llm, dry_run=dry_run)
+            return self._reload(space, dry_run)
         live = space.live
         if live is None or live.hash != generation:
             raise _unknown_generation(generation, live)
         unchanged: dict[str, list[str]] = {"added": [], "removed": [], "changed": []}
         return ReloadReport(workspace, generation, generation, changed=[], tools=unchanged, seconds=0.0)
+
+    def _reload(self, space: Workspace, dry_run: bool = False) -> ReloadReport:
+        # The packages that reloadable code rests on take seconds to import the first time; that isn't its fault, and
+        # doesn't count for its time limit.
+        import server.engine  # noqa: F401
+
+        return space.reload(self.llm, dry_run)
 
     def answer(self, run: Run, agent_name: str = AGENT, generation: str | None = None) -> AgentResult:
         """Answer `run`'s question, in this thread, with the code that is live now.

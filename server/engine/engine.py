@@ -1,8 +1,8 @@
 """The guidance engine over the resident model."""
 
 import json
-import threading
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import llguidance
@@ -28,7 +28,7 @@ LIST_PREFIX = "__LIST_APPEND:"
 
 class GuidedEngine(Engine):
     """Runs guidance grammars on a Transformers model. Any number of threads may call it at once; each gets the text
-    that it would get alone. Forward passes take turns, token by token; masks are computed beside them."""
+    that it would get alone. Forward passes take turns on one thread, token by token; the rest runs beside them."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         width = model.get_output_embeddings().weight.shape[0]
@@ -37,7 +37,9 @@ class GuidedEngine(Engine):
         self.context_length: int = model.config.get_text_config().max_position_embeddings
         self._model = model
         self._pool = KVPool(model, POOL_SIZE)
-        self._turn = threading.Lock()
+        # One thread for all passes: they can't share the device anyway, each is served in the order of its arrival,
+        # and torch keeps a pool of CPU threads for every thread that calls it.
+        self._passes = ThreadPoolExecutor(1, thread_name_prefix="model")
 
     def program(self) -> Model:
         """A fresh guidance model object: `lm = engine.program(); lm += gen(...)`."""
@@ -88,7 +90,7 @@ class GuidedEngine(Engine):
                     memory = self._pool.take(tokens)
                     counted.cached_tokens = min(common_prefix(memory.held, prompt), len(prompt) - 1)
                 try:
-                    logits = memory.logits(tokens, self._turn)
+                    logits = self._passes.submit(memory.logits, tokens).result()
                 except (torch.OutOfMemoryError, MemoryError) as error:
                     raise self._out_of_memory(len(tokens)) from error
                 counted.forward_passes += 1

@@ -31,14 +31,14 @@ class KVMemory:
         self._cache = DynamicCache(config=model.config)
         self.held: list[int] = []
 
-    def logits(self, tokens: list[int], lock: threading.Lock) -> torch.Tensor:
+    def logits(self, tokens: list[int]) -> torch.Tensor:
         """The logits (vocabulary,) behind the last of `tokens`, float32 on the model's device, by one forward pass
-        under `lock` over those that are not held yet (at least the last one)."""
+        over those that are not held yet (at least the last one)."""
         keep = min(common_prefix(self.held, tokens), len(tokens) - 1)
         self._forget_from(keep)
         new = torch.tensor([tokens[len(self.held) :]], device=self._model.device)
         try:
-            with lock, torch.inference_mode():
+            with torch.inference_mode():
                 output: Any = self._model(
                     input_ids=new, past_key_values=self._cache, use_cache=True, logits_to_keep=1
                 )
