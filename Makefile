@@ -3,7 +3,11 @@
 PYTHON := .venv/bin/python
 PIP := $(PYTHON) -m pip --disable-pip-version-check --quiet
 
-.PHONY: run setup test lint bench train eval-embedded
+# Training allocates and frees hundreds of megabytes a step: keeping them, in large pages, makes it a third faster.
+QUICK_ALLOCATION := MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=8589934592 \
+	GLIBC_TUNABLES=glibc.malloc.hugetlb=1
+
+.PHONY: run setup test test-slow lint bench train eval-embedded
 
 run: .venv/installed
 	$(PYTHON) app.py
@@ -13,15 +17,19 @@ setup: .venv/installed-dev
 test: .venv/installed-dev
 	$(PYTHON) -m pytest
 
+test-slow: .venv/installed-dev
+	$(PYTHON) -m pytest -m slow --timeout 1800
+
 lint: .venv/installed-dev
 	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check --quiet .
 	$(PYTHON) -m mypy
 
 bench: .venv/installed-dev
 	$(PYTHON) -m benchmarks
 
 train: .venv/installed-dev
-	$(PYTHON) -m server.embedded.train
+	$(QUICK_ALLOCATION) $(PYTHON) -m server.embedded.train
 
 eval-embedded: .venv/installed-dev
 	$(PYTHON) -m server.embedded.evaluate

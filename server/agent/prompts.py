@@ -55,13 +55,17 @@ def messages(tools: Iterable[tuple[str, str, Mapping[str, Any]]], question: str)
 
 
 def describe_tool(name: str, description: str, schema: Mapping[str, Any]) -> str:
-    """One line a tool: `- name(argument: type, optional?: type): description`."""
+    """One line a tool: `- description: name(argument: type, optional?: type)`.
+
+    What it does comes before its name, since a model that looks for who does it then copies what follows: the
+    direction that small models learn by far the soonest (induction heads, https://arxiv.org/abs/2209.11895).
+    """
     required = schema.get("required", ())
     arguments = ", ".join(
         f"{argument}{'' if argument in required else '?'}: {describe_type(part)}"
         for argument, part in schema.get("properties", {}).items()
     )
-    return f"- {name}({arguments}): {' '.join(description.split())}"
+    return f"- {' '.join(description.split()).removesuffix('.')}: {name}({arguments})"
 
 
 def describe_type(schema: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from random import Random
 from server.agent import prompts
 from server.embedded import direct, invented, shipped, texts, two_steps
 from server.embedded.examples import Example, Situation, Step, ToolSpec
+from server.embedded.invented_tools import InventedTool, invent_tool, takes_one_text
 from server.embedded.phrasing import Phrasing
 
 #: Examples that share one list of tools, and so one reading of it.
@@ -47,7 +48,7 @@ def _over_shipped_tools(rng: Random, phrasing: Phrasing) -> Situation:
         skin = tool if (everything and rng.random() < 0.9) or rng.random() < 0.5 else shipped.disguise(rng, tool)
         if skin.name not in {other.name for other in tools.values()}:
             tools[tool.name] = skin
-    extra = [] if rng.random() < 0.6 else [invented.invent_tool(rng) for _ in range(rng.randint(1, 4))]
+    extra = [] if rng.random() < 0.6 else [invent_tool(rng) for _ in range(rng.randint(1, 4))]
     taken = {tool.name for tool in tools.values()}
     extra = [tool for tool in _distinct(extra) if tool.spec.name not in taken]
     listed = [*tools.values(), *(tool.spec for tool in extra)]
@@ -85,7 +86,7 @@ def _over_shipped_tools(rng: Random, phrasing: Phrasing) -> Situation:
 
 
 def _over_invented_tools(rng: Random, phrasing: Phrasing) -> Situation:
-    tools = _distinct([invented.invent_tool(rng) for _ in range(rng.choice((1, 2, 2, 3, 3, 4, 4, 5, 6)))])
+    tools = _distinct([invent_tool(rng) for _ in range(rng.choice((1, 2, 2, 3, 3, 4, 4, 5, 6)))])
     examples: list[Example] = []
     if rng.random() < 0.04:
         tools = []
@@ -95,11 +96,11 @@ def _over_invented_tools(rng: Random, phrasing: Phrasing) -> Situation:
             examples.append(_without_tool(rng, phrasing, [tool.spec for tool in tools]))
         elif draw < 0.30 and len(tools) > 1:
             one, two = rng.sample(tools, 2)
-            if invented.takes_one_text(one) and invented.takes_one_text(two):
+            if takes_one_text(one) and takes_one_text(two):
                 example = invented.double(rng, phrasing, one, two)
                 examples.append(_cut_short(example) if rng.random() < CUT_SHORT_SHARE else example)
         elif draw < 0.33:
-            stranger = invented.invent_tool(rng)
+            stranger = invent_tool(rng)
             if all(stranger.entity not in (tool.entity, tool.attribute) for tool in tools) and stranger.attribute:
                 away = invented.single(rng, phrasing, stranger)
                 if stranger.spec.name not in away.question and not stranger.record:
@@ -128,9 +129,9 @@ def _cut_short(example: Example) -> Example:
     return Example(example.question, first.observation, (first,), second.thought, "cut short", second.tool)
 
 
-def _distinct(tools: list[invented.InventedTool]) -> list[invented.InventedTool]:
+def _distinct(tools: list[InventedTool]) -> list[InventedTool]:
     """Without tools of one name, and without two that the same words ask for."""
-    kept: list[invented.InventedTool] = []
+    kept: list[InventedTool] = []
     for tool in tools:
         wanted = (tool.entity, tool.attribute, tool.action, tool.record)
         if all(
@@ -143,8 +144,8 @@ def _distinct(tools: list[invented.InventedTool]) -> list[invented.InventedTool]
     return kept
 
 
-def _looks_up(tool: invented.InventedTool) -> bool:
-    return bool(tool.attribute) and not tool.record and invented.takes_one_text(tool)
+def _looks_up(tool: InventedTool) -> bool:
+    return bool(tool.attribute) and not tool.record and takes_one_text(tool)
 
 
 def conversation(tools: tuple[ToolSpec, ...], question: str) -> list[dict[str, str]]:

@@ -1,195 +1,19 @@
-"""Questions about tools that exist nowhere: invented names, descriptions, arguments and answers.
+"""Questions about tools that exist nowhere, and what such tools answer.
 
 Half of what the model is trained on, so that it reads the list of tools in its prompt rather than know it.
 """
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 from server.embedded import words
 from server.embedded.arithmetic import value_of_expression
 from server.embedded.examples import Example, Step, ToolSpec, first_call, one_call, second_call
+from server.embedded.invented_tools import ARGUMENTS, InventedTool, any_thing, in_words
 from server.embedded.phrasing import Phrasing, read_phrasings
 
 PHRASINGS = read_phrasings("invented")
-
-#: Arguments by name: the type, and what makes a value (None: by the type alone).
-ARGUMENTS: dict[str, tuple[str, Callable[[Random], str] | None]] = {
-    **{
-        name: ("string", lambda rng: rng.choice(words.PLACES))
-        for name in "city place location destination origin station".split()
-    },
-    **{
-        name: (
-            "string",
-            lambda rng: rng.choice(words.PEOPLE) if rng.random() < 0.7 else words.invent_word(rng).title(),
-        )
-        for name in "name person user author owner recipient student colleague to customer".split()
-    },
-    **{
-        name: ("string", words.identifier)
-        for name in (
-            "id sample sample_id item code barcode key plate box room file path device job_id node "
-            "order_id tag".split()
-        )
-    },
-    **{name: ("string", words.date) for name in "date day when start_date deadline due".split()},
-    **{
-        name: ("string", lambda rng: words.phrase(rng, 1, 5))
-        for name in "title topic query subject keyword term label".split()
-    },
-    **{name: ("string", words.sentence) for name in "message text note comment content reason body".split()},
-    **{
-        name: ("string", lambda rng: f"{rng.randint(0, 23):02}:{rng.choice(('00', '15', '30', '45'))}")
-        for name in "time start_time at".split()
-    },
-    **{
-        name: ("integer", None)
-        for name in "count minutes hours seconds days n limit number level floor amount size pages copies".split()
-    },
-    **{
-        name: ("number", None)
-        for name in "temperature price weight volume rate distance speed value ratio width dose".split()
-    },
-    **{
-        name: ("boolean", None)
-        for name in "urgent verbose force recursive public notify dry_run overwrite archived silent".split()
-    },
-    "color": ("enum", lambda rng: rng.choice(words.COLORS)),
-    "weekday": ("enum", lambda rng: rng.choice(words.DAYS)),
-    "priority": ("enum", lambda rng: rng.choice(("low", "medium", "high"))),
-    "size": ("enum", lambda rng: rng.choice(("small", "large", "huge"))),
-    "mode": ("enum", lambda rng: rng.choice(("fast", "slow", "auto", "manual"))),
-}
-CHOICES: dict[str, tuple[str, ...]] = {
-    "color": tuple(words.COLORS[:5]),
-    "weekday": tuple(words.DAYS),
-    "priority": ("low", "medium", "high"),
-    "size": ("small", "large", "huge"),
-    "mode": ("fast", "slow", "auto", "manual"),
-}
-
-
-@dataclass(frozen=True)
-class InventedTool:
-    """A tool and the words in which people ask for it. `entity` and `attribute` are set for one that looks a
-    thing up, `action` for one that does something."""
-
-    spec: ToolSpec
-    entity: str
-    attribute: str = ""
-    action: str = ""
-    record: bool = False
-
-    @property
-    def need(self) -> str:
-        """What a question for it needs, in words that stand in its description."""
-        if self.record:
-            return f"data on a {self.entity}"
-        return f"{self.attribute} of a {self.entity}" if self.attribute else f"to {self.action} a {self.entity}"
-
-
-def _plain(word: str) -> str:
-    return word.replace("_", " ")
-
-
-def _entity(rng: Random) -> str:
-    return rng.choice(words.NOUNS) if rng.random() < 0.75 else words.invent_word(rng, 2)
-
-
-def _argument(rng: Random, taken: dict[str, Any]) -> tuple[str, Any]:
-    while True:
-        if rng.random() < 0.75:
-            name = rng.choice(tuple(ARGUMENTS))
-            kind: Any = ARGUMENTS[name][0]
-            kind = CHOICES[name] if kind == "enum" else kind
-        else:
-            name, kind = (
-                words.invent_word(rng),
-                rng.choice(("string", "string", "string", "integer", "number", "boolean")),
-            )
-        if name not in taken and name + "?" not in taken:
-            return name, kind
-
-
-def invent_tool(rng: Random) -> InventedTool:
-    """A tool that looks something up (six in ten), or does something."""
-    entity = _entity(rng)
-    if rng.random() < 0.58:
-        return _lookup(rng, entity)
-    verb = rng.choice(words.VERBS) if rng.random() < 0.75 else words.invent_word(rng)
-    arguments: dict[str, Any] = {}
-    first = rng.choice((entity, "id", "name", "item", "text", "target", words.invent_word(rng)))
-    arguments[first] = "string"
-    for _ in range(rng.choice((0, 0, 1, 1, 1, 2, 2, 3))):
-        name, kind = _argument(rng, arguments)
-        arguments[name + ("?" if rng.random() < 0.15 else "")] = kind
-    if rng.random() < 0.06:
-        arguments = dict([_argument(rng, {}) for _ in range(rng.choice((1, 2)))])
-    name = rng.choice((f"{verb}_{entity}", f"{verb}_{entity}", f"{entity}_{verb}", verb, words.invent_word(rng, 2)))
-    action = _plain(verb)
-    description = rng.choice(
-        (
-            f"{action.capitalize()} a {entity}.",
-            f"{action.capitalize()} the {entity}.",
-            f"{action.capitalize()} a {entity} of the lab.",
-            f"{action.capitalize()} one {entity} or more.",
-            f"Use this to {action} a {entity}.",
-            f"{action.capitalize()} a {rng.choice(words.ADJECTIVES)} {entity}.",
-        )
-    )
-    return InventedTool(ToolSpec(name, description, arguments), entity, action=action)
-
-
-def _lookup(rng: Random, entity: str) -> InventedTool:
-    attribute = _entity(rng)
-    while attribute == entity:
-        attribute = _entity(rng)
-    if rng.random() < 0.2:
-        attribute = f"{rng.choice(words.ADJECTIVES)} {attribute}"
-    label = attribute.replace(" ", "_")
-    verb = rng.choice(("get", "find", "check", "read", "look_up", "fetch", "show", "query", "tell"))
-    record = rng.random() < 0.22
-    key = rng.choice((entity, f"{entity}_id", "id", "name", "key", words.invent_word(rng)))
-    arguments: dict[str, Any] = {key: "string" if rng.random() < 0.88 else "integer"}
-    if rng.random() < 0.15:
-        name, kind = _argument(rng, arguments)
-        arguments[name + ("?" if rng.random() < 0.5 else "")] = kind
-    if record:
-        name = rng.choice(
-            (f"{verb}_{entity}", f"{entity}_info", f"{entity}_record", words.invent_word(rng, 2), f"{entity}_data")
-        )
-        description = rng.choice(
-            (
-                f"Get all data on a {entity}.",
-                f"Look up the record of a {entity}.",
-                f"Show what is known about a {entity}.",
-            )
-        )
-    else:
-        name = rng.choice(
-            (
-                f"{verb}_{label}",
-                f"{entity}_{label}",
-                f"{verb}_{entity}_{label}",
-                words.invent_word(rng, 2),
-                f"{label}_of",
-            )
-        )
-        description = rng.choice(
-            (
-                f"{_plain(verb).capitalize()} the {attribute} of a {entity}.",
-                f"The {attribute} of a {entity}.",
-                f"Give the {attribute} for a {entity}.",
-                f"Look up which {attribute} a {entity} has.",
-                f"Return a {entity}'s {attribute}.",
-                f"{attribute.capitalize()} of one {entity}.",
-            )
-        )
-    return InventedTool(ToolSpec(name, description, arguments), entity, attribute=attribute, record=record)
 
 
 def value_of(rng: Random, name: str, kind: Any) -> Any:
@@ -239,7 +63,7 @@ def _shown(rng: Random, value: Any) -> str:
 
 def _stated(rng: Random, name: str, value: Any) -> str:
     """An argument and its value, as people say it."""
-    word = _plain(name) if rng.random() < 0.8 else name
+    word = in_words(name) if rng.random() < 0.8 else name
     if isinstance(value, bool):
         return rng.choice(
             (f"with {word}", f"{word} on", f"{word} = true", f"{word}: yes", f"and make it {word}", f"{word} true")
@@ -315,7 +139,7 @@ def _observation(rng: Random, tool: InventedTool) -> str:
         return ", ".join(_key(rng) for _ in range(rng.randint(2, 5)))
     if draw < 0.74:
         return json.dumps(
-            {_entity(rng): rng.choice((words.number(rng), _key(rng))) for _ in range(rng.randint(1, 3))},
+            {any_thing(rng): rng.choice((words.number(rng), _key(rng))) for _ in range(rng.randint(1, 3))},
             ensure_ascii=False,
         )
     if draw < 0.9:
@@ -331,7 +155,7 @@ def _record(rng: Random, attribute: str, value: str) -> str:
     fields = {attribute: value}
     for _ in range(rng.choice((1, 2, 2, 3, 3, 4, 5))):
         fields.setdefault(
-            _entity(rng),
+            any_thing(rng),
             rng.choice((words.number(rng), words.identifier(rng), rng.choice(words.PEOPLE), words.any_word(rng))),
         )
     items = list(fields.items())
@@ -380,7 +204,7 @@ def single(rng: Random, phrasing: Phrasing, tool: InventedTool) -> Example:
         need = spec.name
         question = phrasing.ask(PHRASINGS["explicit"], **slots)
     elif tool.record:
-        attribute = _entity(rng)
+        attribute = any_thing(rng)
         answer = rng.choice(
             (words.number(rng), words.identifier(rng), rng.choice(words.PEOPLE), words.any_word(rng), words.date(rng))
         )
@@ -412,16 +236,6 @@ def failing(rng: Random, tool: InventedTool, example: Example) -> Example:
     broken = Step(step.thought, step.tool, step.input, message, failed=True)
     return Example(
         example.question, f"{step.tool} failed: {message}", (broken,), thought="The tool failed.", kind="error"
-    )
-
-
-def takes_one_text(tool: InventedTool) -> bool:
-    """Whether a chain can hand its result to this tool alone."""
-    required = [name for name in tool.spec.arguments if not name.endswith("?")]
-    return (
-        len(required) == 1
-        and tool.spec.arguments[required[0]] == "string"
-        and next(iter(tool.spec.arguments)) == required[0]
     )
 
 

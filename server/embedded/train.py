@@ -39,7 +39,7 @@ SITUATIONS_A_STEP = 4
 ROWS_AT_ONCE = 16
 POOL = 32  # batches made at once, so that prompts of like length go together
 LONGEST_PROMPT, LONGEST_EXAMPLE = 900, 420  # tokens; the few longer ones are left out
-PEAK_RATE, WARMUP, DECAY_FROM = 3e-3, 60, 0.45
+PEAK_RATE, WARMUP, DECAY_FROM = 1e-3, 60, 0.45
 
 
 @dataclass(frozen=True)

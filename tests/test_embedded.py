@@ -1,0 +1,84 @@
+"""The recipe of the model in the box, and what it may not do: score itself on what it was trained on."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoTokenizer, LlamaForCausalLM
+
+from server.agent import prompts
+from server.embedded import corpus, shipped, train
+from server.embedded.evaluate import QUESTIONS, SEED
+from server.embedded.examples import Example, Situation
+from server.embedded.train import WEIGHTS, Encoder
+
+SHIPPED = {tool.name for tool in shipped.TOOLS}
+
+
+def examples(seed: int, number: int, held_out: bool = False) -> list[tuple[Situation, Example]]:
+    situations = itertools.islice(corpus.situations(seed, held_out=held_out), number)
+    return [(situation, example) for situation in situations for example in situation.examples]
+
+
+def test_a_seed_fixes_the_corpus() -> None:
+    assert examples(1, 20) == examples(1, 20)
+    assert examples(1, 20) != examples(2, 20)
+
+
+def test_no_question_is_both_trained_on_and_scored() -> None:
+    trained = {example.question for _, example in examples(7 + 1000, 2500)}
+    scored = {example.question for _, example in examples(SEED, 500, held_out=True) if example.kind != "plain"}
+    by_hand = {json.loads(line)["question"] for line in QUESTIONS.read_text(encoding="utf-8").splitlines()}
+    assert len(by_hand) >= 150
+    assert not trained & scored
+    assert len(trained & by_hand) <= 3, "a greeting may be the same; nothing else is"
+
+
+def test_half_of_the_tools_are_invented() -> None:
+    names = [tool.name for situation, _ in examples(3, 500) for tool in situation.tools]
+    assert sum(name not in SHIPPED for name in names) / len(names) >= 0.5
+
+
+def test_the_prompt_is_the_agents_own() -> None:
+    [(situation, _), *_] = [pair for pair in examples(5, 20) if pair[0].tools]
+    system, user = corpus.conversation(situation.tools, "Why?")
+    assert system["content"].startswith(prompts.SYSTEM.split("{tools}")[0])
+    assert user["content"] == "Why?"
+    for tool in situation.tools:
+        assert prompts.describe_tool(tool.name, tool.description, tool.schema) in system["content"]
+
+
+def test_the_fast_forward_pass_is_llamas() -> None:
+    model = LlamaForCausalLM.from_pretrained(WEIGHTS, dtype=torch.float32).eval()
+    encoder = Encoder(AutoTokenizer.from_pretrained(WEIGHTS))
+    [(situation, example), *_] = examples(11, 1)
+    tokens = torch.tensor([encoder.prompt(situation) + encoder.example(example)[0]])
+    places = torch.arange(tokens.shape[1])[None]
+    with torch.no_grad():
+        hidden, _ = train.forward(train.Weights(model), tokens, places, None, None)
+        ours = torch.nn.functional.linear(hidden.float(), model.get_input_embeddings().weight)
+        theirs = model(tokens).logits
+    assert (ours.argmax(-1) == theirs.argmax(-1)).float().mean() > 0.97  # bfloat16 against float32
+    assert (ours.log_softmax(-1) - theirs.log_softmax(-1)).abs().mean() < 0.2
+
+
+def test_the_weights_are_small_enough_for_git() -> None:
+    assert sum(file.stat().st_size for file in WEIGHTS.iterdir()) < 16_000_000
+
+
+@pytest.mark.slow
+def test_training_starts_and_learns(tmp_path: Path) -> None:
+    folder = tmp_path / "made"
+    train.train(12, 7, folder)
+    assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"} <= {
+        file.name for file in folder.iterdir()
+    }
+    encoder = Encoder(AutoTokenizer.from_pretrained(folder))
+    [batch] = itertools.islice(train.batches(encoder, 99), 1)
+    torch.manual_seed(7)
+    before = train.make_model(encoder.tokenizer)
+    after = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad():
+        assert train.loss_of(after, batch)[0] < train.loss_of(before, batch)[0] - 1
