@@ -48,13 +48,12 @@ def _key(rng: Random) -> str:
 
 
 def _shown(rng: Random, value: Any) -> str:
-    """A value as it stands in a question: texts often between quotation marks."""
+    """A value as it stands in a question: several words, and now and then one, between quotation marks."""
     if isinstance(value, bool):
         return rng.choice(("yes", "true", "on") if value else ("no", "false", "off"))
     if not isinstance(value, str):
         return str(value)
-    needs = value.count(" ") > 0 and rng.random() < 0.75
-    if needs or rng.random() < 0.2:
+    if " " in value or rng.random() < 0.2:
         marks = [mark for mark in ("'", '"', "'", '"', "`") if mark not in value]
         mark = rng.choice(marks) if marks else ""
         return mark + value + mark

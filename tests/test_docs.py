@@ -1,4 +1,4 @@
-"""What the README says is so: its commands run, its example works, its settings are the settings."""
+"""What the documents say is so: commands run, the example works, settings and files are those that there are."""
 
 import json
 import os
@@ -72,3 +72,16 @@ def test_it_names_errors_that_there_are() -> None:
     named = set(re.findall(r"^\| (\d{3}) `(\w+)` \|", README, re.MULTILINE))
     assert len(named) > 5
     assert named <= codes(HearthError)
+
+
+def test_the_architecture_names_every_file() -> None:
+    [tree] = re.findall(
+        r"^```\n(app\.py.*?)^```", (REPOSITORY / "ARCHITECTURE.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    named = set(re.findall(r"[\w/]+\.py\b|\w+/", tree))
+    persistent = [file for file in (REPOSITORY / "server").rglob("*.py") if "embedded" not in file.parts]
+    for file in persistent:
+        if file.name != "__init__.py" and "tools" not in file.parent.parts:
+            assert file.name in named, f"ARCHITECTURE.md does not name {file.relative_to(REPOSITORY)}"
+    there = {file.name for file in REPOSITORY.rglob("*.py") if ".venv" not in file.parts}
+    assert {name for name in named if name.endswith(".py")} <= there
