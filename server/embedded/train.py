@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from server.embedded import corpus
 from server.embedded.examples import Example, Situation
@@ -245,11 +245,21 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Pa
     tokenizer.save_pretrained(folder)
 
 
-def train(steps: int, seed: int, folder: Path, resume: Path | None = None) -> None:
+def train(steps: int, seed: int, folder: Path, resume: Path | None = None, go_on_from: Path | None = None) -> None:
+    """Make tokenizer and weights in `folder`, with a checkpoint beside it every 250 steps.
+
+    `resume` is such a checkpoint, of a training with the same seed and steps. `go_on_from` is a folder with a model
+    that was made here: its tokenizer and weights are trained on, with everything else from the beginning.
+    """
     torch.manual_seed(seed)
-    tokenizer = make_tokenizer(seed)
+    tokenizer: PreTrainedTokenizerBase
+    if go_on_from:
+        tokenizer = AutoTokenizer.from_pretrained(go_on_from)
+        model = LlamaForCausalLM.from_pretrained(go_on_from, dtype=torch.float32)
+    else:
+        tokenizer = make_tokenizer(seed)
+        model = make_model(tokenizer)
     encoder = Encoder(tokenizer)
-    model = make_model(tokenizer)
     matrices = [weight for name, weight in model.named_parameters() if weight.ndim == 2 and "embed" not in name]
     others = [weight for name, weight in model.named_parameters() if weight.ndim != 2 or "embed" in name]
     optimizers = [
@@ -298,8 +308,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--folder", type=Path, default=WEIGHTS)
     parser.add_argument("--resume", type=Path, help="a checkpoint of an interrupted training")
+    parser.add_argument("--go-on-from", type=Path, help="a folder with weights to train on")
     arguments = parser.parse_args()
-    train(arguments.steps, arguments.seed, arguments.folder, arguments.resume)
+    train(arguments.steps, arguments.seed, arguments.folder, arguments.resume, arguments.go_on_from)
 
 
 if __name__ == "__main__":
