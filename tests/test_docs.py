@@ -49,10 +49,10 @@ def test_its_session_works(start_server: Callable[..., Server], code_copy: Path)
     assert reloaded["changed"] == []
 
     [tool] = blocks("python")
-    (code_copy / "server" / "tools" / "melting_point.py").write_text(tool)
-    assert run(curls[1])["tools"]["added"] == ["melting_point"]
-    answer = server.session.post("/run_script", json={"question": "What is the melting point of iron?"}).json()
-    assert answer["steps"][0]["observation"] == "1538 °C"
+    (code_copy / "server" / "tools" / "freezer_temperature.py").write_text(tool)
+    assert run(curls[1])["tools"]["added"] == ["freezer_temperature"]
+    [question] = re.findall(r"Reload, and ask `(.+)`", README)
+    assert server.session.post("/run_script", json={"question": question}).json()["answer"] == "-81 °C"
 
 
 def test_its_table_has_every_setting() -> None:
