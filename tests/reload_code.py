@@ -1,7 +1,9 @@
 """Reloadable code for the tests of reloading: small, real files in a folder laid out like `server/`."""
 
+import os
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,7 +63,10 @@ class Code:
     def write(self, path: str, text: str | bytes) -> Path:
         file = self.root / path
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(text if isinstance(text, bytes) else textwrap.dedent(text).encode())
+        # At once: several threads may write the same file, and none may leave a mix of two texts.
+        draft = file.with_name(f".{file.name}.{threading.get_ident()}")
+        draft.write_bytes(text if isinstance(text, bytes) else textwrap.dedent(text).encode())
+        os.replace(draft, file)
         return file
 
     def reload(self, **options: Any) -> Any:

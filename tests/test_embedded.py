@@ -33,7 +33,7 @@ def test_no_question_is_both_trained_on_and_scored() -> None:
     by_hand = {json.loads(line)["question"] for line in QUESTIONS.read_text(encoding="utf-8").splitlines()}
     assert len(by_hand) >= 150
     assert not trained & scored
-    assert len(trained & by_hand) <= 3, "a greeting may be the same; nothing else is"
+    assert len((trained | scored) & by_hand) <= 6, "a greeting may be the same; nothing else is"
 
 
 def test_half_of_the_tools_are_invented() -> None:

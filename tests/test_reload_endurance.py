@@ -95,7 +95,8 @@ def test_three_hundred_reloads_leave_nothing_behind(code: Code, monkeypatch) -> 
         tracemalloc.stop()
     assert traces() == before
     assert len(witnesses) == witnesses_before == 1
-    assert grown < 200_000  # bytes; two hundred generations of this code are over twenty million
+    # Bytes: tables like that of `sys.modules` grow by leaps; two hundred generations are over twenty million.
+    assert grown < 2_000_000
 
 
 GOOD = st.integers(0, 99).map(tool_file)
@@ -126,11 +127,13 @@ def test_after_any_edits_the_last_good_code_answers(rounds: list[list[tuple[str,
                 assert loads(now)
                 assert report.generation == Snapshot(now).hash
                 assert (report.changed == []) == (now == good)
-                good, answer = now, answer_of(now["tools/calculator.py"])
+                good = now
+                answer = answer_of(now["tools/calculator.py"]) or answer_of(now["tools/extra.py"])
             live = code.workspace.live
             assert live is not None and live.hash == Snapshot(good).hash
             assert code.ask() == answer
         assert live.pins == 1
+        code.close()
 
 
 def files_of(code: Code) -> dict[str, bytes]:

@@ -34,8 +34,11 @@ def is_held_out(template: str) -> bool:
 
 @cache
 def _half(templates: tuple[str, ...], held_out: bool) -> tuple[str, ...]:
-    """The phrasings of one side; all of them where that side would be empty."""
-    return tuple(template for template in templates if is_held_out(template) == held_out) or templates
+    """The phrasings of one side, which are never none: of a few, the last is kept for scoring."""
+    kept = tuple(filter(is_held_out, templates)) or templates[-1:]
+    if held_out or len(templates) == 1:
+        return kept
+    return tuple(template for template in templates if template not in kept) or templates[:-1]
 
 
 class Phrasing:
