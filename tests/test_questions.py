@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.server_process import Server
@@ -231,6 +231,7 @@ def test_a_question_that_is_none(server: Server, question: Any) -> None:
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example("Ω≈ç√∫˜µ≤≥÷åß∂ƒ©˙∆˚¬…æœ∑´®†¥¨ˆøπ“‘¡™£¢∞§¶•ªº–≠¸˛Ç˜Â¯˘¿ÅÍÎÏÓÔ\uf8ffÚÆ☃Œ„´‰ˇÁ¨ˆØ∏”’⁄‹›ﬁﬂ‡°·‚—±")  # noqa: RUF001
 @given(st.text(min_size=1, max_size=200))
 def test_any_question_gets_an_answer_or_a_reason(server: Server, question: str) -> None:
     answer = server.session.post("/run_script", json={"question": question})

@@ -1,5 +1,6 @@
 """The guidance engine over the resident model."""
 
+import codecs
 import json
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -76,12 +77,14 @@ class GuidedEngine(Engine):
         tokens = parser.process_prompt(prompt)
         counted = usage.Usage(prompt_tokens=len(prompt))
         memory: KVMemory | None = None
+        # A small model may write half a character, which guidance could not decode.
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
         try:
             while True:
                 self._check_length(tokens)
                 mask, report = parser.compute_mask()
                 status = json.loads(report)
-                yield _response(status["progress"])
+                yield _response(status["progress"], decoder, bool(status["stop"]))
                 if status["stop"]:
                     break
                 assert mask is not None, "there is one as long as the grammar goes on"
@@ -167,7 +170,7 @@ class GuidedEngine(Engine):
         return token if mask[token] else self.tokenizer.eos_token_id
 
 
-def _response(progress: list[dict[str, Any]]) -> EngineResponse:
+def _response(progress: list[dict[str, Any]], decoder: codecs.IncrementalDecoder, last: bool) -> EngineResponse:
     """What llguidance reports after a step, as guidance's interpreter wants it."""
     text = b""
     captures: dict[str, Any] = {}
@@ -176,7 +179,8 @@ def _response(progress: list[dict[str, Any]]) -> EngineResponse:
         if item["object"] == "text":
             text += bytes.fromhex(item["hex"])
         elif item["object"] == "capture":
-            value, name = bytes.fromhex(item["hex"]), item["name"]
+            value = bytes.fromhex(item["hex"]).decode("utf-8", "replace").encode()
+            name = item["name"]
             if name.startswith(LIST_PREFIX):
                 name = name.removeprefix(LIST_PREFIX)
                 captures.setdefault(name, []).append(value)
@@ -184,5 +188,8 @@ def _response(progress: list[dict[str, Any]]) -> EngineResponse:
             else:
                 captures[name], chances[name] = value, item["log_prob"]
     return EngineResponse(
-        new_bytes=text, backtrack_bytes=b"", capture_groups=captures, capture_group_log_probs=chances
+        new_bytes=decoder.decode(text, last).encode(),
+        backtrack_bytes=b"",
+        capture_groups=captures,
+        capture_group_log_probs=chances,
     )
