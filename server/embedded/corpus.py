@@ -69,7 +69,7 @@ def _over_shipped_tools(rng: Random, phrasing: Phrasing) -> Situation:
         elif draw < 0.37 and "calculator" in tools and (numeric := [tool for tool in extra if _looks_up(tool)]):
             one = rng.choice(numeric)
             examples.append(invented.then_calculate(rng, phrasing, one, tools["calculator"]))
-        elif draw < 0.40 and not everything:
+        elif draw < 0.44 and not everything:
             missing = [tool.name for tool in shipped.TOOLS if tool.name not in tools]
             if missing:
                 task = rng.choice(missing)
@@ -99,7 +99,7 @@ def _over_invented_tools(rng: Random, phrasing: Phrasing) -> Situation:
             if takes_one_text(one) and takes_one_text(two):
                 example = invented.double(rng, phrasing, one, two)
                 examples.append(_cut_short(example) if rng.random() < CUT_SHORT_SHARE else example)
-        elif draw < 0.33:
+        elif draw < 0.36:
             stranger = invent_tool(rng)
             if all(stranger.entity not in (tool.entity, tool.attribute) for tool in tools) and stranger.attribute:
                 away = invented.single(rng, phrasing, stranger)
@@ -114,9 +114,9 @@ def _over_invented_tools(rng: Random, phrasing: Phrasing) -> Situation:
 
 def _without_tool(rng: Random, phrasing: Phrasing, tools: list[ToolSpec]) -> Example:
     draw = rng.random()
-    if draw < 0.4:
+    if draw < 0.35:
         return direct.outside(phrasing, rng)
-    if draw < 0.75:
+    if draw < 0.65:
         return direct.small_talk(phrasing, rng)
     if draw < 0.85:
         return direct.which_tools(phrasing, rng, tools)

@@ -13,6 +13,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from server.embedded import words
+
 FOLDER = Path(__file__).with_name("phrasings")
 #: One phrasing in so many is kept for scoring.
 HELD_OUT_SHARE = 7
@@ -68,8 +70,11 @@ class Phrasing:
         if text.endswith("}") and rng.random() < 0.4:
             ending = ""
         text = opening + text
-        if rng.random() < 0.12:
+        draw = rng.random()
+        if draw < 0.12:
             text = self.pick(OPENINGS["contexts"]) + text
+        elif draw < 0.16:
+            text = f"{words.plain_fact(rng)} {text}"
         if rng.random() < 0.6:
             text = text[:1].upper() + text[1:]
         if rng.random() < 0.05:
@@ -81,15 +86,15 @@ class Phrasing:
     def _mistype(self, text: str) -> str:
         """Swaps or drops a letter of one longer word that is no slot."""
         parts = _SLOT.split(text)
-        words = [
+        longer = [
             (number, found)
             for number, part in enumerate(parts)
             if not part.startswith("{")
             for found in re.finditer(r"[a-z]{5,}", part)
         ]
-        if not words:
+        if not longer:
             return text
-        number, found = self.rng.choice(words)
+        number, found = self.rng.choice(longer)
         place = found.start() + self.rng.randrange(1, len(found.group()) - 1)
         part = parts[number]
         parts[number] = (

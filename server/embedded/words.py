@@ -211,12 +211,17 @@ def date(rng: Random) -> str:
     )
 
 
+def plain_fact(rng: Random) -> str:
+    """A sentence that says something and asks for nothing."""
+    return rng.choice(FACTS).format(
+        n=rng.randint(1, 40), day=rng.choice(DAYS), place=rng.choice(PLACES), color=rng.choice(COLORS)
+    )
+
+
 def feeling(rng: Random, mood: str) -> str:
     """A text whose mood is `positive`, `negative` or `neutral`."""
     if mood == "neutral":
-        fact = rng.choice(FACTS).format(
-            n=rng.randint(1, 40), day=rng.choice(DAYS), place=rng.choice(PLACES), color=rng.choice(COLORS)
-        )
+        fact = plain_fact(rng)
         return fact if rng.random() < 0.8 else fact + " " + sentence(rng, 3, 6)
     good = mood == "positive"
     words, deeds = (GOOD, LOVED) if good else (BAD, HATED)
