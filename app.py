@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from constants import Settings, SettingsError, read_settings
 from server import create_app, logs
+from server.errors import StoreError
 from server.host import Host
 from server.http.listener import Listener, bind
 from server.http.runtime_file import runtime_file
@@ -50,7 +51,11 @@ def main() -> int:
 
 def serve(settings: Settings, bound: socket.socket) -> int:
     """Serve on `bound` until a signal comes, then end in good order. Returns the exit code."""
-    host = Host(settings)
+    try:
+        host = Host(settings)
+    except StoreError as error:
+        print(error.message, file=sys.stderr)
+        return FAILED
     listener = Listener(create_app(host), bound, settings)
     urls = reachable_at(bound)
     with runtime_file(urls[0], settings.TOKEN):

@@ -7,8 +7,10 @@ the folder that Hearth is started from; the environment wins. A value that does 
 import ipaddress
 import re
 import secrets
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
+import platformdirs
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -45,6 +47,15 @@ class Settings(BaseSettings):
         ge=1024,
         le=1024**3,
         description="longest request body that is taken, in bytes",
+    )
+
+    DATA_DIR: Path = Field(
+        default_factory=lambda: platformdirs.user_data_path("hearth"),
+        description="folder for what is kept: generations, runs, workspaces",
+    )
+    WORKSPACES_DIR: Path | None = Field(
+        None,
+        description="folder of the workspaces, each laid out like server/; in DATA_DIR unless it is set",
     )
 
     MODEL: str = Field(
@@ -98,6 +109,11 @@ class Settings(BaseSettings):
     LOG_LEVEL: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="the least grave lines that are logged"
     )
+
+    @field_validator("DATA_DIR", "WORKSPACES_DIR")
+    @classmethod
+    def _expand(cls, folder: Path | None) -> Path | None:
+        return None if folder is None else folder.expanduser().absolute()
 
     @field_validator("LOAD_IN_8BIT", "DTYPE", mode="before")
     @classmethod

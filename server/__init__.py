@@ -23,7 +23,21 @@ def create_app(host: "Host") -> "Flask":
     from flask_openapi3 import Info, OpenAPI
 
     from server import errors
-    from server.http import about, access, body, health, models, origins, questions, reload, tools, trace
+    from server.http import (
+        about,
+        access,
+        body,
+        generations,
+        health,
+        models,
+        origins,
+        questions,
+        reload,
+        runs,
+        tools,
+        trace,
+        workspaces,
+    )
     from server.http.schemas import ErrorAnswer
     from server.http.waiting import WaitingRoom
 
@@ -57,6 +71,9 @@ def create_app(host: "Host") -> "Flask":
         tools.blueprint(host, room),
         questions.blueprint(host),
         reload.blueprint(host, room),
+        workspaces.blueprint(host),
+        generations.blueprint(host),
+        runs.blueprint(host),
     ):
         app.register_api(routes)
     return app

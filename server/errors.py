@@ -75,6 +75,18 @@ class GenerationNotFoundError(NotFoundError):
     code = "generation_not_found"
 
 
+class RunNotFoundError(NotFoundError):
+    """There is no run of that id."""
+
+    code = "run_not_found"
+
+
+class FileNotInWorkspaceError(NotFoundError):
+    """The workspace has no file of that path."""
+
+    code = "file_not_found"
+
+
 class AgentNotFoundError(NotFoundError):
     """There is no agent of that name."""
 
@@ -100,6 +112,18 @@ class ToolsNotLoadedError(ConflictError):
     code = "tools_not_loaded"
 
 
+class GenerationInUseError(ConflictError):
+    """The generation is live, or a run names it."""
+
+    code = "generation_in_use"
+
+
+class ModelChangedError(ConflictError):
+    """Another model is resident than the one that a run was answered with."""
+
+    code = "model_changed"
+
+
 class TooLargeError(HearthError):
     """The body is longer than the server reads."""
 
@@ -112,6 +136,13 @@ class InvalidRequestError(HearthError):
 
     status = 422
     code = "invalid_request"
+
+
+class InvalidPathError(HearthError):
+    """No file of a workspace may have that path."""
+
+    status = 422
+    code = "invalid_path"
 
 
 class ReloadFailedError(HearthError):
@@ -180,6 +211,13 @@ class OutOfMemoryError(HearthError):
 
     status = 503
     code = "out_of_memory"
+
+
+class StoreError(HearthError):
+    """The data folder can't be read or written."""
+
+    status = 503
+    code = "storage_failed"
 
 
 class ShuttingDownError(HearthError):

@@ -1,30 +1,34 @@
-"""The one mutable object: the resident model, the workspaces, the runs."""
+"""The one mutable object: the resident model, the workspaces, the runs, and what is kept of them."""
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from constants import Settings
+from server import VERSION
 from server.errors import (
     AgentNotFoundError,
+    GenerationInUseError,
     GenerationNotFoundError,
     HearthError,
     InternalError,
-    WorkspaceNotFoundError,
+    ModelChangedError,
+    RunNotFoundError,
+    StoreError,
 )
-from server.reload import Generation, ReloadReport, Workspace
+from server.reload import MAIN, Generation, ReloadReport, Snapshot, Workspace, Workspaces
 from server.resident import ModelRequest, ModelSlot, ResidentModel
-from server.runs import AgentResult, Run, Runs
+from server.runs import AgentResult, Run, Runs, record_of
+from server.store import Database, GenerationStore, RunStore
 
 if TYPE_CHECKING:
     from server.engine import ResidentChatModel
 
 log = logging.getLogger(__name__)
 
-MAIN = "main"
-"""The workspace whose code is the repository's own."""
 AGENT = "react"
 """The name under which a question asks for `CustomAgentGuidance`."""
 
@@ -33,10 +37,19 @@ class Host:
     """What the process keeps between requests. Safe for any number of threads; idle until it is asked."""
 
     def __init__(self, settings: Settings) -> None:
+        """Raises `StoreError` when the data folder can't be used."""
         self.settings = settings
         self.models = ModelSlot()
         self.runs = Runs(settings.MAX_RUNS)
-        self.workspaces = {MAIN: Workspace(MAIN, Path(__file__).parent, settings.RELOAD_TIMEOUT)}
+        database = Database(settings.DATA_DIR)
+        self.generations = GenerationStore(database)
+        self.records = RunStore(database)
+        self.workspaces = Workspaces(
+            Path(__file__).parent,
+            settings.WORKSPACES_DIR or settings.DATA_DIR / "workspaces",
+            self.generations,
+            settings.RELOAD_TIMEOUT,
+        )
         self.llm: ResidentChatModel | None = None
         """What tools are handed: it asks whichever model is resident. None before the first model."""
         self.autoload_error: HearthError | None = None
@@ -46,14 +59,6 @@ class Host:
     def resident(self) -> ResidentModel | None:
         """The model that is loading, ready or failed; None if there is none."""
         return self.models.shown
-
-    def workspace(self, name: str) -> Workspace:
-        """The workspace of that name. Raises `WorkspaceNotFoundError`."""
-        try:
-            return self.workspaces[name]
-        except KeyError:
-            known = ", ".join(self.workspaces)
-            raise WorkspaceNotFoundError(f"There is no workspace {name!r}. There is: {known}.") from None
 
     def load_model(
         self,
@@ -68,7 +73,7 @@ class Host:
         when no code is live yet and what is on disk can't be loaded.
         """
         settings = self.settings
-        main = self.workspaces[MAIN]
+        main = self.workspaces.main
         if main.live is None:
             self._reload(main)
         if load_in_8bit is None and settings.LOAD_IN_8BIT != "auto":
@@ -94,6 +99,8 @@ class Host:
                     progress=report,
                 )
                 resident.engine = GuidedEngine(loaded.model, loaded.tokenizer)
+                resident.revision = getattr(loaded.model.config, "_commit_hash", None)
+                resident.dtype = str(loaded.model.dtype).removeprefix("torch.")
                 resident.device = str(loaded.model.device)
                 resident.quantization = loaded.quantization
                 resident.memory_bytes = loaded.model.get_memory_footprint()
@@ -111,7 +118,7 @@ class Host:
 
         Raises `ModelNotLoadedError` before a model is there, and `ReloadFailedError`.
         """
-        space = self.workspace(workspace)
+        space = self.workspaces.get(workspace)
         with self.models.use():
             assert self.llm is not None, "a model is ready, and with the first one came the chat model"
             if space.live is None:
@@ -120,52 +127,145 @@ class Host:
         self.autoload_error = None
 
     def reload(self, workspace: str = MAIN, dry_run: bool = False, generation: str | None = None) -> ReloadReport:
-        """Take the code on disk over, or, with `dry_run`, only try it. Raises `ReloadFailedError`.
+        """Take the code on disk over, or, with `dry_run`, only try it.
 
-        `generation` may name the live one, and then nothing changes. Raises `GenerationNotFoundError` for any
-        other.
+        `generation`, a hash or the beginning of one, brings an earlier generation back in place of the files'; they
+        stay as they are. Raises `ReloadFailedError`, `WorkspaceNotFoundError`, `GenerationNotFoundError`,
+        `StoreError`.
         """
-        space = self.workspace(workspace)
-        if generation is None:
-            return self._reload(space, dry_run)
-        live = space.live
-        if live is None or live.hash != generation:
-            raise _unknown_generation(generation, live)
-        unchanged: dict[str, list[str]] = {"added": [], "removed": [], "changed": []}
-        return ReloadReport(workspace, generation, generation, changed=[], tools=unchanged, seconds=0.0)
+        space = self.workspaces.get(workspace)
+        return self._reload(space, dry_run, self._kept(generation) if generation is not None else None)
 
-    def _reload(self, space: Workspace, dry_run: bool = False) -> ReloadReport:
+    def _reload(self, space: Workspace, dry_run: bool = False, snapshot: Snapshot | None = None) -> ReloadReport:
         # The packages that reloadable code rests on take seconds to import the first time; that isn't its fault, and
         # doesn't count for its time limit.
         import server.engine  # noqa: F401
 
-        return space.reload(self.llm, dry_run)
+        return space.reload(self.llm, dry_run, snapshot)
 
-    def answer(self, run: Run, agent_name: str = AGENT, generation: str | None = None) -> AgentResult:
-        """Answer `run`'s question, in this thread, with the code that is live now.
+    def _kept(self, generation: str) -> Snapshot:
+        return Snapshot(self.generations.files(self.generations.find(generation)))
 
-        Raises `AgentNotFoundError`, `WorkspaceNotFoundError`, `GenerationNotFoundError`, `QueueFullError`,
-        `ShuttingDownError`, `ModelNotLoadedError`, `ToolsNotLoadedError`, and what a run may end with:
-        `PromptTooLongError`, `OutOfMemoryError`, `RunCancelledError`.
+    def delete_generation(self, generation: str) -> str:
+        """Forget a generation, by its hash or the beginning of one, and give its hash.
+
+        Raises `GenerationNotFoundError`, and `GenerationInUseError` when it is live or a run names it.
         """
-        if agent_name != AGENT:
-            raise AgentNotFoundError(f"There is no agent {agent_name!r}. There is: {AGENT}.")
-        space = self.workspace(run.workspace)
-        with self.runs.admit(run), self.models.use() as model, space.pin() as pinned:
-            if generation is not None and generation != pinned.hash:
-                raise _unknown_generation(generation, pinned)
-            # Late: it brings torch, which is there by now.
-            from server.engine import cancellation
+        found = self.generations.find(generation)
+        users = self.workspaces.using(found)
+        if users:
+            raise GenerationInUseError(f"Generation {found} is live in {', '.join(users)}. It is kept.")
+        if any(run.generation == found for run in self.runs.in_flight()):
+            raise GenerationInUseError(f"A run is using generation {found}. It is kept.")
+        self.generations.delete(found)
+        return found
 
-            run.start(pinned.hash, model.name)
-            with cancellation.scope(run.cancelled):
-                try:
-                    agent = pinned.agent(model.engine, pinned.tools, run.max_steps, self.settings.TOOL_TIMEOUT)
-                    result: AgentResult = agent(run.question)
-                except (SystemExit, KeyboardInterrupt) as error:
-                    # boundary: agents are reloadable code, and `sys.exit()` in one must end its run alone.
-                    raise RuntimeError(f"the agent of {pinned.hash} raised {error!r}") from error
-            return result
+    def answer(self, run: Run, generation: str | None = None) -> AgentResult:
+        """Answer `run`'s question, in this thread, with the code that is live now, and keep a record of it.
+
+        `generation`, a hash or the beginning of one, is the code to use in place of the live one. Raises
+        `AgentNotFoundError`, `WorkspaceNotFoundError`, `GenerationNotFoundError`, `QueueFullError`,
+        `ShuttingDownError`, `ModelNotLoadedError`, `ToolsNotLoadedError`, `ReloadFailedError`, and what a run may
+        end with: `PromptTooLongError`, `OutOfMemoryError`, `RunCancelledError`.
+        """
+        if run.agent != AGENT:
+            raise AgentNotFoundError(f"There is no agent {run.agent!r}. There is: {AGENT}.")
+        space = self.workspaces.get(run.workspace)
+        try:
+            with self.runs.admit(run), self.models.use() as model, self._code(space, generation) as pinned:
+                # Late: it brings torch, which is there by now.
+                from server.engine import cancellation
+
+                run.start(pinned.hash, model.name, self._provenance(run, model))
+                with cancellation.scope(run.cancelled):
+                    try:
+                        agent = pinned.agent(model.engine, pinned.tools, run.max_steps, self.settings.TOOL_TIMEOUT)
+                        run.result = agent(run.question)
+                    except (SystemExit, KeyboardInterrupt) as error:
+                        # boundary: agents are reloadable code, and `sys.exit()` in one must end its run alone.
+                        raise RuntimeError(f"the agent of {pinned.hash} raised {error!r}") from error
+        except BaseException as error:
+            run.error = {"type": InternalError.code, "message": "The server's log says what went wrong."}
+            if isinstance(error, HearthError):
+                run.error = {"type": error.code, "message": error.message}
+            raise
+        finally:
+            if run.finished is not None:
+                self._keep_record(run)
+        assert run.result is not None, "an agent gives a result or raises"
+        return run.result
+
+    @contextmanager
+    def _code(self, space: Workspace, generation: str | None) -> Iterator[Generation]:
+        """The code that is to answer, pinned."""
+        assert self.llm is not None, "a model is ready, and with the first one came the chat model"
+        if generation is not None:
+            wanted = self.generations.find(generation)
+            with space.pin_earlier(wanted, self.llm) as pinned:
+                yield pinned
+            return
+        if space.name != MAIN:
+            # A person's workspace is loaded when it is first used, and `main` at the start or when someone asks.
+            if space.live is None:
+                self._reload(space)
+            space.build_tools(self.llm)
+        with space.pin() as pinned:
+            yield pinned
+
+    def _provenance(self, run: Run, model: ResidentModel) -> dict[str, Any]:
+        return {
+            "hearth": VERSION,
+            "agent": run.agent,
+            "max_steps": run.max_steps,
+            "tool_timeout": self.settings.TOOL_TIMEOUT,
+            "model": model.identity(),
+        }
+
+    def _keep_record(self, run: Run) -> None:
+        try:
+            self.records.add(record_of(run))
+        except StoreError as error:
+            # The answer is worth more than its record.
+            log.error("the record of run %s is lost: %s", run.id, error.message)
+
+    def runs_of(self, workspace: str | None, limit: int) -> list[dict[str, Any]]:
+        """The records of the last runs, of a workspace or of all, the latest first, those in flight before them."""
+        flying = [record_of(run) for run in reversed(self.runs.in_flight()) if workspace in (None, run.workspace)]
+        return (flying + self.records.latest(workspace, limit))[:limit]
+
+    def run_record(self, run_id: str) -> dict[str, Any]:
+        """The record of a run, in flight or ended. Raises `RunNotFoundError`."""
+        flying = next((run for run in self.runs.in_flight() if run.id == run_id), None)
+        return self.records.get(run_id) if flying is None else record_of(flying)
+
+    def cancel(self, run_id: str) -> None:
+        """Let a run in flight stop at the model's next token. Raises `RunNotFoundError` when it isn't in flight."""
+        run = next((run for run in self.runs.in_flight() if run.id == run_id), None)
+        if run is None:
+            raise RunNotFoundError(f"No run {run_id!r} is in flight; it has ended, or never was.")
+        run.cancelled.set()
+
+    def replay(self, run_id: str) -> tuple[Run, dict[str, Any]]:
+        """Ask the question of an earlier run again, of the code that answered it. Gives the new run and the old
+        record.
+
+        Raises `RunNotFoundError`, `ModelChangedError` when another model is resident, `GenerationNotFoundError` when
+        it ended before it had any code, and what `answer` raises.
+        """
+        record = self.records.get(run_id)
+        if record["generation"] is None:
+            raise GenerationNotFoundError(f"Run {run_id} ended before any code was chosen for it. Ask anew.")
+        with self.models.use() as model:
+            was = record.get("provenance", {}).get("model", model.identity())
+            if was != model.identity():
+                raise ModelChangedError(
+                    f"Run {run_id} was answered with {_shown(was)}, and {_shown(model.identity())} is resident. "
+                    "Load that model first."
+                )
+        workspace = record["workspace"] if record["workspace"] in self.workspaces.names() else MAIN
+        run = Run(record["question"], workspace, record["max_steps"], record["agent"])
+        self.answer(run, record["generation"])
+        return run, record
 
     def autoload(self) -> None:
         """Code, model, tools, in this order. What fails is logged and shown, and the server lives on."""
@@ -186,6 +286,5 @@ class Host:
         self.runs.drain(self.settings.SHUTDOWN_GRACE)
 
 
-def _unknown_generation(wanted: str, live: Generation | None) -> GenerationNotFoundError:
-    there = "none is live" if live is None else f"the live one is {live.hash}"
-    return GenerationNotFoundError(f"The generation {wanted!r} is not at hand; {there}.")
+def _shown(identity: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in identity.items() if value is not None)

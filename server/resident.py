@@ -42,6 +42,9 @@ class ResidentModel:
 
     request: ModelRequest
     state: Literal["loading", "ready", "failed"] = "loading"
+    revision: str | None = None
+    """The commit that a model from Hugging Face was loaded at; None for one from a folder."""
+    dtype: str | None = None
     device: str | None = None
     quantization: str | None = None
     memory_bytes: int | None = None
@@ -57,6 +60,16 @@ class ResidentModel:
     @property
     def name(self) -> str:
         return self.request.name
+
+    def identity(self) -> dict[str, str | None]:
+        """What tells it from every other model, as far as that can be known."""
+        return {
+            "name": self.name,
+            "revision": self.revision,
+            "quantization": self.quantization,
+            "dtype": self.dtype,
+            "device": self.device,
+        }
 
 
 Build = Callable[[ResidentModel, Callable[[str, int, int], None]], None]

@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 
+# The packages that a reload needs take seconds to import the first time, which counts for no deadline in the server.
+import server.engine  # noqa: F401
 from server.errors import ReloadFailedError
 from server.reload import ErrorReport, Workspace
 from server.reload.naming import package_of
+from server.store import Database, GenerationStore
 
 LLM = FakeListChatModel(responses=["fine"])
 
@@ -54,7 +57,9 @@ class Code:
 
     def __init__(self, root: Path, deadline_seconds: float = 20) -> None:
         self.root = root
-        self.workspace = Workspace("main", root, deadline_seconds)
+        self.database = Database(root.parent / "data")
+        self.store = GenerationStore(self.database)
+        self.workspace = Workspace("main", root, self.store, deadline_seconds)
         self.write("model.py", "def load_model(name, **options): return name")
         self.write("agent/__init__.py", "class CustomAgentGuidance: pass")
         self.write("tools/__init__.py", TOOLS)
@@ -87,6 +92,7 @@ class Code:
         """Let the process forget what is still live."""
         if self.workspace.live is not None:
             self.workspace.live.close()
+        self.database.close()
 
     def refused(self, **options: Any) -> list[ErrorReport]:
         """Reload, see it refused and nothing changed, and give the errors."""

@@ -96,7 +96,12 @@ def clean_environment(runtime: Path, settings: dict[str, object]) -> dict[str, s
         for name, value in os.environ.items()
         if not name.startswith("HEARTH_") and name != "PYTHONDONTWRITEBYTECODE"
     }
-    return {**kept, "XDG_RUNTIME_DIR": str(runtime), **{f"HEARTH_{name}": str(v) for name, v in settings.items()}}
+    return {
+        **kept,
+        "XDG_RUNTIME_DIR": str(runtime),
+        "XDG_DATA_HOME": str(runtime),
+        **{f"HEARTH_{name}": str(v) for name, v in settings.items()},
+    }
 
 
 def start(folder: Path, code: Path, settings: dict[str, object]) -> Server:
@@ -104,7 +109,7 @@ def start(folder: Path, code: Path, settings: dict[str, object]) -> Server:
     folder.mkdir(parents=True, exist_ok=True)
     runtime = folder / "runtime"
     runtime.mkdir(mode=0o700)
-    settings = {"HOST": "127.0.0.1", "PORT": 0, **settings}
+    settings = {"HOST": "127.0.0.1", "PORT": 0, "DATA_DIR": folder / "data", **settings}
     output_file = folder / "output.txt"
     with output_file.open("wb") as output:
         process = subprocess.Popen(

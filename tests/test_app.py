@@ -147,6 +147,8 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
 
 NOTEBOOK = """
 import asyncio
+import sys
+from pathlib import Path
 
 from constants import Settings
 from server import create_app
@@ -154,7 +156,7 @@ from server.host import Host
 
 
 async def cell():
-    client = create_app(Host(Settings(TOKEN="secret"))).test_client()
+    client = create_app(Host(Settings(TOKEN="secret", DATA_DIR=Path(sys.argv[1])))).test_client()
     return client.get("/?token=secret").status_code, asyncio.run(asyncio.sleep(0, "nested"))
 
 
@@ -162,9 +164,14 @@ print(asyncio.run(cell()))
 """
 
 
-def test_an_app_inside_a_running_loop() -> None:
+def test_an_app_inside_a_running_loop(tmp_path: Path) -> None:
     # In a process of its own: what lets loops nest changes asyncio for good.
     ended = subprocess.run(
-        [sys.executable, "-c", NOTEBOOK], cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", NOTEBOOK, str(tmp_path)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert ended.stdout.strip() == "(200, 'nested')", ended.stderr

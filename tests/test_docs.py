@@ -40,13 +40,19 @@ def test_its_session_works(start_server: Callable[..., Server], code_copy: Path)
         )
         return json.loads(ended.stdout)
 
-    curls = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("curl")]
-    asked, reloaded = (run(line) for line in curls)
+    curls = [
+        one for block in blocks("sh") for one in re.findall(r"^curl.*?(?:<<'END'\n.*?^END$|$)", block, re.M | re.S)
+    ]
+    asked, reloaded, put, overlaid, shouted, history = (run(one) for one in curls)
     example = json.loads(blocks("json")[0].replace(", ...}", "}"))
     assert {name: asked[name] for name in ("answer", "function", "model", "steps")} == {
         name: example[name] for name in ("answer", "function", "model", "steps")
     }
     assert reloaded["changed"] == []
+    assert (put["workspace"], put["path"]) == ("alice", "tools/shout.py")
+    assert overlaid["tools"]["added"].count("shout") == 1
+    assert shouted["answer"] == "HELLO"
+    assert history["live"] == shouted["generation"] == history["generations"][0]["generation"]
 
     [tool] = blocks("python")
     (code_copy / "server" / "tools" / "freezer_temperature.py").write_text(tool)

@@ -1,6 +1,7 @@
 """What the routes answer before a model and tools are there, and what every answer has in common."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,9 +20,9 @@ TOKEN = "secret"
 
 
 @pytest.fixture
-def host() -> Host:
+def host(tmp_path: Path) -> Host:
     """A host with nothing loaded."""
-    return Host(Settings(TOKEN=TOKEN, MAX_RUNS=1, SHUTDOWN_GRACE=0))
+    return Host(Settings(TOKEN=TOKEN, MAX_RUNS=1, SHUTDOWN_GRACE=0, DATA_DIR=tmp_path))
 
 
 @pytest.fixture
@@ -70,6 +71,18 @@ def test_openapi_describes_the_routes(empty_server: Server) -> None:
         ("/load_tools", "post"),
         ("/run_script", "post"),
         ("/reload_modules", "post"),
+        ("/workspaces", "get"),
+        ("/workspaces/{workspace}/files", "get"),
+        ("/workspaces/{workspace}/files/{path}", "get"),
+        ("/workspaces/{workspace}/files/{path}", "put"),
+        ("/workspaces/{workspace}/files/{path}", "delete"),
+        ("/generations", "get"),
+        ("/generations/{generation}", "delete"),
+        ("/generations/{generation}/diff", "get"),
+        ("/runs", "get"),
+        ("/runs/{run_id}", "get"),
+        ("/runs/{run_id}", "delete"),
+        ("/runs/{run_id}/replay", "post"),
     }
     question = document["components"]["schemas"]["Question"]
     assert question["required"] == ["question"]

@@ -311,7 +311,7 @@ def test_a_workspace_that_hangs_does_not_hold_up_another(code: Code) -> None:
 
 
 def test_two_workspaces_with_the_same_code_share_nothing_of_it(code: Code) -> None:
-    twin = Workspace("twin", code.root, 20)
+    twin = Workspace("twin", code.root, code.store, 20)
     code.reload()
     twin.reload(LLM)
     one, two = code.workspace.live, twin.live

@@ -24,7 +24,7 @@ class Working(threading.Thread):
     def run(self) -> None:
         try:
             with self.runs.admit(self.run_):
-                self.run_.start("0123456789ab", "embedded")
+                self.run_.start("0123456789ab", "embedded", {})
                 self.admitted.set()
                 while not self.may_end.wait(0.01):
                     if self.run_.cancelled.is_set():
@@ -45,7 +45,7 @@ def test_a_run_from_beginning_to_end() -> None:
     with runs.admit(a_run()) as run:
         assert runs.in_flight() == [run]
         assert run.state == "queued"
-        run.start("0123456789ab", "embedded")
+        run.start("0123456789ab", "embedded", {})
         assert run.state == "running"
     assert run.state == "done"
     assert runs.in_flight() == []

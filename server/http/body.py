@@ -1,4 +1,4 @@
-"""Reading a request's body: strictly JSON, and what is wrong with it in our own shape."""
+"""Reading a request's body: the bytes of a file, or strictly JSON, and what is wrong with it in our own shape."""
 
 import json
 from typing import Any
@@ -22,16 +22,21 @@ class JsonRequest(Request):
 
         Raises `TooLargeError`, `MalformedRequestError`, and `InvalidRequestError` for JSON that is no object.
         """
-        try:
-            data = self.get_data()
-        except RequestEntityTooLarge:
-            raise TooLargeError(
-                f"The body is longer than {self.max_content_length} bytes, as HEARTH_MAX_BODY_BYTES has it."
-            ) from None
+        data = read_bytes(self)
         value = read_json(data) if data.strip() else {}
         if not isinstance(value, dict):
             raise InvalidRequestError('The body has to be a JSON object, like {"question": "What is 37 * 52?"}.')
         return value
+
+
+def read_bytes(request: Request) -> bytes:
+    """The body as it came. Raises `TooLargeError`."""
+    try:
+        return request.get_data()
+    except RequestEntityTooLarge:
+        raise TooLargeError(
+            f"The body is longer than {request.max_content_length} bytes, as HEARTH_MAX_BODY_BYTES has it."
+        ) from None
 
 
 def read_json(data: bytes) -> Any:

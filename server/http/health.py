@@ -6,7 +6,7 @@ from flask_openapi3 import APIBlueprint
 
 from server import VERSION
 from server.errors import HearthError
-from server.host import MAIN, Host
+from server.host import Host
 from server.http.schemas import Health
 from server.resident import ResidentModel
 
@@ -18,7 +18,7 @@ def blueprint(host: Host) -> APIBlueprint:
     @routes.get("/health", summary="Is the server there, and how far is it?", responses={200: Health}, security=[])
     def health() -> dict[str, Any]:
         resident = host.resident
-        live = host.workspaces[MAIN].live
+        live = host.workspaces.main.live
         tools = live.tools if live is not None else None
         answer = {
             "status": "ok",

@@ -43,10 +43,50 @@ class WorkspaceChoice(Taken):
     workspace: Name = "main"
 
 
-class WorkspaceQuery(WorkspaceChoice):
-    """Whose code, as a query."""
+class TokenQuery(Taken):
+    """What may always stand in a query."""
 
     token: str | None = Field(None, description="the token, if no header has it")
+
+
+class WorkspaceQuery(WorkspaceChoice, TokenQuery):
+    """Whose code, as a query."""
+
+
+class HistoryQuery(WorkspaceQuery):
+    """Whose code, and how far back."""
+
+    # A query has only text.
+    limit: int = Field(100, ge=1, le=1000, strict=False)
+
+
+class DiffQuery(TokenQuery):
+    """The generation to compare with."""
+
+    to: Name = Field(description="a generation's hash, or at least the first 4 digits of it")
+
+
+class RunsQuery(TokenQuery):
+    """Whose runs, and how many."""
+
+    workspace: Name | None = Field(None, description="of all workspaces, if it is left out")
+    limit: int = Field(100, ge=1, le=1000, strict=False)
+
+
+class WorkspaceName(Taken):
+    workspace: str
+
+
+class FilePath(WorkspaceName):
+    path: str = Field(description="like tools/shout.py: below tools/ or agent/, or model.py")
+
+
+class GenerationHash(Taken):
+    generation: str = Field(description="a generation's hash, or at least the first 4 digits of it")
+
+
+class RunId(Taken):
+    run_id: str
 
 
 class Question(WorkspaceChoice):
@@ -55,14 +95,18 @@ class Question(WorkspaceChoice):
     question: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_QUESTION), AfterValidator(_not_blank)]
     agent: Name = Field("react", description="`react` is the one there is: CustomAgentGuidance")
     max_steps: int | None = Field(None, ge=1, le=32, description="tool calls it may take; else HEARTH_MAX_STEPS")
-    generation: Name | None = Field(None, description="the code that is to answer; only the live one is at hand")
+    generation: Name | None = Field(
+        None, description="the code that is to answer in place of the live one: its hash, or the first digits of it"
+    )
 
 
 class ReloadChoice(WorkspaceChoice):
     """Which code to take over."""
 
     dry_run: bool = Field(False, description="say what would happen, and change nothing")
-    generation: Name | None = Field(None, description="an earlier generation; only the live one is at hand")
+    generation: Name | None = Field(
+        None, description="an earlier generation to bring back: its hash, or the first digits of it"
+    )
 
 
 class Progress(BaseModel):
@@ -137,6 +181,22 @@ class Usage(BaseModel):
     forward_passes: int
 
 
+class Identity(BaseModel):
+    name: str
+    revision: str | None = Field(description="the commit of a model from Hugging Face")
+    quantization: str | None
+    dtype: str | None
+    device: str | None
+
+
+class Provenance(BaseModel):
+    hearth: str = Field(description="the server's version")
+    agent: str
+    max_steps: int
+    tool_timeout: float
+    model: Identity
+
+
 class Answer(BaseModel):
     run_id: str
     answer: str
@@ -148,6 +208,92 @@ class Answer(BaseModel):
     usage: Usage
     seconds: float = Field(description="from the question's arrival to its answer")
     queued_seconds: float = Field(description="how much of that it waited")
+    provenance: Provenance = Field(description="what else decides the answer, besides question and generation")
+
+
+class Replayed(Answer):
+    replay_of: str
+    same_answer: bool
+
+
+class RunShown(BaseModel):
+    """A run in any state; when it is done, with all that its answer had."""
+
+    model_config = ConfigDict(extra="allow")
+
+    run_id: str
+    state: Literal["queued", "running", "done", "failed", "cancelled"]
+    asked: float = Field(description="seconds since 1970")
+    question: str
+    agent: str
+    max_steps: int
+    workspace: str
+    generation: str | None
+    model: str | None
+    seconds: float
+    queued_seconds: float
+    error: Failure | None = Field(None, description="only when it has no answer")
+
+
+class RunsListed(BaseModel):
+    runs: list[RunShown]
+
+
+class RunCancelled(BaseModel):
+    run_id: str
+    cancelled: Literal[True]
+
+
+class WorkspaceShown(BaseModel):
+    workspace: str
+    generation: str | None = Field(description="the live one; null: it was not used yet")
+
+
+class WorkspacesListed(BaseModel):
+    workspaces: list[WorkspaceShown]
+
+
+class FileShown(BaseModel):
+    path: str
+    bytes: int
+
+
+class FilesListed(BaseModel):
+    workspace: str
+    files: list[FileShown]
+
+
+class FileWritten(FileShown):
+    workspace: str
+
+
+class GenerationShown(BaseModel):
+    generation: str
+    time: float = Field(description="when it became live, in seconds since 1970")
+    runs: int = Field(description="how many recorded runs it answered, in any workspace")
+
+
+class GenerationsListed(BaseModel):
+    workspace: str
+    live: str | None
+    generations: list[GenerationShown]
+
+
+class FileDiff(BaseModel):
+    path: str
+    diff: str
+
+
+class GenerationsDiffer(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
+
+    before: str = Field(alias="from")
+    to: str
+    files: list[FileDiff]
+
+
+class GenerationDeleted(BaseModel):
+    generation: str
 
 
 class ToolChanges(BaseModel):

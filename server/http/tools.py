@@ -26,11 +26,11 @@ def blueprint(host: Host, room: WaitingRoom) -> APIBlueprint:
     def load_tools(body: WorkspaceChoice) -> dict[str, Any]:
         with room.place():
             host.load_tools(body.workspace)
-        return _list(host.workspace(body.workspace))
+        return _list(host.workspaces.get(body.workspace))
 
     @routes.get("/tools", summary="List the tools", responses=responses)
     def tools(query: WorkspaceQuery) -> dict[str, Any]:
-        return _list(host.workspace(query.workspace))
+        return _list(host.workspaces.get(query.workspace))
 
     return routes
 

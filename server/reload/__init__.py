@@ -11,5 +11,16 @@ from server.reload.generation import Generation
 from server.reload.naming import readable
 from server.reload.snapshot import Snapshot
 from server.reload.workspace import ReloadReport, Workspace
+from server.reload.workspaces import MAIN, Workspaces
 
-__all__ = ["ErrorReport", "Generation", "ReloadReport", "Snapshot", "Workspace", "describe", "readable"]
+__all__ = [
+    "MAIN",
+    "ErrorReport",
+    "Generation",
+    "ReloadReport",
+    "Snapshot",
+    "Workspace",
+    "Workspaces",
+    "describe",
+    "readable",
+]

@@ -88,10 +88,10 @@ def load_generation(
 ) -> Generation:
     """Compile a snapshot, execute every module of it and check that its entry points are there.
 
-    `root` is the folder that its files lie in, `known` what was compiled earlier. Nothing of what was loaded
-    before is touched, and on failure nothing of the new is left. Raises `LoadError`.
+    `root` is the folder that its files lie in where it names no other, `known` what was compiled earlier.
+    Nothing of what was loaded before is touched, and on failure nothing of the new is left. Raises `LoadError`.
     """
-    importer = Importer(new_package(snapshot.hash), root)
+    importer = Importer(new_package(snapshot.hash), root, snapshot.folders)
 
     def load() -> Generation:
         sources = compile_snapshot(snapshot, known)

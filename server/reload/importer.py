@@ -34,13 +34,14 @@ class Importer(importlib.abc.InspectLoader):
     """Finds and loads the modules of one generation.
 
     `package` is the private name of the generation, which stands for `server`; `root` is the folder `server`
-    that the modules' `__file__` lies in, so that code finds the data files beside it. Those files are not
-    part of a generation.
+    that the modules' `__file__` lies in, so that code finds the data files beside it, and `folders` says which
+    of them lie in another. Those files are not part of a generation.
     """
 
-    def __init__(self, package: str, root: Path) -> None:
+    def __init__(self, package: str, root: Path, folders: Mapping[str, Path]) -> None:
         self.package = package
         self._root = root
+        self._lie_in = folders
         self._sources: Mapping[str, Source] = {}
         self._folders: dict[str, dict[str, bool]] = {}
         self._imports: dict[str, set[str]] = {}
@@ -67,7 +68,7 @@ class Importer(importlib.abc.InspectLoader):
             # the same size and time.
             lines = io.StringIO(source.text).readlines()
             linecache.cache[source.filename] = (len(source.text), None, lines, source.filename)
-            linecache.cache.pop(str(self._root / source.path), None)
+            linecache.cache.pop(self._place(source), None)
         spec = self.spec(self.package)
         assert spec is not None
         self._server = importlib.util.module_from_spec(spec)
@@ -121,7 +122,7 @@ class Importer(importlib.abc.InspectLoader):
         namespace["__builtins__"] = self._builtins
         source = self._source(module.__name__)
         if source is not None:
-            namespace["__file__"] = str(self._root / source.path)
+            namespace["__file__"] = self._place(source)
             exec(source.code, namespace)
 
     def is_package(self, fullname: str) -> bool:
@@ -142,6 +143,9 @@ class Importer(importlib.abc.InspectLoader):
     def children(self, folder: str) -> Mapping[str, bool]:
         """The names of a package's modules, each with whether it is a package itself."""
         return self._folders.get(folder, {})
+
+    def _place(self, source: Source) -> str:
+        return str(self._lie_in.get(source.path, self._root) / source.path)
 
     def _source(self, fullname: str) -> Source | None:
         return self._sources.get(fullname[len(self.package) + 1 :])

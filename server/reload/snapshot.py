@@ -5,7 +5,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -19,9 +19,14 @@ _FRESH_SECONDS = 0.05  # a file emptied this recently is about to be written
 
 @dataclass(frozen=True)
 class Snapshot:
-    """File names (posix paths relative to `server/`) and what the files held."""
+    """File names (posix paths relative to `server/`) and what the files held.
+
+    `folders` says of some in which folder they lie, where that isn't the workspace's own. It is no part of the
+    content: two snapshots of the same files are equal wherever they lie.
+    """
 
     files: Mapping[str, bytes]
+    folders: Mapping[str, Path] = field(default_factory=dict, compare=False)
 
     @cached_property
     def hash(self) -> str:

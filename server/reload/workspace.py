@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from server.reload.failure import LoadError
 from server.reload.generation import Generation, changed_modules, load_generation
 from server.reload.snapshot import Snapshot, read_snapshot
 from server.reload.toolset import compare
+from server.store import GenerationStore
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -37,20 +38,33 @@ class ReloadReport:
 
 
 class Workspace:
-    """The reloadable code below `root`, a folder laid out like `server/`.
+    """The reloadable code that `read` gives, laid out like `server/`, and the generations of it.
 
     Any number of threads may pin and reload. Reloads go one after the other and each caller gets the verdict
     on the bytes that were there when its turn came. Loading code, and building tools, may each take
-    `deadline_seconds`.
+    `deadline_seconds`. `root` is the folder that the files lie in, those apart for which a snapshot names
+    another. Every generation that becomes live is kept in `store` first.
     """
 
-    def __init__(self, name: str, root: Path, deadline_seconds: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        root: Path,
+        store: GenerationStore,
+        deadline_seconds: float,
+        read: Callable[[], Snapshot] | None = None,
+    ) -> None:
+        """`read` gives the files as they are now, or raises `LoadError`; without it, they are those below `root`."""
         self.name = name
         self.root = root
         self.deadline_seconds = deadline_seconds
+        self._read = read or (lambda: read_snapshot(root))
+        self._store = store
         self._live: Generation | None = None
+        self._held: dict[str, Generation] = {}
+        """The live generation and those that runs still use, by hash."""
         self._reloading = threading.Lock()
-        # Guards `_live` and every generation's `pins`. Reentrant, since a pin may be dropped by the
+        # Guards `_live`, `_held` and every generation's `pins`. Reentrant, since a pin may be dropped by the
         # collector.
         self._counting = threading.RLock()
 
@@ -78,27 +92,50 @@ class Workspace:
         finally:
             self._unpin(generation)
 
-    def reload(self, llm: "BaseChatModel | None", dry_run: bool = False) -> ReloadReport:
-        """Read the files; if they are not what is live, load them and make them live.
+    @contextmanager
+    def pin_earlier(self, wanted: str, llm: "BaseChatModel") -> Iterator[Generation]:
+        """The generation of that hash, its tools built, kept whole until the block ends. It becomes live for nobody
+        else, and is loaded from the store unless it is in use already.
+
+        Raises `GenerationNotFoundError`, and `ReloadFailedError` if it can't be loaded any more.
+        """
+        with self._reloading:
+            try:
+                generation = self._load(Snapshot(self._store.files(wanted)), llm)
+            except LoadError as failure:
+                raise self._failed(failure) from None
+        try:
+            yield generation
+        finally:
+            self._unpin(generation)
+
+    def reload(
+        self, llm: "BaseChatModel | None", dry_run: bool = False, snapshot: Snapshot | None = None
+    ) -> ReloadReport:
+        """Read the files; if they are not what is live, load them and make them live. With `snapshot`, take that
+        in place of the files, which stay as they are.
 
         The tools are built with `llm`; without one they are left for later. The same bytes as the live ones
         change nothing, except that tools which were not built yet are built. A dry run does everything but
-        the change. Raises `ReloadFailedError`, and then nothing has changed.
+        the change. Raises `ReloadFailedError`, and `StoreError` if the new code can't be kept on disk; then nothing
+        has changed.
         """
         started = time.perf_counter()
         with self._reloading:
             live = self._live
             traits = live.traits if live else {}
             try:
-                snapshot = self._read()
+                snapshot = snapshot or self._read()
                 generation = self._load(snapshot, llm, dry_run)
             except LoadError as failure:
                 raise self._failed(failure) from None
-            tools = compare(traits, generation.traits if generation.tools is not None else traits)
-            if dry_run and generation is not live:
-                generation.close()
-            elif generation is not live:
-                self._swap(generation)
+            try:
+                tools = compare(traits, generation.traits if generation.tools is not None else traits)
+                if not dry_run and generation is not live:
+                    self._store.take_over(self.name, generation.hash, snapshot.files)
+                    self._swap(generation)
+            finally:
+                self._unpin(generation)
         return ReloadReport(
             workspace=self.name,
             generation=snapshot.hash,
@@ -121,25 +158,28 @@ class Workspace:
                 except LoadError as failure:
                     raise self._failed(failure) from None
 
-    def _read(self) -> Snapshot:
-        """The files as they are now: the one place that knows where a workspace's files come from."""
-        return read_snapshot(self.root)
+    def _load(self, snapshot: Snapshot, llm: "BaseChatModel | None", dry_run: bool = False) -> Generation:
+        """The generation of these files that is in use, else a new one; its tools built with `llm`.
 
-    def _load(self, snapshot: Snapshot, llm: "BaseChatModel | None", dry_run: bool) -> Generation:
-        """The live generation if that is what the files hold, else a new one; its tools built with `llm`."""
-        live = self._live
-        unbuilt = llm is not None and live is not None and live.tools is None
-        if live is not None and live.snapshot == snapshot and not (unbuilt and dry_run):
-            generation = live
-        else:
+        It is pinned for the caller. In a dry run nothing that is in use is touched.
+        """
+        generation = None
+        with self._counting:
+            live, held = self._live, self._held.get(snapshot.hash)
+            if held is not None and held.snapshot == snapshot and not (dry_run and llm and held.tools is None):
+                generation = held
+                generation.pins += 1
+        if generation is None:
             known = live.sources if live else {}
             generation = load_generation(snapshot, self.root, self.deadline_seconds, known)
+            with self._counting:
+                generation.pins += 1
+                self._held.setdefault(generation.hash, generation)
         if llm is not None and generation.tools is None:
             try:
                 generation.build_tools(llm)
-            except LoadError:
-                if generation is not live:
-                    generation.close()
+            except BaseException:
+                self._unpin(generation)
                 raise
         return generation
 
@@ -154,6 +194,8 @@ class Workspace:
         with self._counting:
             generation.pins -= 1
             ended = generation.pins == 0
+            if ended and self._held.get(generation.hash) is generation:
+                del self._held[generation.hash]
         if ended:
             generation.close()
 

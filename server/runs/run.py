@@ -4,7 +4,9 @@ import secrets
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
+
+from server.runs.result import AgentResult
 
 Outcome = Literal["done", "failed", "cancelled"]
 
@@ -16,22 +18,31 @@ class Run:
     question: str
     workspace: str
     max_steps: int
+    agent: str = "react"
     id: str = field(default_factory=lambda: secrets.token_hex(8))
     state: Literal["queued", "running"] | Outcome = "queued"
     generation: str | None = None
     """The hash of the code that answers it; None before it is pinned."""
     model: str | None = None
     """The name of the model that it works with."""
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """What else decides the answer, besides question and code; for asking the same again."""
+    result: AgentResult | None = None
+    error: dict[str, Any] | None = None
+    """Why it has no result: `type` and `message`."""
+    asked: float = field(default_factory=time.time)
+    """Seconds since 1970."""
     cancelled: threading.Event = field(default_factory=threading.Event)
     """Set it, and the run stops at the model's next token."""
     arrived: float = field(default_factory=time.monotonic)
     started: float | None = None
     finished: float | None = None
 
-    def start(self, generation: str, model: str) -> None:
+    def start(self, generation: str, model: str, provenance: dict[str, Any]) -> None:
         """From waiting to working, with the code of `generation` and a model."""
         self.generation = generation
         self.model = model
+        self.provenance = provenance
         self.started = time.monotonic()
         self.state = "running"
 

@@ -1,0 +1,77 @@
+"""`/workspaces`: the files that people have over the common code."""
+
+from http import HTTPStatus
+from typing import Any
+
+from flask import Response, request
+from flask_openapi3 import APIBlueprint
+
+from server.host import Host
+from server.http.body import read_bytes
+from server.http.schemas import (
+    ErrorAnswer,
+    FilePath,
+    FilesListed,
+    FileWritten,
+    TokenQuery,
+    WorkspaceName,
+    WorkspacesListed,
+)
+
+
+def blueprint(host: Host) -> APIBlueprint:
+    """The routes, over `host`."""
+    routes = APIBlueprint("workspaces", __name__)
+    errors: dict[int | str | HTTPStatus, Any] = dict.fromkeys((403, 404, 413, 422, 503), ErrorAnswer)
+
+    @routes.get("/workspaces", summary="List the workspaces", responses={200: WorkspacesListed})
+    def list_workspaces(query: TokenQuery) -> dict[str, Any]:
+        shown = []
+        for name in host.workspaces.names():
+            live = host.workspaces.get(name).live
+            shown.append({"workspace": name, "generation": None if live is None else live.hash})
+        return {"workspaces": shown}
+
+    @routes.get(
+        "/workspaces/<workspace>/files", summary="List a workspace's files", responses={200: FilesListed, **errors}
+    )
+    def list_files(path: WorkspaceName, query: TokenQuery) -> dict[str, Any]:
+        host.workspaces.get(path.workspace)
+        sizes = host.workspaces.files(path.workspace).sizes()
+        return {
+            "workspace": path.workspace,
+            "files": [{"path": name, "bytes": size} for name, size in sizes.items()],
+        }
+
+    @routes.put(
+        "/workspaces/<workspace>/files/<path:path>",
+        summary="Make or replace a file, and the workspace if it is new; takes effect at the next reload",
+        responses={200: FileWritten, 201: FileWritten, **errors},
+    )
+    def put_file(path: FilePath, query: TokenQuery) -> tuple[dict[str, Any], int]:
+        data = read_bytes(request)
+        new = host.workspaces.files(path.workspace).write(path.path, data)
+        return {"workspace": path.workspace, "path": path.path, "bytes": len(data)}, 201 if new else 200
+
+    @routes.get(
+        "/workspaces/<workspace>/files/<path:path>",
+        summary="A file's bytes",
+        responses={200: {"content": {"text/x-python": {"schema": {"type": "string"}}}}, **errors},
+    )
+    def get_file(path: FilePath, query: TokenQuery) -> Response:
+        host.workspaces.get(path.workspace)
+        data = host.workspaces.files(path.workspace).read(path.path)
+        # The text's coding is in the file itself, if anywhere.
+        return Response(data, content_type="text/x-python", headers={"X-Content-Type-Options": "nosniff"})
+
+    @routes.delete(
+        "/workspaces/<workspace>/files/<path:path>",
+        summary="Remove a file; takes effect at the next reload",
+        responses={200: FileWritten, **errors},
+    )
+    def delete_file(path: FilePath, query: TokenQuery) -> dict[str, Any]:
+        host.workspaces.get(path.workspace)
+        host.workspaces.files(path.workspace).delete(path.path)
+        return {"workspace": path.workspace, "path": path.path, "bytes": 0}
+
+    return routes

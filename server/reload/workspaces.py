@@ -1,0 +1,88 @@
+"""The workspaces: the common code, and each person's files over it."""
+
+import re
+import threading
+from pathlib import Path
+
+from server.errors import ForbiddenError, InvalidPathError, WorkspaceNotFoundError
+from server.reload.overlay import Overlay, over
+from server.reload.snapshot import Snapshot, read_snapshot
+from server.reload.workspace import Workspace
+from server.store import GenerationStore
+
+MAIN = "main"
+"""The workspace whose code is the repository's own."""
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_MOST_NAMED = 10
+
+
+class Workspaces:
+    """`main`, whose files lie below `root`, and the others, each a folder of its own below `folder`.
+
+    The code of another one is `main`'s live code with its own files over it, as both were when it was loaded: so a
+    half-edited file of `main` is nobody's trouble, and a change to `main` reaches the others at their next reload.
+    """
+
+    def __init__(self, root: Path, folder: Path, store: GenerationStore, deadline_seconds: float) -> None:
+        self.main = Workspace(MAIN, root, store, deadline_seconds)
+        self._folder = folder
+        self._store = store
+        self._deadline_seconds = deadline_seconds
+        self._others: dict[str, Workspace] = {}
+        self._overlays: dict[str, Overlay] = {}
+        self._making = threading.Lock()
+
+    def get(self, name: str) -> Workspace:
+        """The workspace of that name. Raises `WorkspaceNotFoundError`."""
+        if name == MAIN:
+            return self.main
+        if not _NAME.fullmatch(name) or not self._overlay(name).exists:
+            known = self.names()
+            more = f" and {len(known) - _MOST_NAMED} more" if len(known) > _MOST_NAMED else ""
+            raise WorkspaceNotFoundError(
+                f"There is no workspace {name!r}. There is: {', '.join(known[:_MOST_NAMED])}{more}. "
+                "PUT /workspaces/<name>/files/<path> makes one."
+            )
+        overlay = self._overlay(name)
+        with self._making:
+            if name not in self._others:
+                self._others[name] = Workspace(
+                    name,
+                    self.main.root,
+                    self._store,
+                    self._deadline_seconds,
+                    read=lambda: over(self._common(), overlay.snapshot(), overlay.folder),
+                )
+            return self._others[name]
+
+    def files(self, name: str) -> Overlay:
+        """The files of a workspace other than `main`, which need not be there yet.
+
+        Raises `ForbiddenError` for `main`, `InvalidPathError` for what can't be a name.
+        """
+        if name == MAIN:
+            raise ForbiddenError("The code of main is changed by editing the repository's files, and not over HTTP.")
+        if not _NAME.fullmatch(name):
+            raise InvalidPathError(
+                "A workspace's name is 1 to 64 lower-case letters, digits, - and _, and doesn't begin with a sign."
+            )
+        return self._overlay(name)
+
+    def names(self) -> list[str]:
+        """The names of all that there are, `main` first."""
+        others = [path.name for path in self._folder.iterdir()] if self._folder.is_dir() else []
+        return [MAIN, *sorted(name for name in others if _NAME.fullmatch(name) and name != MAIN)]
+
+    def using(self, generation: str) -> list[str]:
+        """The names of those where a generation of that hash is live."""
+        with self._making:
+            spaces = [self.main, *self._others.values()]
+        return [space.name for space in spaces if space.live is not None and space.live.hash == generation]
+
+    def _overlay(self, name: str) -> Overlay:
+        with self._making:
+            return self._overlays.setdefault(name, Overlay(self._folder / name))
+
+    def _common(self) -> Snapshot:
+        live = self.main.live
+        return live.snapshot if live is not None else read_snapshot(self.main.root)

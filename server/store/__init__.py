@@ -1,0 +1,11 @@
+"""What is kept on disk: one SQLite file in the data folder.
+
+The rule of this folder: every change is one transaction, so that a crash at any moment leaves the state before it or
+the state after it. Nothing here knows what code or answers mean; it keeps bytes and records by their names.
+"""
+
+from server.store.database import Database
+from server.store.generations import GenerationStore, TakeOver
+from server.store.runs import RunStore
+
+__all__ = ["Database", "GenerationStore", "RunStore", "TakeOver"]

@@ -1,0 +1,349 @@
+"""Workspaces: whose files count, where they may lie, and how code comes back."""
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from server.errors import (
+    FileNotInWorkspaceError,
+    ForbiddenError,
+    GenerationNotFoundError,
+    InvalidPathError,
+    ReloadFailedError,
+    StoreError,
+    TooLargeError,
+    WorkspaceNotFoundError,
+)
+from server.reload import Snapshot, Workspace, Workspaces, overlay
+from server.reload.overlay import Overlay
+from tests.reload_code import LLM, Code, code, tool_file
+
+__all__ = ["code"]  # a fixture
+
+
+class Lab:
+    """The common code, and workspaces over it."""
+
+    def __init__(self, code: Code) -> None:
+        self.code = code
+        self.folder = code.root.parent / "workspaces"
+        self.workspaces = Workspaces(code.root, self.folder, code.store, 20)
+        self.main = self.workspaces.main
+        self.main.reload(LLM)
+
+    def put(self, name: str, path: str, text: str) -> None:
+        self.workspaces.files(name).write(path, text.encode())
+
+    def reload(self, name: str, **options: Any) -> Any:
+        return self.workspaces.get(name).reload(LLM, **options)
+
+    def ask(self, name: str, tool: str = "calculator") -> str:
+        with self.workspaces.get(name).pin() as generation:
+            assert generation.tools is not None
+            return str(generation.tools[tool].invoke({"expression": "?"}))
+
+    def live(self, name: str) -> str:
+        live = self.workspaces.get(name).live
+        assert live is not None
+        return live.hash
+
+
+@pytest.fixture
+def lab(code: Code) -> Iterator[Lab]:
+    made = Lab(code)
+    yield made
+    for name in made.workspaces.names():
+        live = made.workspaces.get(name).live
+        if live is not None:
+            live.close()
+
+
+# Whose files count
+
+
+def test_a_file_in_the_place_of_a_common_one_and_one_beside_them(lab: Lab) -> None:
+    lab.put("alice", "tools/calculator.py", tool_file("alice's"))
+    lab.put("alice", "tools/more.py", tool_file("more", "more"))
+    report = lab.reload("alice")
+    assert report.workspace == "alice" and report.tools["added"] == ["calculator", "more"]
+    assert (lab.ask("alice"), lab.ask("alice", "more"), lab.ask("main")) == ("alice's", "more", "1")
+    assert lab.live("alice") != lab.live("main")
+
+
+def test_nobody_sees_anothers_code(lab: Lab) -> None:
+    for name in ("alice", "bob"):
+        lab.put(name, "tools/calculator.py", tool_file(name))
+        lab.reload(name)
+    lab.put("alice", "tools/calculator.py", "broken(")
+    with pytest.raises(ReloadFailedError):
+        lab.reload("alice")
+    assert (lab.ask("alice"), lab.ask("bob"), lab.ask("main")) == ("alice", "bob", "1")
+
+
+def test_a_file_that_is_removed_gives_the_common_one_back(lab: Lab) -> None:
+    lab.put("alice", "tools/calculator.py", tool_file("alice's"))
+    lab.reload("alice")
+    lab.workspaces.files("alice").delete("tools/calculator.py")
+    assert lab.reload("alice").generation == lab.live("main")
+    assert lab.ask("alice") == "1"
+
+
+def test_an_edit_in_the_folder_counts_as_one_over_http(lab: Lab) -> None:
+    place = lab.folder / "carol" / "tools" / "calculator.py"
+    place.parent.mkdir(parents=True)
+    place.write_text(tool_file("by hand"))
+    lab.reload("carol")
+    assert lab.ask("carol") == "by hand"
+    assert lab.workspaces.names() == ["main", "carol"]
+
+
+def test_a_change_to_the_common_code_comes_with_the_next_reload(lab: Lab) -> None:
+    lab.put("alice", "tools/more.py", tool_file("more", "more"))
+    lab.reload("alice")
+    lab.code.write("tools/calculator.py", tool_file(2))
+    lab.reload("alice")
+    assert lab.ask("alice") == "1", "main has not taken it over itself"
+    lab.main.reload(LLM)
+    assert lab.ask("alice") == "1"
+    assert lab.reload("alice").changed == ["tools.calculator"]
+    assert lab.ask("alice") == "2"
+
+
+def test_a_change_to_the_common_code_that_breaks_a_workspace_is_told_and_not_taken(lab: Lab) -> None:
+    lab.code.write("tools/shared.py", "VALUE = 'shared'")
+    lab.main.reload(LLM)
+    text = "from server.tools.shared import VALUE\n" + tool_file("mine", "mine")
+    lab.put("alice", "tools/mine.py", text)
+    lab.reload("alice")
+    before = lab.live("alice")
+    lab.code.write("tools/shared.py", "OTHER = 'renamed'")
+    lab.main.reload(LLM)
+    with pytest.raises(ReloadFailedError, match="VALUE") as refusal:
+        lab.reload("alice")
+    assert refusal.value.details["generation"] == before == lab.live("alice")
+    assert refusal.value.details["errors"][0]["file"] == "server/tools/mine.py"
+    assert lab.ask("alice", "mine") == "mine"
+
+
+def test_two_workspaces_with_the_same_files_have_the_same_generation_and_share_nothing_else(lab: Lab) -> None:
+    text = "CALLS = []\n" + tool_file("x", "x")
+    for name in ("alice", "bob"):
+        lab.put(name, "tools/x.py", text)
+        lab.reload(name)
+    alice, bob = (lab.workspaces.get(name).live for name in ("alice", "bob"))
+    assert alice is not None and bob is not None and alice.hash == bob.hash
+    alice.module("tools.x").CALLS.append(1)
+    assert bob.module("tools.x").CALLS == []
+
+
+def test_data_beside_the_code_is_found_in_the_workspace(lab: Lab) -> None:
+    lab.put(
+        "alice", "tools/table.py", "from pathlib import Path\nDATA = (Path(__file__).parent / 't.csv').read_text()"
+    )
+    (lab.folder / "alice" / "tools" / "t.csv").write_text("1,2")
+    (lab.code.root / "tools" / "t.csv").write_text("common")
+    lab.reload("alice")
+    live = lab.workspaces.get("alice").live
+    assert live is not None and live.module("tools.table").DATA == "1,2"
+    assert live.module("tools.calculator").__file__ == str(lab.code.root / "tools/calculator.py")
+
+
+def test_main_is_not_changed_this_way(lab: Lab) -> None:
+    with pytest.raises(ForbiddenError):
+        lab.workspaces.files("main")
+
+
+# Which files there may be
+
+
+@pytest.mark.parametrize(
+    "path", ["tools/x.py", "tools/deep/er/x.py", "agent/mine.py", "model.py", "tools/__init__.py"]
+)
+def test_paths_that_are_taken(lab: Lab, path: str) -> None:
+    files = lab.workspaces.files("alice")
+    assert files.write(path, b"x = 1") is True
+    assert files.write(path, b"x = 2") is False
+    assert files.read(path) == b"x = 2"
+    assert files.sizes() == {path: 5}
+    files.delete(path)
+    assert files.sizes() == {} and list((lab.folder / "alice").iterdir()) == []
+    with pytest.raises(FileNotInWorkspaceError):
+        files.read(path)
+
+
+@given(path=st.text(max_size=30) | st.text(alphabet="./\\~toolsx\x00 ", max_size=20))
+@example(path="tools/../../x.py")
+@example(path="/etc/passwd")
+@example(path="tools//x.py")
+@example(path="./tools/x.py")
+@example(path="tools/.x.py")
+@example(path="tools/x.txt")
+@example(path="tools/x y.py")
+@example(path="tools/x.y.py")
+@example(path="tools/__pycache__/x.py")
+@example(path="host.py")
+@example(path="tools.py")
+@example(path="model/x.py")
+@example(path="engine/x.py")
+@example(path="tools/" + "x" * 300 + ".py")
+@example(path="C:\\tools\\x.py")
+@example(path="tools\\x.py")
+def test_other_paths_are_refused(tmp_path_factory: pytest.TempPathFactory, path: str) -> None:
+    folder = tmp_path_factory.mktemp("outside")
+    files = Overlay(folder / "inside")
+    try:
+        files.write(path, b"x")
+    except InvalidPathError:
+        assert list(folder.iterdir()) == []
+    else:
+        assert path.endswith(".py") and (path.startswith(("tools/", "agent/")) or path == "model.py")
+        assert [one.name for one in folder.iterdir()] == ["inside"]
+
+
+@pytest.mark.parametrize("name", ["", "Alice", "a b", "../x", "a/b", ".hidden", "-x", "a" * 65, "ä", "a\n", "a\x00"])
+def test_names_that_are_refused(lab: Lab, name: str) -> None:
+    with pytest.raises(InvalidPathError):
+        lab.workspaces.files(name)
+    with pytest.raises(WorkspaceNotFoundError):
+        lab.workspaces.get(name)
+
+
+def test_links_out_of_the_workspace_are_not_followed(lab: Lab, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret.py").write_text("secret")
+    inside = lab.folder / "alice" / "tools"
+    inside.mkdir(parents=True)
+    (inside / "door").symlink_to(outside)
+    (inside / "link.py").symlink_to(outside / "secret.py")
+    files = lab.workspaces.files("alice")
+    for path in ("tools/door/secret.py", "tools/link.py"):
+        with pytest.raises(InvalidPathError, match="leads out"):
+            files.read(path)
+        with pytest.raises(InvalidPathError, match="leads out"):
+            files.delete(path)
+        with pytest.raises(InvalidPathError, match="leads out"):
+            files.write(path, b"x")
+    with pytest.raises(ReloadFailedError, match="leads out"):
+        lab.reload("alice")
+    assert (outside / "secret.py").read_text() == "secret" and len(list(outside.iterdir())) == 1
+
+
+def test_bounds_on_bytes_and_files(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = lab.workspaces.files("alice")
+    with pytest.raises(TooLargeError):
+        files.write("tools/x.py", bytes(overlay.MOST_BYTES + 1))
+    monkeypatch.setattr(overlay, "MOST_FILES", 2)
+    files.write("tools/a.py", b"")
+    files.write("tools/b.py", b"")
+    files.write("tools/b.py", b"again")
+    with pytest.raises(TooLargeError):
+        files.write("tools/c.py", b"")
+    (lab.folder / "alice" / "tools" / "by_hand.py").write_text("")
+    with pytest.raises(TooLargeError):
+        lab.reload("alice")
+
+
+def test_a_folder_where_a_file_is_to_be(lab: Lab) -> None:
+    (lab.folder / "alice" / "tools" / "x.py").mkdir(parents=True)
+    with pytest.raises(StoreError, match="can't be written"):
+        lab.workspaces.files("alice").write("tools/x.py", b"")
+    assert [path.name for path in (lab.folder / "alice" / "tools").iterdir()] == ["x.py"]
+
+
+def test_a_reader_sees_the_old_bytes_or_the_new(lab: Lab) -> None:
+    files = lab.workspaces.files("alice")
+    texts = [bytes([letter]) * 300_000 for letter in b"ab"]
+    files.write("tools/x.py", texts[0])
+    done = threading.Event()
+
+    def write() -> None:
+        for turn in range(60):
+            files.write("tools/x.py", texts[turn % 2])
+        done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    while not done.is_set():
+        assert files.read("tools/x.py") in texts
+    writer.join()
+    assert os.listdir(lab.folder / "alice" / "tools") == ["x.py"]
+
+
+# How code comes back
+
+
+def test_an_earlier_generation_comes_back_and_the_files_stay(lab: Lab) -> None:
+    first = lab.live("main")
+    lab.code.write("tools/calculator.py", tool_file(2))
+    second = lab.main.reload(LLM).generation
+    kept = Snapshot(lab.code.store.files(first))
+    report = lab.main.reload(LLM, snapshot=kept)
+    assert (report.generation, report.previous, report.changed) == (first, second, ["tools.calculator"])
+    assert lab.ask("main") == "1"
+    assert (lab.code.root / "tools/calculator.py").read_text() == tool_file(2)
+    assert lab.main.reload(LLM).generation == second
+    assert lab.ask("main") == "2"
+    assert [one.generation for one in lab.code.store.history("main", 10)] == [second, first, second, first]
+
+
+def test_a_dry_run_and_a_failed_reload_are_not_kept(lab: Lab) -> None:
+    before = lab.code.store.history("main", 10)
+    lab.code.write("tools/calculator.py", tool_file(2))
+    lab.main.reload(LLM, dry_run=True)
+    lab.code.write("tools/calculator.py", "broken(")
+    with pytest.raises(ReloadFailedError):
+        lab.main.reload(LLM)
+    assert lab.code.store.history("main", 10) == before
+
+
+def test_an_earlier_generation_answers_beside_the_live_one(lab: Lab) -> None:
+    first = lab.live("main")
+    lab.code.write("tools/calculator.py", tool_file(2))
+    lab.main.reload(LLM)
+
+    def answer(generation: Any) -> str:
+        return str(generation.tools["calculator"].invoke({"expression": "?"}))
+
+    with lab.main.pin_earlier(first, LLM) as one, lab.main.pin_earlier(first, LLM) as two, lab.main.pin() as live:
+        assert one is two
+        assert (answer(one), answer(live)) == ("1", "2")
+        # What a pinned run uses may become live meanwhile, and outlives the run then.
+        lab.main.reload(LLM, snapshot=one.snapshot)
+        assert lab.main.live is one
+    assert lab.ask("main") == "1"
+
+
+def test_an_unknown_generation_is_told(lab: Lab) -> None:
+    with pytest.raises(GenerationNotFoundError), lab.main.pin_earlier("0123456789ab", LLM):
+        pass
+
+
+def test_code_that_can_not_be_kept_is_not_taken_over(lab: Lab) -> None:
+    before = lab.live("main")
+    lab.code.database._connection.execute("PRAGMA query_only=ON")
+    lab.code.write("tools/calculator.py", tool_file(2))
+    with pytest.raises(StoreError):
+        lab.main.reload(LLM)
+    assert lab.live("main") == before and lab.ask("main") == "1"
+    lab.code.database._connection.execute("PRAGMA query_only=OFF")
+    lab.main.reload(LLM)
+    assert lab.ask("main") == "2"
+
+
+def test_the_same_store_serves_the_next_process(lab: Lab, tmp_path: Path) -> None:
+    first = lab.live("main")
+    lab.code.write("tools/calculator.py", tool_file(2))
+    lab.main.reload(LLM)
+    again = Workspace("main", lab.code.root, lab.code.store, 20)
+    again.reload(LLM)
+    with again.pin_earlier(first, LLM) as earlier:
+        assert earlier.tools is not None and earlier.tools["calculator"].invoke({"expression": "?"}) == "1"
+    assert again.live is not None
+    again.live.close()
