@@ -66,6 +66,8 @@ def serve(settings: Settings, bound: socket.socket) -> int:
                 print(f"Hearth is at {link}", flush=True)
             if settings.AUTOLOAD:
                 threading.Thread(target=host.autoload, name="autoload", daemon=True).start()
+            if settings.RELOAD == "watch":
+                threading.Thread(target=host.watch, name="watch", daemon=True).start()
             ended.wait()
             return FAILED
         except KeyboardInterrupt:

@@ -79,6 +79,11 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="with 8-bit weights: activations above it stay in full precision; 0: none do, faster",
     )
+    RELOAD: Literal["explicit", "on_request", "watch"] = Field(
+        "explicit",
+        description="when changed code is taken over: when asked to (explicit), before each question as well "
+        "(on_request), or as soon as a file is saved as well (watch)",
+    )
     AUTOLOAD: bool = Field(True, description="load model and tools in the background at the start")
 
     MAX_STEPS: int = Field(
@@ -115,7 +120,7 @@ class Settings(BaseSettings):
     def _expand(cls, folder: Path | None) -> Path | None:
         return None if folder is None else folder.expanduser().absolute()
 
-    @field_validator("LOAD_IN_8BIT", "DTYPE", mode="before")
+    @field_validator("LOAD_IN_8BIT", "DTYPE", "RELOAD", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +17,11 @@ from server.errors import (
     HearthError,
     InternalError,
     ModelChangedError,
+    ReloadFailedError,
     RunNotFoundError,
     StoreError,
 )
-from server.reload import MAIN, Generation, ReloadReport, Snapshot, Workspace, Workspaces
+from server.reload import MAIN, Generation, ReloadReport, Snapshot, Workspace, Workspaces, watched
 from server.resident import ModelRequest, ModelSlot, ResidentModel
 from server.runs import AgentResult, Run, Runs, record_of
 from server.store import Database, GenerationStore, RunStore
@@ -50,6 +52,7 @@ class Host:
             self.generations,
             settings.RELOAD_TIMEOUT,
         )
+        self._closing = threading.Event()
         self.llm: ResidentChatModel | None = None
         """What tools are handed: it asks whichever model is resident. None before the first model."""
         self.autoload_error: HearthError | None = None
@@ -172,7 +175,7 @@ class Host:
             raise AgentNotFoundError(f"There is no agent {run.agent!r}. There is: {AGENT}.")
         space = self.workspaces.get(run.workspace)
         try:
-            with self.runs.admit(run), self.models.use() as model, self._code(space, generation) as pinned:
+            with self.runs.admit(run), self.models.use() as model, self._code(run, space, generation) as pinned:
                 # Late: it brings torch, which is there by now.
                 from server.engine import cancellation
 
@@ -196,7 +199,7 @@ class Host:
         return run.result
 
     @contextmanager
-    def _code(self, space: Workspace, generation: str | None) -> Iterator[Generation]:
+    def _code(self, run: Run, space: Workspace, generation: str | None) -> Iterator[Generation]:
         """The code that is to answer, pinned."""
         assert self.llm is not None, "a model is ready, and with the first one came the chat model"
         if generation is not None:
@@ -204,6 +207,8 @@ class Host:
             with space.pin_earlier(wanted, self.llm) as pinned:
                 yield pinned
             return
+        if self.settings.RELOAD != "explicit":
+            self._catch_up(space, run)
         if space.name != MAIN:
             # A person's workspace is loaded when it is first used, and `main` at the start or when someone asks.
             if space.live is None:
@@ -211,6 +216,15 @@ class Host:
             space.build_tools(self.llm)
         with space.pin() as pinned:
             yield pinned
+
+    def _catch_up(self, space: Workspace, run: Run) -> None:
+        """Take over what has changed on disk; where that fails, the live code answers, and the answer says so."""
+        try:
+            space.catch_up(self.llm)
+        except ReloadFailedError as refusal:
+            if space.live is None:
+                raise
+            run.not_reloaded = {"message": refusal.message, "errors": refusal.details["errors"]}
 
     def _provenance(self, run: Run, model: ResidentModel) -> dict[str, Any]:
         return {
@@ -280,8 +294,22 @@ class Host:
             log.exception("loading at the start failed")
             self.autoload_error = InternalError("Loading at the start failed. The server's log says why.")
 
+    def watch(self) -> None:
+        """Take over what is saved as soon as it is, until `close`. Blocks. What fails is logged."""
+        for changed in watched(self.workspaces.folders(), self._closing):
+            log.debug("saved: %s", changed)
+            for space in self.workspaces.in_use():
+                try:
+                    report = space.catch_up(self.llm)
+                except HearthError as error:
+                    log.warning("%s: %s", space.name, error.message)
+                else:
+                    if report is not None:
+                        log.info("%s: generation %s is live", space.name, report.generation)
+
     def close(self) -> None:
         """Take nothing new, let runs in flight end within the grace period, and cancel the rest."""
+        self._closing.set()
         self.models.close()
         self.runs.drain(self.settings.SHUTDOWN_GRACE)
 

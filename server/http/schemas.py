@@ -197,6 +197,11 @@ class Provenance(BaseModel):
     model: Identity
 
 
+class NotReloaded(BaseModel):
+    message: str
+    errors: list[dict[str, Any]] = Field(description="as `reload_failed` has them")
+
+
 class Answer(BaseModel):
     run_id: str
     answer: str
@@ -209,6 +214,9 @@ class Answer(BaseModel):
     seconds: float = Field(description="from the question's arrival to its answer")
     queued_seconds: float = Field(description="how much of that it waited")
     provenance: Provenance = Field(description="what else decides the answer, besides question and generation")
+    not_reloaded: NotReloaded | None = Field(
+        None, description="only when code has changed on disk that can't be loaded, and HEARTH_RELOAD looks for it"
+    )
 
 
 class Replayed(Answer):

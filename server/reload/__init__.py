@@ -10,6 +10,7 @@ from server.reload.failure import ErrorReport, describe
 from server.reload.generation import Generation
 from server.reload.naming import readable
 from server.reload.snapshot import Snapshot
+from server.reload.watching import watched
 from server.reload.workspace import ReloadReport, Workspace
 from server.reload.workspaces import MAIN, Workspaces
 
@@ -23,4 +24,5 @@ __all__ = [
     "Workspaces",
     "describe",
     "readable",
+    "watched",
 ]

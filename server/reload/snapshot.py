@@ -15,6 +15,7 @@ from server.reload.naming import RELOADABLE, SERVER
 _SETTLE_SECONDS = 2.0  # for how long files that keep changing are read again
 _PAUSE_SECONDS = 0.005  # between two readings that differ
 _FRESH_SECONDS = 0.05  # a file emptied this recently is about to be written
+_SAME_TIME_SECONDS = 0.05  # two changes within it may bear the same time
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,35 @@ class Snapshot:
                 digest.update(len(part).to_bytes(8, "big"))
                 digest.update(part)
         return digest.hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What the file system says of a workspace's files, by which a change is noticed without reading them.
+
+    A stamp that equals an earlier one stands for the same content, if the earlier one was `settled`: some time had
+    passed since the last change when it was taken, so that no later change can bear the same time.
+    """
+
+    states: frozenset[tuple[object, ...]]
+    settled: bool = field(compare=False)
+
+
+def read_stamp(root: Path) -> Stamp:
+    """The stamp of the files that `read_snapshot` reads. The time of change is the system's own, which no program
+    can set back."""
+    errors: list[ErrorReport] = []
+    states: list[tuple[object, ...]] = []
+    now, newest = time.time(), 0.0
+    try:
+        for path in _found(root, errors):
+            state = path.stat()
+            newest = max(newest, state.st_ctime)
+            states.append((str(path), state.st_mtime_ns, state.st_ctime_ns, state.st_size, state.st_ino))
+    except (OSError, _Unsettled):
+        return Stamp(frozenset(states), settled=False)
+    states += [(error["file"], error["message"]) for error in errors]
+    return Stamp(frozenset(states), settled=now - newest > _SAME_TIME_SECONDS)
 
 
 class _Unsettled(Exception):

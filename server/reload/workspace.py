@@ -2,16 +2,16 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from server.errors import ReloadFailedError, ToolsNotLoadedError
 from server.reload.failure import LoadError
 from server.reload.generation import Generation, changed_modules, load_generation
-from server.reload.snapshot import Snapshot, read_snapshot
+from server.reload.snapshot import Snapshot, Stamp, read_snapshot, read_stamp
 from server.reload.toolset import compare
 from server.store import GenerationStore
 
@@ -37,8 +37,43 @@ class ReloadReport:
     seconds: float
 
 
+class Files(Protocol):
+    """Where a workspace's files come from."""
+
+    def snapshot(self) -> Snapshot:
+        """The files as they are now. Raises `LoadError`."""
+
+    def stamp(self) -> Stamp:
+        """What changes when they do."""
+
+
+class FilesOf:
+    """The files below a folder."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def snapshot(self) -> Snapshot:
+        """See `Files`."""
+        return read_snapshot(self._root)
+
+    def stamp(self) -> Stamp:
+        """See `Files`."""
+        return read_stamp(self._root)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """The last time that the files were read to be taken over: their stamp, the hash of what they held (None: they
+    could not be read), and what was said of them if they were refused."""
+
+    stamp: Stamp
+    content: str | None
+    refusal: ReloadFailedError | None = None
+
+
 class Workspace:
-    """The reloadable code that `read` gives, laid out like `server/`, and the generations of it.
+    """The reloadable code that `files` holds, laid out like `server/`, and the generations of it.
 
     Any number of threads may pin and reload. Reloads go one after the other and each caller gets the verdict
     on the bytes that were there when its turn came. Loading code, and building tools, may each take
@@ -52,17 +87,18 @@ class Workspace:
         root: Path,
         store: GenerationStore,
         deadline_seconds: float,
-        read: Callable[[], Snapshot] | None = None,
+        files: Files | None = None,
     ) -> None:
-        """`read` gives the files as they are now, or raises `LoadError`; without it, they are those below `root`."""
+        """Without `files`, they are those below `root`."""
         self.name = name
         self.root = root
         self.deadline_seconds = deadline_seconds
-        self._read = read or (lambda: read_snapshot(root))
+        self._files = files or FilesOf(root)
         self._store = store
         self._live: Generation | None = None
         self._held: dict[str, Generation] = {}
         """The live generation and those that runs still use, by hash."""
+        self._last_look: _Look | None = None
         self._reloading = threading.Lock()
         # Guards `_live`, `_held` and every generation's `pins`. Reentrant, since a pin may be dropped by the
         # collector.
@@ -120,30 +156,70 @@ class Workspace:
         the change. Raises `ReloadFailedError`, and `StoreError` if the new code can't be kept on disk; then nothing
         has changed.
         """
-        started = time.perf_counter()
         with self._reloading:
-            live = self._live
-            traits = live.traits if live else {}
-            try:
-                snapshot = snapshot or self._read()
-                generation = self._load(snapshot, llm, dry_run)
-            except LoadError as failure:
-                raise self._failed(failure) from None
-            try:
-                tools = compare(traits, generation.traits if generation.tools is not None else traits)
-                if not dry_run and generation is not live:
-                    self._store.take_over(self.name, generation.hash, snapshot.files)
-                    self._swap(generation)
-            finally:
-                self._unpin(generation)
+            return self._reload(llm, dry_run, snapshot)
+
+    def catch_up(self, llm: "BaseChatModel | None") -> ReloadReport | None:
+        """Reload if the files have changed since anybody last read them; they are not read where the file system says
+        that they haven't. Gives None where nothing had to be done.
+
+        Raises what `reload` raises; files that could not be taken over are refused again, in the same words, until
+        they change.
+        """
+        with self._reloading:
+            look, stamp = self._last_look, self._files.stamp()
+            if look is not None:
+                unchanged = stamp == look.stamp and look.stamp.settled
+                if not unchanged and look.content is not None and self._content() == look.content:
+                    unchanged = True
+                    self._last_look = replace(look, stamp=stamp)
+                if unchanged and look.refusal is not None:
+                    raise look.refusal.with_traceback(None)
+                if unchanged:
+                    return None
+            return self._reload(llm)
+
+    def _reload(
+        self, llm: "BaseChatModel | None", dry_run: bool = False, snapshot: Snapshot | None = None
+    ) -> ReloadReport:
+        started = time.perf_counter()
+        live = self._live
+        traits = live.traits if live else {}
+        stamp, content = self._files.stamp(), None
+        try:
+            wanted = snapshot or self._files.snapshot()
+            content = wanted.hash
+            generation = self._load(wanted, llm, dry_run)
+        except LoadError as failure:
+            refusal = self._failed(failure)
+            if snapshot is None and not dry_run:
+                self._last_look = _Look(stamp, content, refusal)
+            raise refusal from None
+        try:
+            tools = compare(traits, generation.traits if generation.tools is not None else traits)
+            if not dry_run and generation is not live:
+                self._store.take_over(self.name, generation.hash, wanted.files)
+                self._swap(generation)
+        finally:
+            self._unpin(generation)
+        if not dry_run:
+            # The files as they are now must not undo what was brought back.
+            self._last_look = _Look(stamp, content if snapshot is None else self._content())
         return ReloadReport(
             workspace=self.name,
-            generation=snapshot.hash,
+            generation=wanted.hash,
             previous=live.hash if live else None,
-            changed=changed_modules(live.snapshot if live else None, snapshot),
+            changed=changed_modules(live.snapshot if live else None, wanted),
             tools=tools,
             seconds=time.perf_counter() - started,
         )
+
+    def _content(self) -> str | None:
+        """The hash of what the files hold; None if they can't be read."""
+        try:
+            return self._files.snapshot().hash
+        except LoadError:
+            return None
 
     def build_tools(self, llm: "BaseChatModel") -> None:
         """Build the tools of the live generation if they are not built yet; the files are not looked at.

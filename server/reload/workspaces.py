@@ -6,7 +6,7 @@ from pathlib import Path
 
 from server.errors import ForbiddenError, InvalidPathError, WorkspaceNotFoundError
 from server.reload.overlay import Overlay, over
-from server.reload.snapshot import Snapshot, read_snapshot
+from server.reload.snapshot import Snapshot, Stamp, read_snapshot, read_stamp
 from server.reload.workspace import Workspace
 from server.store import GenerationStore
 
@@ -51,7 +51,7 @@ class Workspaces:
                     self.main.root,
                     self._store,
                     self._deadline_seconds,
-                    read=lambda: over(self._common(), overlay.snapshot(), overlay.folder),
+                    files=Overlaid(self.main, overlay),
                 )
             return self._others[name]
 
@@ -73,16 +73,40 @@ class Workspaces:
         others = [path.name for path in self._folder.iterdir()] if self._folder.is_dir() else []
         return [MAIN, *sorted(name for name in others if _NAME.fullmatch(name) and name != MAIN)]
 
+    def in_use(self) -> list[Workspace]:
+        """Those that were asked for since the start, `main` first."""
+        with self._making:
+            return [self.main, *self._others.values()]
+
+    def folders(self) -> list[Path]:
+        """The folders that all the files lie in."""
+        return [self.main.root, self._folder]
+
     def using(self, generation: str) -> list[str]:
         """The names of those where a generation of that hash is live."""
-        with self._making:
-            spaces = [self.main, *self._others.values()]
-        return [space.name for space in spaces if space.live is not None and space.live.hash == generation]
+        return [space.name for space in self.in_use() if space.live is not None and space.live.hash == generation]
 
     def _overlay(self, name: str) -> Overlay:
         with self._making:
             return self._overlays.setdefault(name, Overlay(self._folder / name))
 
-    def _common(self) -> Snapshot:
-        live = self.main.live
-        return live.snapshot if live is not None else read_snapshot(self.main.root)
+
+class Overlaid:
+    """The files of a workspace: `main`'s live code, or its files before any is live, with a person's over it."""
+
+    def __init__(self, main: Workspace, overlay: Overlay) -> None:
+        self._main = main
+        self._overlay = overlay
+
+    def snapshot(self) -> Snapshot:
+        """See `Files`."""
+        live = self._main.live
+        common = live.snapshot if live is not None else read_snapshot(self._main.root)
+        return over(common, self._overlay.snapshot(), self._overlay.folder)
+
+    def stamp(self) -> Stamp:
+        """See `Files`."""
+        live, own = self._main.live, read_stamp(self._overlay.folder)
+        if live is None:
+            return Stamp(own.states, settled=False)
+        return Stamp(own.states | {("main", live.hash)}, own.settled)

@@ -9,7 +9,7 @@ from server.runs.run import Run
 def answer_of(run: Run) -> dict[str, Any]:
     """The answer of a run that is done."""
     assert run.result is not None, "it is done"
-    return {
+    answer = {
         "run_id": run.id,
         "answer": run.result.answer,
         "function": run.result.function,
@@ -22,6 +22,7 @@ def answer_of(run: Run) -> dict[str, Any]:
         "queued_seconds": run.queued_seconds,
         "provenance": run.provenance,
     }
+    return answer if run.not_reloaded is None else {**answer, "not_reloaded": run.not_reloaded}
 
 
 def record_of(run: Run) -> dict[str, Any]:

@@ -28,6 +28,8 @@ class Run:
     provenance: dict[str, Any] = field(default_factory=dict)
     """What else decides the answer, besides question and code; for asking the same again."""
     result: AgentResult | None = None
+    not_reloaded: dict[str, Any] | None = None
+    """Why code that has changed on disk did not answer it: `message` and `errors`."""
     error: dict[str, Any] | None = None
     """Why it has no result: `type` and `message`."""
     asked: float = field(default_factory=time.time)
