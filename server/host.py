@@ -14,7 +14,7 @@ from server.errors import (
     InternalError,
     WorkspaceNotFoundError,
 )
-from server.reload import Generation, ReloadReport, Workspace
+from server.reload import Generation, ReloadReport, Workspace, building_a_model
 from server.resident import ModelRequest, ModelSlot, ResidentModel
 from server.runs import AgentResult, Run, Runs
 
@@ -85,14 +85,15 @@ class Host:
             def build(resident: ResidentModel, report: Callable[[str, int, int], None]) -> None:
                 from server.engine import GuidedEngine, ResidentChatModel
 
-                loaded = generation.load_model(
-                    request.name,
-                    load_in_8bit=request.load_in_8bit,
-                    device_map=request.device_map,
-                    dtype=request.dtype,
-                    int8_threshold=settings.LLM_INT8_THRESHOLD,
-                    progress=report,
-                )
+                with building_a_model():
+                    loaded = generation.load_model(
+                        request.name,
+                        load_in_8bit=request.load_in_8bit,
+                        device_map=request.device_map,
+                        dtype=request.dtype,
+                        int8_threshold=settings.LLM_INT8_THRESHOLD,
+                        progress=report,
+                    )
                 resident.engine = GuidedEngine(loaded.model, loaded.tokenizer)
                 resident.device = str(loaded.model.device)
                 resident.quantization = loaded.quantization

@@ -9,7 +9,17 @@ and nothing here keeps a reference into a generation once its last pin has ended
 from server.reload.failure import ErrorReport, describe
 from server.reload.generation import Generation
 from server.reload.naming import readable
+from server.reload.residue import building_a_model
 from server.reload.snapshot import Snapshot
 from server.reload.workspace import ReloadReport, Workspace
 
-__all__ = ["ErrorReport", "Generation", "ReloadReport", "Snapshot", "Workspace", "describe", "readable"]
+__all__ = [
+    "ErrorReport",
+    "Generation",
+    "ReloadReport",
+    "Snapshot",
+    "Workspace",
+    "building_a_model",
+    "describe",
+    "readable",
+]

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,8 @@ class ReloadReport:
     `generation` is the hash of the code that was read, `previous` that of the generation that was live
     before. `changed` names modules like `tools.calculator` whose bytes differ. `tools` has the lists `added`,
     `removed` and `changed` (see `toolset.Traits` for what counts); all three are empty when the tools were
-    not built.
+    not built. `left_behind` has a sentence for each thing that the code did to the process while it was loaded,
+    put back or not (see `residue`).
     """
 
     workspace: str
@@ -34,6 +35,7 @@ class ReloadReport:
     changed: list[str]
     tools: dict[str, list[str]]
     seconds: float
+    left_behind: list[str] = field(default_factory=list)
 
 
 class Workspace:
@@ -89,6 +91,7 @@ class Workspace:
         with self._reloading:
             live = self._live
             traits = live.traits if live else {}
+            known = len(live.left_behind) if live else 0
             try:
                 snapshot = self._read()
                 generation = self._load(snapshot, llm, dry_run)
@@ -106,6 +109,7 @@ class Workspace:
             changed=changed_modules(live.snapshot if live else None, snapshot),
             tools=tools,
             seconds=time.perf_counter() - started,
+            left_behind=generation.left_behind[known if generation is live else 0 :],
         )
 
     def build_tools(self, llm: "BaseChatModel") -> None:
@@ -137,8 +141,9 @@ class Workspace:
         if llm is not None and generation.tools is None:
             try:
                 generation.build_tools(llm)
-            except LoadError:
+            except LoadError as failure:
                 if generation is not live:
+                    failure.left_behind = generation.left_behind + failure.left_behind
                     generation.close()
                 raise
         return generation
@@ -167,4 +172,5 @@ class Workspace:
             f"The code could not be loaded, {still}. {first['type']}{place}: {first['message']}{more}",
             errors=failure.errors,
             generation=serving,
+            left_behind=failure.left_behind,
         )
