@@ -149,7 +149,8 @@ class ReloadFailedError(HearthError):
     """New code could not be taken over; the old code goes on serving.
 
     `errors`: a list of `{"file", "line", "type", "message", "traceback"}`. `generation`: the hash of the
-    generation that goes on serving, None if there is none.
+    generation that goes on serving, None if there is none. `left_behind`: a sentence for each thing that the new
+    code did to the process before it failed, put back or not.
     """
 
     status = 422

@@ -21,7 +21,7 @@ from server.errors import (
     RunNotFoundError,
     StoreError,
 )
-from server.reload import MAIN, Generation, ReloadReport, Snapshot, Workspace, Workspaces, watched
+from server.reload import MAIN, Generation, ReloadReport, Snapshot, Workspace, Workspaces, building_a_model, watched
 from server.resident import ModelRequest, ModelSlot, ResidentModel
 from server.runs import AgentResult, Run, Runs, record_of
 from server.store import Database, GenerationStore, RunStore
@@ -93,14 +93,15 @@ class Host:
             def build(resident: ResidentModel, report: Callable[[str, int, int], None]) -> None:
                 from server.engine import GuidedEngine, ResidentChatModel
 
-                loaded = generation.load_model(
-                    request.name,
-                    load_in_8bit=request.load_in_8bit,
-                    device_map=request.device_map,
-                    dtype=request.dtype,
-                    int8_threshold=settings.LLM_INT8_THRESHOLD,
-                    progress=report,
-                )
+                with building_a_model():
+                    loaded = generation.load_model(
+                        request.name,
+                        load_in_8bit=request.load_in_8bit,
+                        device_map=request.device_map,
+                        dtype=request.dtype,
+                        int8_threshold=settings.LLM_INT8_THRESHOLD,
+                        progress=report,
+                    )
                 resident.engine = GuidedEngine(loaded.model, loaded.tokenizer)
                 resident.revision = getattr(loaded.model.config, "_commit_hash", None)
                 resident.dtype = str(loaded.model.dtype).removeprefix("torch.")

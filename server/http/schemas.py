@@ -317,6 +317,9 @@ class Reloaded(BaseModel):
     changed: list[str]
     tools: ToolChanges
     seconds: float
+    left_behind: list[str] = Field(
+        description="what the code did to the process while it was loaded, put back or not: a sentence each"
+    )
 
 
 class ErrorBody(BaseModel):

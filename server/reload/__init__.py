@@ -9,6 +9,7 @@ and nothing here keeps a reference into a generation once its last pin has ended
 from server.reload.failure import ErrorReport, describe
 from server.reload.generation import Generation
 from server.reload.naming import readable
+from server.reload.residue import building_a_model
 from server.reload.snapshot import Snapshot
 from server.reload.watching import watched
 from server.reload.workspace import ReloadReport, Workspace
@@ -22,6 +23,7 @@ __all__ = [
     "Snapshot",
     "Workspace",
     "Workspaces",
+    "building_a_model",
     "describe",
     "readable",
     "watched",

@@ -30,11 +30,15 @@ class ErrorReport(TypedDict):
 
 
 class LoadError(Exception):
-    """Code could not be loaded; `errors` says all that is known about why."""
+    """Code could not be loaded; `errors` says all that is known about why.
+
+    `left_behind` says what it did to the process meanwhile (see `residue`).
+    """
 
     def __init__(self, errors: Sequence[ErrorReport]) -> None:
         super().__init__("; ".join(f"{error['file']}: {error['message']}" for error in errors))
         self.errors = list(errors)
+        self.left_behind: list[str] = []
 
 
 def problem(file: str | None, line: int | None, kind: str, message: str) -> ErrorReport:

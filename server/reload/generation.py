@@ -1,14 +1,16 @@
 """One generation: the whole reloadable code of a workspace at one moment, loaded."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from server.reload.deadline import run_with_deadline
 from server.reload.failure import LoadError, problem
 from server.reload.importer import Importer
 from server.reload.naming import SERVER, new_package
+from server.reload.residue import Watch
 from server.reload.snapshot import Snapshot
 from server.reload.source import Source, compile_snapshot, module_name
 from server.reload.toolset import Toolset, Traits, build_toolset
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
     from langchain_core.tools import BaseTool
 
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
 _ENTRY_POINTS = (("model", "load_model"), ("tools", "load_tools"), ("agent", "CustomAgentGuidance"))
 
 
@@ -24,7 +30,8 @@ class Generation:
     """Loaded code. It works while it is pinned; after `close` it can import nothing of itself any more.
 
     `snapshot` is what it was made of, `sources` the same compiled. `pins` is counted by the workspace: the
-    live generation has one for being live, and one for each run that uses it.
+    live generation has one for being live, and one for each run that uses it. `left_behind` says what loading it
+    and building its tools did to the process (see `residue`).
     """
 
     def __init__(
@@ -33,6 +40,7 @@ class Generation:
         self.snapshot = snapshot
         self.sources = sources
         self.pins = 0
+        self.left_behind: list[str] = []
         self._toolset: Toolset | None = None
         self._importer = importer
         self._modules = importer.import_all()
@@ -74,9 +82,13 @@ class Generation:
         def sources_of(name: str) -> dict[str, bytes]:
             return {one: self.sources[one].data for one in self._importer.closure(name)}
 
-        self._toolset = run_with_deadline(
-            lambda: build_toolset(llm, self._modules, sources_of), self._deadline_seconds, undo=_nothing
+        self._toolset, left_behind = _run_watched(
+            self._importer,
+            lambda: build_toolset(llm, self._modules, sources_of),
+            self._deadline_seconds,
+            undo=_nothing,
         )
+        self.left_behind += left_behind
 
     def close(self) -> None:
         """Take the code out of the process: its modules, loggers and cached lines."""
@@ -98,13 +110,42 @@ def load_generation(
         importer.install(sources)
         return Generation(snapshot, importer, sources, deadline_seconds)
 
-    return run_with_deadline(load, deadline_seconds, undo=importer.uninstall)
+    generation, left_behind = _run_watched(importer, load, deadline_seconds, undo=importer.uninstall)
+    generation.left_behind += left_behind
+    return generation
 
 
 def changed_modules(before: Snapshot | None, after: Snapshot) -> list[str]:
     """The names of the modules that were added, removed or edited, in order."""
     old, new = dict(before.files) if before else {}, dict(after.files)
     return sorted({module_name(path) for path in old.keys() | new.keys() if old.get(path) != new.get(path)})
+
+
+def _run_watched(
+    importer: Importer, work: Callable[[], T], seconds: float, undo: Callable[[], None]
+) -> tuple[T, list[str]]:
+    """`run_with_deadline` for code of a generation. Gives the result, and what the code left behind.
+
+    What can be put back is, however it ends; a `LoadError` has what was left behind, too.
+    """
+    watch = Watch(importer.package, importer.file)
+
+    def watched() -> T:
+        with watch:
+            return work()
+
+    def end() -> None:
+        watch.end()
+        undo()
+
+    try:
+        return run_with_deadline(watched, seconds, undo=end), watch.left_behind
+    except LoadError as failure:
+        failure.left_behind = watch.left_behind
+        raise
+    finally:
+        for sentence in watch.left_behind:
+            log.warning("%s", sentence)
 
 
 def _check_entry_points(modules: Mapping[str, ModuleType]) -> None:
@@ -126,4 +167,4 @@ def _file_of_module(module: ModuleType | None, name: str) -> str:
 
 
 def _nothing() -> None:
-    """Building tools leaves nothing behind that would have to be undone."""
+    """Building tools installs nothing that would have to be taken out."""

@@ -20,11 +20,13 @@ import linecache
 import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
-from server.reload.naming import RELOADABLE, SERVER, file_of, package_of
+from server.reload.naming import RELOADABLE, SERVER, file_of, package_of, readable
+from server.reload.residue import importing
 from server.reload.source import Source
 
 _installed: dict[str, "Importer"] = {}
@@ -92,6 +94,11 @@ class Importer(importlib.abc.InspectLoader):
     def relative(self, name: str | None) -> str | None:
         """`tools.calculator` for that module's private name; None for a name from outside."""
         return name[len(self.package) + 1 :] if name and package_of(name) == self.package else None
+
+    def file(self, fullname: str) -> str:
+        """`server/tools/x.py` for the private name of a module; for one without a file, its readable name."""
+        source = self._source(fullname)
+        return f"{SERVER}/{source.path}" if source else readable(fullname)
 
     def closure(self, name: str) -> set[str]:
         """The module and all those of the generation that it has imported so far, directly or not."""
@@ -165,10 +172,12 @@ class Importer(importlib.abc.InspectLoader):
         base = importer.get("__package__") or ""
         head = (base if level else name).partition(".")[0]
         if head not in (SERVER, self.package):
-            module = builtins.__import__(name, globals, locals, fromlist or (), level)
+            with importing(name, fromlist or ()):
+                module = builtins.__import__(name, globals, locals, fromlist or (), level)
             return self._importlib if module is importlib else module
         target = self._target(importlib.util.resolve_name("." * level + name, base))
-        module = builtins.__import__(target, None, None, fromlist or (), 0)
+        with nullcontext() if package_of(target) else importing(target, fromlist or ()):
+            module = builtins.__import__(target, None, None, fromlist or (), 0)
         imported, by = self.relative(target), self.relative(importer.get("__name__"))
         if imported is not None and by is not None:
             parts = [imported, *(f"{imported}.{part}".lstrip(".") for part in fromlist or ())]
@@ -179,7 +188,11 @@ class Importer(importlib.abc.InspectLoader):
         """`importlib.import_module` for the modules of the generation."""
         absolute = importlib.util.resolve_name(name, package)
         head = absolute.partition(".")[0]
-        return importlib.import_module(self._target(absolute) if head in (SERVER, self.package) else absolute)
+        target = self._target(absolute) if head in (SERVER, self.package) else absolute
+        if package_of(target):
+            return importlib.import_module(target)
+        with importing(target, ()):
+            return importlib.import_module(target)
 
     def _target(self, name: str) -> str:
         """What a name under `server`, or under the private package, means in the generation."""
@@ -236,7 +249,8 @@ def _persistent_attribute(name: str) -> Any:
         if hasattr(real, name):
             return getattr(real, name)
         if importlib.util.find_spec(f"{SERVER}.{name}") is not None:
-            return importlib.import_module(f"{SERVER}.{name}")
+            with importing(f"{SERVER}.{name}", ()):
+                return importlib.import_module(f"{SERVER}.{name}")
     raise AttributeError(f"module '{SERVER}' has no attribute '{name}'")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from server.reload.failure import ErrorReport, LoadError, describe, problem
 from server.reload.naming import file_of
+from server.reload.residue import importing
 from server.tool_schema import arguments_schema
 
 if TYPE_CHECKING:
@@ -141,7 +142,8 @@ def _checked_schema(name: Any, tool: Any, load_tools: Callable[..., Any]) -> str
 
 def _why_no_grammar(schema: dict[str, Any]) -> str | None:
     """Why guidance can't make a grammar of a schema; None where it can, some conditions left to the tool."""
-    import guidance
+    with importing("guidance", ()):
+        import guidance
 
     try:
         guidance.json(schema=schema, lenient=True)

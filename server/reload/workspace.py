@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -26,7 +26,8 @@ class ReloadReport:
     `generation` is the hash of the code that was read, `previous` that of the generation that was live
     before. `changed` names modules like `tools.calculator` whose bytes differ. `tools` has the lists `added`,
     `removed` and `changed` (see `toolset.Traits` for what counts); all three are empty when the tools were
-    not built.
+    not built. `left_behind` has a sentence for each thing that the code did to the process while it was loaded,
+    put back or not (see `residue`).
     """
 
     workspace: str
@@ -35,6 +36,7 @@ class ReloadReport:
     changed: list[str]
     tools: dict[str, list[str]]
     seconds: float
+    left_behind: list[str] = field(default_factory=list)
 
 
 class Files(Protocol):
@@ -185,6 +187,7 @@ class Workspace:
         started = time.perf_counter()
         live = self._live
         traits = live.traits if live else {}
+        known = len(live.left_behind) if live else 0
         stamp, content = self._files.stamp(), None
         try:
             wanted = snapshot or self._files.snapshot()
@@ -212,6 +215,7 @@ class Workspace:
             changed=changed_modules(live.snapshot if live else None, wanted),
             tools=tools,
             seconds=time.perf_counter() - started,
+            left_behind=generation.left_behind[known if generation is live else 0 :],
         )
 
     def _content(self) -> str | None:
@@ -254,7 +258,9 @@ class Workspace:
         if llm is not None and generation.tools is None:
             try:
                 generation.build_tools(llm)
-            except BaseException:
+            except BaseException as error:
+                if isinstance(error, LoadError) and generation is not live:
+                    error.left_behind = generation.left_behind + error.left_behind
                 self._unpin(generation)
                 raise
         return generation
@@ -285,4 +291,5 @@ class Workspace:
             f"The code could not be loaded, {still}. {first['type']}{place}: {first['message']}{more}",
             errors=failure.errors,
             generation=serving,
+            left_behind=failure.left_behind,
         )
