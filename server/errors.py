@@ -87,6 +87,12 @@ class FileNotInWorkspaceError(NotFoundError):
     code = "file_not_found"
 
 
+class NotKeptError(NotFoundError):
+    """The workspace keeps nothing under that name."""
+
+    code = "not_kept"
+
+
 class AgentNotFoundError(NotFoundError):
     """There is no agent of that name."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from constants import Settings
-from server import VERSION
+from server import VERSION, keep
 from server.errors import (
     AgentNotFoundError,
     GenerationInUseError,
@@ -181,7 +181,7 @@ class Host:
                 from server.engine import cancellation
 
                 run.start(pinned.hash, model.name, self._provenance(run, model))
-                with cancellation.scope(run.cancelled):
+                with cancellation.scope(run.cancelled), keep.scope(space.kept):
                     try:
                         agent = pinned.agent(model.engine, pinned.tools, run.max_steps, self.settings.TOOL_TIMEOUT)
                         run.result = agent(run.question)

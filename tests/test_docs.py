@@ -54,7 +54,7 @@ def test_its_session_works(start_server: Callable[..., Server], code_copy: Path)
     assert shouted["answer"] == "HELLO"
     assert history["live"] == shouted["generation"] == history["generations"][0]["generation"]
 
-    [tool] = blocks("python")
+    [tool, _] = blocks("python")
     (code_copy / "server" / "tools" / "freezer_temperature.py").write_text(tool)
     assert run(curls[1])["tools"]["added"] == ["freezer_temperature"]
     [question] = re.findall(r"Reload, and ask `(.+)`", README)

@@ -76,6 +76,8 @@ def test_openapi_describes_the_routes(empty_server: Server) -> None:
         ("/workspaces/{workspace}/files/{path}", "get"),
         ("/workspaces/{workspace}/files/{path}", "put"),
         ("/workspaces/{workspace}/files/{path}", "delete"),
+        ("/workspaces/{workspace}/kept", "get"),
+        ("/workspaces/{workspace}/kept/{name}", "delete"),
         ("/generations", "get"),
         ("/generations/{generation}", "delete"),
         ("/generations/{generation}/diff", "get"),

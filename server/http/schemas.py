@@ -81,6 +81,10 @@ class FilePath(WorkspaceName):
     path: str = Field(description="like tools/shout.py: below tools/ or agent/, or model.py")
 
 
+class KeptName(WorkspaceName):
+    name: str
+
+
 class GenerationHash(Taken):
     generation: str = Field(description="a generation's hash, or at least the first 4 digits of it")
 
@@ -273,6 +277,23 @@ class FilesListed(BaseModel):
 
 class FileWritten(FileShown):
     workspace: str
+
+
+class KeptShown(BaseModel):
+    name: str
+    type: str
+    bytes: int | None = Field(description="about what it took when it was built; null: it can't be told")
+    built: float = Field(description="seconds since 1970")
+
+
+class KeptListed(BaseModel):
+    workspace: str
+    kept: list[KeptShown]
+
+
+class KeptDropped(BaseModel):
+    workspace: str
+    name: str
 
 
 class GenerationShown(BaseModel):

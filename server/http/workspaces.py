@@ -1,4 +1,4 @@
-"""`/workspaces`: the files that people have over the common code."""
+"""`/workspaces`: the files that people have over the common code, and what their code keeps."""
 
 from http import HTTPStatus
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from flask import Response, request
 from flask_openapi3 import APIBlueprint
 
+from server.errors import NotKeptError
 from server.host import Host
 from server.http.body import read_bytes
 from server.http.schemas import (
@@ -13,6 +14,9 @@ from server.http.schemas import (
     FilePath,
     FilesListed,
     FileWritten,
+    KeptDropped,
+    KeptListed,
+    KeptName,
     TokenQuery,
     WorkspaceName,
     WorkspacesListed,
@@ -73,5 +77,30 @@ def blueprint(host: Host) -> APIBlueprint:
         host.workspaces.get(path.workspace)
         host.workspaces.files(path.workspace).delete(path.path)
         return {"workspace": path.workspace, "path": path.path, "bytes": 0}
+
+    @routes.get(
+        "/workspaces/<workspace>/kept",
+        summary="What the workspace's code keeps over reloads",
+        responses={200: KeptListed, 404: ErrorAnswer},
+    )
+    def list_kept(path: WorkspaceName, query: TokenQuery) -> dict[str, Any]:
+        values = host.workspaces.get(path.workspace).kept.values()
+        return {
+            "workspace": path.workspace,
+            "kept": [
+                {"name": name, "type": type(one.value).__name__, "bytes": one.bytes, "built": one.built}
+                for name, one in values.items()
+            ],
+        }
+
+    @routes.delete(
+        "/workspaces/<workspace>/kept/<path:name>",
+        summary="Forget a kept value; it is built anew when it is next wanted",
+        responses={200: KeptDropped, 404: ErrorAnswer},
+    )
+    def drop_kept(path: KeptName, query: TokenQuery) -> dict[str, Any]:
+        if not host.workspaces.get(path.workspace).kept.drop(path.name):
+            raise NotKeptError(f"The workspace {path.workspace!r} keeps nothing under the name {path.name!r}.")
+        return {"workspace": path.workspace, "name": path.name}
 
     return routes

@@ -29,6 +29,12 @@ def package_of(name: str) -> str | None:
     return found.group() if found else None
 
 
+def is_reloadable(value: object) -> bool:
+    """Whether `value` is a class or a function of a generation, or an object of such a class."""
+    own = getattr(value, "__module__", None) if callable(value) else None
+    return any(isinstance(name, str) and package_of(name) for name in (own, type(value).__module__))
+
+
 def executed_filename(path: str, data: bytes) -> str:
     """The name under which the code of a file is executed. `path` is relative to `server/`."""
     return f"{SERVER}/{path}@{hashlib.sha256(data).hexdigest()[:12]}"

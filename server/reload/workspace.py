@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from server import keep
 from server.errors import ReloadFailedError, ToolsNotLoadedError
 from server.reload.failure import LoadError
 from server.reload.generation import Generation, changed_modules, load_generation
+from server.reload.naming import is_reloadable
 from server.reload.snapshot import Snapshot, Stamp, read_snapshot, read_stamp
 from server.reload.toolset import compare
 from server.store import GenerationStore
@@ -95,6 +97,8 @@ class Workspace:
         self.name = name
         self.root = root
         self.deadline_seconds = deadline_seconds
+        self.kept = keep.Kept(is_reloadable)
+        """What the code keeps from one generation to the next."""
         self._files = files or FilesOf(root)
         self._store = store
         self._live: Generation | None = None
@@ -233,16 +237,27 @@ class Workspace:
         """
         with self._reloading, self.pin(with_tools=False) as generation:
             if generation.tools is None:
+                trial = self.kept.trial()
                 try:
-                    generation.build_tools(llm)
+                    with keep.scope(trial):
+                        generation.build_tools(llm)
                 except LoadError as failure:
                     raise self._failed(failure) from None
+                trial.commit()
 
     def _load(self, snapshot: Snapshot, llm: "BaseChatModel | None", dry_run: bool = False) -> Generation:
         """The generation of these files that is in use, else a new one; its tools built with `llm`.
 
         It is pinned for the caller. In a dry run nothing that is in use is touched.
         """
+        trial = self.kept.trial()
+        with keep.scope(trial):
+            generation = self._load_on_trial(snapshot, llm, dry_run)
+        if not dry_run:
+            trial.commit()
+        return generation
+
+    def _load_on_trial(self, snapshot: Snapshot, llm: "BaseChatModel | None", dry_run: bool) -> Generation:
         generation = None
         with self._counting:
             live, held = self._live, self._held.get(snapshot.hash)
