@@ -104,6 +104,11 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="longest that importing new code and building its tools may take, in seconds",
     )
+    CANARY: bool = Field(
+        False,
+        description="load new code in a process of its own first, so that code that crashes can't take the server "
+        "down; a reload takes seconds then",
+    )
     SHUTDOWN_GRACE: float = Field(
         10,
         ge=0,

@@ -51,6 +51,7 @@ class Host:
             settings.WORKSPACES_DIR or settings.DATA_DIR / "workspaces",
             self.generations,
             settings.RELOAD_TIMEOUT,
+            settings.CANARY,
         )
         self._closing = threading.Event()
         self.llm: ResidentChatModel | None = None

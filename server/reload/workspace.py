@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from server import keep
 from server.errors import ReloadFailedError, ToolsNotLoadedError
+from server.reload.canary import Trial, try_in_a_process
 from server.reload.failure import LoadError
 from server.reload.generation import Generation, changed_modules, load_generation
 from server.reload.naming import is_reloadable
@@ -92,14 +93,16 @@ class Workspace:
         store: GenerationStore,
         deadline_seconds: float,
         files: Files | None = None,
+        canary: bool = False,
     ) -> None:
-        """Without `files`, they are those below `root`."""
+        """Without `files`, they are those below `root`. With `canary`, code is tried in another process first."""
         self.name = name
         self.root = root
         self.deadline_seconds = deadline_seconds
         self.kept = keep.Kept(is_reloadable)
         """What the code keeps from one generation to the next."""
         self._files = files or FilesOf(root)
+        self._canary = canary
         self._store = store
         self._live: Generation | None = None
         self._held: dict[str, Generation] = {}
@@ -265,6 +268,8 @@ class Workspace:
                 generation = held
                 generation.pins += 1
         if generation is None:
+            if self._canary:
+                try_in_a_process(Trial(snapshot, self.root, self.deadline_seconds))
             known = live.sources if live else {}
             generation = load_generation(snapshot, self.root, self.deadline_seconds, known)
             with self._counting:

@@ -23,8 +23,12 @@ class Workspaces:
     half-edited file of `main` is nobody's trouble, and a change to `main` reaches the others at their next reload.
     """
 
-    def __init__(self, root: Path, folder: Path, store: GenerationStore, deadline_seconds: float) -> None:
-        self.main = Workspace(MAIN, root, store, deadline_seconds)
+    def __init__(
+        self, root: Path, folder: Path, store: GenerationStore, deadline_seconds: float, canary: bool = False
+    ) -> None:
+        """With `canary`, code is tried in a process of its own before this one loads it."""
+        self.main = Workspace(MAIN, root, store, deadline_seconds, canary=canary)
+        self._canary = canary
         self._folder = folder
         self._store = store
         self._deadline_seconds = deadline_seconds
@@ -52,6 +56,7 @@ class Workspaces:
                     self._store,
                     self._deadline_seconds,
                     files=Overlaid(self.main, overlay),
+                    canary=self._canary,
                 )
             return self._others[name]
 
