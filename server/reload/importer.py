@@ -151,6 +151,16 @@ class Importer(importlib.abc.InspectLoader):
         """The names of a package's modules, each with whether it is a package itself."""
         return self._folders.get(folder, {})
 
+    def refuse_extension(self, folder: str, name: str) -> None:
+        """Raises `ImportError` if what is called `name` in a package is a C extension beside the code."""
+        roots = {self._root, *self._lie_in.values()}
+        for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+            if any((root / folder.replace(".", "/") / f"{name}{suffix}").exists() for root in roots):
+                raise ImportError(
+                    f"{name}{suffix} is a C extension, and a process can't let go of one to load another. Install "
+                    "it as a package and import it from there; when it changes, the server must be restarted."
+                )
+
     def _place(self, source: Source) -> str:
         return str(self._lie_in.get(source.path, self._root) / source.path)
 
@@ -212,7 +222,10 @@ class _Folder:
         self._folder = folder
 
     def find_spec(self, fullname: str, target: ModuleType | None = None) -> importlib.machinery.ModuleSpec | None:
-        return self._importer.spec(fullname)
+        spec = self._importer.spec(fullname)
+        if spec is None:
+            self._importer.refuse_extension(self._folder, fullname.rpartition(".")[2])
+        return spec
 
     def iter_modules(self, prefix: str = "") -> Iterator[tuple[str, bool]]:
         """What `pkgutil.iter_modules` asks for."""
