@@ -278,7 +278,9 @@ def _forget_ended() -> None:
     by_file, by_module = inspect.modulesbyfile, vars(inspect)["_filesbymodname"]
     _drop(sys.modules, ended)
     _drop(sys.path_importer_cache, ended)
-    _drop(logging.Logger.manager.loggerDict, ended)
+    # Whoever sets a level goes through the loggers with this lock held.
+    with vars(logging)["_lock"]:
+        _drop(logging.Logger.manager.loggerDict, ended)
     _drop(by_module, ended)
     _drop(by_file, lambda file: ended(by_file.get(file)))
     _drop(linecache.cache, lambda file: file_of(file) is not None and file not in in_use)

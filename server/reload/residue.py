@@ -102,7 +102,8 @@ class Watch:
                 if self._thread == threading.get_ident() or not setting.per_thread:
                     found["torch", name] = setting.read()
         found["logger", "root"] = _traits(logging.root)
-        for name, logger in list(logging.root.manager.loggerDict.items()):
+        # Copied, which happens at once; a list of pairs is made piece by piece, and others may come in between.
+        for name, logger in logging.root.manager.loggerDict.copy().items():
             # Not by `package_of`: there are hundreds.
             if isinstance(logger, logging.Logger) and not name.startswith("hearth_"):
                 found["logger", name] = _traits(logger)
@@ -450,7 +451,7 @@ def _owner_of_thread(thread: threading.Thread, package: str, frame: FrameType | 
     # An executor's threads know it by a weak reference. A builtin function's `__self__` is a module.
     runners = [thread, *(part for value in values for part in _parts(value) if part is not value)]
     ids = {id(runner) for runner in runners if not issubclass(type(runner), type | ModuleType | NoneType)}
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():
         if package_of(name) == package and any(id(value) in ids for value in list(vars(module).values())):
             return name
     while frame is not None:
