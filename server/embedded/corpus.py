@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from random import Random
 
 from server.agent import prompts
-from server.embedded import direct, invented, shipped, texts, two_steps
+from server.embedded import described, direct, invented, shipped, texts, two_steps
 from server.embedded.examples import Example, Situation, Step, ToolSpec
 from server.embedded.invented_tools import InventedTool, invent_tool, takes_one_text
 from server.embedded.phrasing import Phrasing
@@ -19,6 +19,8 @@ EXAMPLES_A_SITUATION = 8
 #: The share of situations over the shipped tools; nearly all the others have invented ones.
 SHIPPED_SHARE = 0.44
 PLAIN_SHARE = 0.03
+#: Of the invented tools, those that a sentence describes.
+DESCRIBED_SHARE = 0.3
 #: Of the questions for two tools.
 CUT_SHORT_SHARE = 0.08
 
@@ -48,7 +50,7 @@ def _over_shipped_tools(rng: Random, phrasing: Phrasing) -> Situation:
         skin = tool if (everything and rng.random() < 0.9) or rng.random() < 0.5 else shipped.disguise(rng, tool)
         if skin.name not in {other.name for other in tools.values()}:
             tools[tool.name] = skin
-    extra = [] if rng.random() < 0.6 else [invent_tool(rng) for _ in range(rng.randint(1, 4))]
+    extra = [] if rng.random() < 0.6 else [_invented(rng) for _ in range(rng.randint(1, 4))]
     taken = {tool.name for tool in tools.values()}
     extra = [tool for tool in _distinct(extra) if tool.spec.name not in taken]
     listed = [*tools.values(), *(tool.spec for tool in extra)]
@@ -86,7 +88,7 @@ def _over_shipped_tools(rng: Random, phrasing: Phrasing) -> Situation:
 
 
 def _over_invented_tools(rng: Random, phrasing: Phrasing) -> Situation:
-    tools = _distinct([invent_tool(rng) for _ in range(rng.choice((1, 2, 2, 3, 3, 4, 4, 5, 6)))])
+    tools = _distinct([_invented(rng) for _ in range(rng.choice((1, 2, 2, 3, 3, 4, 4, 5, 6)))])
     examples: list[Example] = []
     if rng.random() < 0.04:
         tools = []
@@ -96,12 +98,13 @@ def _over_invented_tools(rng: Random, phrasing: Phrasing) -> Situation:
             examples.append(_without_tool(rng, phrasing, [tool.spec for tool in tools]))
         elif draw < 0.30 and len(tools) > 1:
             one, two = rng.sample(tools, 2)
-            if takes_one_text(one) and takes_one_text(two):
+            if takes_one_text(one) and takes_one_text(two) and not one.core and not two.core:
                 example = invented.double(rng, phrasing, one, two)
                 examples.append(_cut_short(example) if rng.random() < CUT_SHORT_SHARE else example)
         elif draw < 0.36:
-            stranger = invent_tool(rng)
-            if all(stranger.entity not in (tool.entity, tool.attribute) for tool in tools) and stranger.attribute:
+            stranger = _invented(rng)
+            about = {word for tool in tools for word in (tool.entity, tool.attribute, *tool.things)}
+            if about.isdisjoint({stranger.entity, *stranger.things}) and (stranger.attribute or stranger.core):
                 away = invented.single(rng, phrasing, stranger)
                 if stranger.spec.name not in away.question and not stranger.record:
                     examples.append(Example(away.question, direct.CANNOT, thought=direct.NONE_FITS))
@@ -110,6 +113,10 @@ def _over_invented_tools(rng: Random, phrasing: Phrasing) -> Situation:
             example = invented.single(rng, phrasing, tool)
             examples.append(invented.failing(rng, tool, example) if rng.random() < 0.12 else example)
     return Situation(tuple(tool.spec for tool in tools), tuple(examples))
+
+
+def _invented(rng: Random) -> InventedTool:
+    return described.describe_tool(rng) if rng.random() < DESCRIBED_SHARE else invent_tool(rng)
 
 
 def _without_tool(rng: Random, phrasing: Phrasing, tools: list[ToolSpec]) -> Example:
@@ -134,8 +141,10 @@ def _distinct(tools: list[InventedTool]) -> list[InventedTool]:
     kept: list[InventedTool] = []
     for tool in tools:
         wanted = (tool.entity, tool.attribute, tool.action, tool.record)
+        about = {tool.entity, tool.attribute, *tool.things}
         if all(
             tool.spec.name != other.spec.name
+            and not (about & set(other.things) or {other.entity, other.attribute} & set(tool.things))
             and wanted != (other.entity, other.attribute, other.action, other.record)
             and not (tool.record != other.record and tool.entity == other.entity)
             for other in kept

@@ -7,7 +7,7 @@ import json
 from random import Random
 from typing import Any
 
-from server.embedded import words
+from server.embedded import described, words
 from server.embedded.arithmetic import value_of_expression
 from server.embedded.examples import Example, Step, ToolSpec, first_call, one_call, second_call
 from server.embedded.invented_tools import ARGUMENTS, InventedTool, any_thing, in_words
@@ -182,13 +182,15 @@ def single(rng: Random, phrasing: Phrasing, tool: InventedTool) -> Example:
     if kind == "boolean" or isinstance(kind, tuple):
         said, values = _rest(rng, spec, names)
         question = (
-            phrasing.ask(PHRASINGS["bare_actions"], a=tool.action or "use", e=tool.entity, t=spec.name)
+            described.ask_freely(rng, phrasing, tool, "", "")
+            if tool.core
+            else phrasing.ask(PHRASINGS["bare_actions"], a=tool.action or "use", e=tool.entity, t=spec.name)
             if tool.action
             else f"use {spec.name}"
         )
         question = question.rstrip("?.!") + said
         observation = answer = _observation(rng, tool)
-        need = tool.need if tool.action else spec.name
+        need = tool.need if tool.action or tool.core else spec.name
         return Example(
             question, answer, (Step(one_call(need, spec), spec.name, values, observation),), kind="invented"
         )
@@ -199,7 +201,9 @@ def single(rng: Random, phrasing: Phrasing, tool: InventedTool) -> Example:
     observation = answer = _observation(rng, tool)
     slots = {"x": tool.attribute, "e": tool.entity, "a": tool.action, "v": shown, "t": spec.name}
     need = tool.need
-    if rng.random() < 0.22:
+    if tool.core and rng.random() < 0.85:
+        question = described.ask_freely(rng, phrasing, tool, _shown(rng, value), said)
+    elif rng.random() < 0.22 or tool.core:
         need = spec.name
         question = phrasing.ask(PHRASINGS["explicit"], **slots)
     elif tool.record:

@@ -68,17 +68,22 @@ CHOICES: dict[str, tuple[str, ...]] = {
 @dataclass(frozen=True)
 class InventedTool:
     """A tool and the words in which people ask for it. `entity` and `attribute` are set for one that looks a
-    thing up, `action` for one that does something."""
+    thing up, `action` for one that does something, `core` (its description but for the verb) and `things` (what that
+    is about) for one of `described`."""
 
     spec: ToolSpec
     entity: str
     attribute: str = ""
     action: str = ""
     record: bool = False
+    core: str = ""
+    things: tuple[str, ...] = ()
 
     @property
     def need(self) -> str:
         """What a question for it needs, in words that stand in its description."""
+        if self.core:
+            return self.core
         if self.record:
             return f"data on a {self.entity}"
         return f"{self.attribute} of a {self.entity}" if self.attribute else f"to {self.action} a {self.entity}"
@@ -94,7 +99,8 @@ def any_thing(rng: Random) -> str:
     return rng.choice(words.NOUNS) if rng.random() < 0.75 else words.invent_word(rng, 2)
 
 
-def _argument(rng: Random, taken: dict[str, Any]) -> tuple[str, Any]:
+def invent_argument(rng: Random, taken: dict[str, Any]) -> tuple[str, Any]:
+    """An argument's name, none of those that are `taken`, and its type."""
     while True:
         if rng.random() < 0.75:
             name = rng.choice(tuple(ARGUMENTS))
@@ -119,10 +125,10 @@ def invent_tool(rng: Random) -> InventedTool:
     first = rng.choice((entity, "id", "name", "item", "text", "target", words.invent_word(rng)))
     arguments[first] = "string"
     for _ in range(rng.choice((0, 0, 1, 1, 1, 2, 2, 3))):
-        name, kind = _argument(rng, arguments)
+        name, kind = invent_argument(rng, arguments)
         arguments[name + ("?" if rng.random() < 0.15 else "")] = kind
     if rng.random() < 0.06:
-        arguments = dict([_argument(rng, {}) for _ in range(rng.choice((1, 2)))])
+        arguments = dict([invent_argument(rng, {}) for _ in range(rng.choice((1, 2)))])
     name = rng.choice((f"{verb}_{entity}", f"{verb}_{entity}", f"{entity}_{verb}", verb, words.invent_word(rng, 2)))
     action = in_words(verb)
     description = rng.choice(
@@ -150,7 +156,7 @@ def _lookup(rng: Random, entity: str) -> InventedTool:
     key = rng.choice((entity, f"{entity}_id", "id", "name", "key", words.invent_word(rng)))
     arguments: dict[str, Any] = {key: "string" if rng.random() < 0.88 else "integer"}
     if rng.random() < 0.15:
-        name, kind = _argument(rng, arguments)
+        name, kind = invent_argument(rng, arguments)
         arguments[name + ("?" if rng.random() < 0.5 else "")] = kind
     if record:
         name = rng.choice(
