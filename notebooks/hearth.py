@@ -465,7 +465,9 @@ def _same_place(one: str, other: str) -> bool:
 
 def _ask_for_token(url: str) -> str | None:
     """Ask whoever sits there; None if nobody can be asked."""
-    if "ipykernel" not in sys.modules and not (sys.stdin and sys.stdin.isatty()):
+    # A kernel puts a function of its own in getpass's place, which asks in the notebook.
+    plain = getattr(getpass.getpass, "__module__", "") == "getpass"
+    if plain and not (sys.stdin and sys.stdin.isatty()):
         return None
     try:
         return getpass.getpass(f"The token of {url}: ").strip() or None
@@ -515,7 +517,7 @@ class Lab:
         return f"Hearth at {self.url}, workspace {self.workspace}"
 
     def check(self) -> None:
-        """Whether a Hearth server is there, and lets us in."""
+        """Make sure that a Hearth server is there, and lets us in."""
         body = self._json("GET", "/")
         if body.get("name") != "hearth":
             raise HearthError(f"What answers at {self.url} is no Hearth server.", "not_hearth")
@@ -656,10 +658,10 @@ class Lab:
         if not root.is_dir():
             raise HearthError(f"There is no folder {root}.", "no_folder")
         files = _files_below(root)
-        if not files:
-            raise HearthError(f"There are no Python files below {root}.", "no_folder")
         record = _push_record(self.url, self.workspace, root)
         before = _read_record(record)
+        if not files and not before:
+            raise HearthError(f"There are no Python files below {root}.", "no_folder")
         # Written down first: whatever happens in between, the next push knows all that may have been sent.
         _write_record(record, before | files.keys())
         sources = {}
