@@ -155,7 +155,7 @@ def end(server: Server) -> None:
 
 
 def copy_code(folder: Path) -> Path:
-    """A copy of the code to start a server from, so that tools, agents and the recipe may be edited.
+    """A copy of the code to start a server from, so that tools, agents, the recipe and notebooks may be edited.
 
     The weights aren't copied; the copy leads to the repository's.
     """
@@ -163,6 +163,7 @@ def copy_code(folder: Path) -> Path:
     copy.mkdir()
     for name in ("app.py", "constants.py"):
         shutil.copy2(REPOSITORY / name, copy)
+    shutil.copytree(REPOSITORY / "notebooks", copy / "notebooks", ignore=shutil.ignore_patterns("__pycache__", ".*"))
     shutil.copytree(REPOSITORY / "server", copy / "server", ignore=shutil.ignore_patterns("__pycache__", "weights"))
     (copy / "server" / "embedded" / "weights").symlink_to(REPOSITORY / "server" / "embedded" / "weights")
     return copy

@@ -1,7 +1,7 @@
 """The notebooks run from top to bottom against a real server."""
 
-import shutil
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,39 +9,83 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from tests.server_process import REPOSITORY, Server
+from tests.server_process import REPOSITORY, Server, end, start
+
+NOTEBOOKS = REPOSITORY / "notebooks"
+Run = Callable[[str], list[tuple[str, str, list[Any]]]]
 
 
-def printed(cell: Any) -> str:
-    """What a cell shows below itself."""
-    return "".join(out.get("text", "") or out.get("data", {}).get("text/plain", "") for out in cell["outputs"])
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server whose workspaces the notebooks may do with as they like."""
+    made = start(tmp_path_factory.mktemp("notebooks") / "server", REPOSITORY, {})
+    try:
+        made.wait_until_ready()
+        yield made
+    finally:
+        end(made)
 
 
-def test_quickstart(
-    start_server: Callable[..., Server], code_copy: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    server = start_server(code=code_copy)
-    notebooks = code_copy / "notebooks"
-    notebooks.mkdir()
-    shutil.copy2(REPOSITORY / "notebooks" / "quickstart.ipynb", notebooks)
-    tool = code_copy / "server" / "tools" / "calculator.py"
-    before = tool.read_text()
+@pytest.fixture
+def run(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """`run("quickstart")` runs a notebook, and gives each code cell's source, the text below it, and its outputs."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(server.runtime_file.parent.parent))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    notebook = nbformat.read(notebooks / "quickstart.ipynb", as_version=4)  # type: ignore[no-untyped-call]
-    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(notebooks)}}).execute()
+    monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path / "matplotlib"))
 
-    asked = [printed(cell) for cell in notebook.cells if cell["source"].endswith('ask("What is 37 * 52?")')]
-    assert asked[0].splitlines()[0] == "calculator({'expression': '37 * 52'}) gave 1924"
-    assert asked[0].splitlines()[-1] == "'1924'"
-    assert "gave 37 * 52 = 1924" in asked[1]
-    assert "server/tools/calculator.py" in asked[2] and "SyntaxError" in asked[2]
-    assert "gave 37 * 52 = 1924" in asked[2]
-    assert asked[3] == asked[0]
-    assert tool.read_text() == before
+    def execute(name: str) -> list[tuple[str, str, list[Any]]]:
+        notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)  # type: ignore[no-untyped-call]
+        NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(NOTEBOOKS)}}).execute()
+        code = [cell for cell in notebook.cells if cell["cell_type"] == "code"]
+        return [(cell["source"], shown(cell), cell["outputs"]) for cell in code]
+
+    return execute
+
+
+def shown(cell: Any) -> str:
+    """What stands below a cell, as text, without colours."""
+    texts = (
+        out.get("text") or "\n".join(out.get("traceback", [])) or out.get("data", {}).get("text/plain", "")
+        for out in cell["outputs"]
+    )
+    return re.sub(r"\x1b\[[\d;]*m", "", "".join(texts))
+
+
+def test_quickstart(run: Run) -> None:
+    cells = run("quickstart")
+    asked = [text for source, text, _ in cells if source == "%ask What is 37 * 52?"]
+    assert "Observation: 1924\nAnswer: 1924\n" in asked[0] and "(main," in asked[0]
+    assert "Observation: 37 * 52 = 1924\n" in asked[1] and "(quickstart," in asked[1]
+    assert asked[2].splitlines()[:-1] == asked[1].splitlines()[:-1]
+    [broken] = [text for source, text, _ in cells if source.endswith("calculater")]
+    assert "-> 6 | calculater\nNameError" in broken and "as it was before" in broken
+    assert "live" in cells[-1][1]
+
+
+def test_tools_live(run: Run) -> None:
+    cells = run("tools_live")
+    texts = {source: text for source, text, _ in cells}
+    assert "shout(text)" in texts["lab.tools()"]
+    assert texts["lab.files()"].split()[2::2] == ["tools/shout.py", "tools/texts.py"]
+    [broken] = [text for source, text, _ in cells if "import regexes" in source]
+    assert "-> 2 | import regexes\n" in broken and "ModuleNotFoundError" in broken
+    out_of_order, repaired = (text for source, text, _ in cells if source == "%ask What is 37 * 52?")
+    assert "The calculator is out of order." in out_of_order
+    assert "Answer: 1924" in repaired
+
+
+def test_compare_generations(run: Run) -> None:
+    cells = run("compare_generations")
+    [differ] = [text for source, text, _ in cells if "lab.diff" in source]
+    assert '+    return f"{simple_eval(expression):.4f}"' in differ
+    [table] = [text for source, text, _ in cells if source.startswith("print")]
+    assert re.search(r"^What is 355 / 113\? +3\.1 +3\.1416$", table, re.MULTILINE)
+    [plot] = cells[-1][2]
+    assert len(plot["data"]["image/png"]) > 1000
 
 
 def test_notebooks_are_kept_without_their_outputs() -> None:
-    for file in (REPOSITORY / "notebooks").glob("*.ipynb"):
+    for file in NOTEBOOKS.glob("*.ipynb"):
         for cell in nbformat.read(file, as_version=4).cells:  # type: ignore[no-untyped-call]
             assert not cell.get("outputs"), f"{file.name} holds outputs"
+            assert not cell.get("execution_count"), f"{file.name} was run"

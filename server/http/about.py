@@ -1,11 +1,15 @@
-"""`GET /` and `GET /openapi.json`: what this server is, and how it is called."""
+"""`GET /`, `GET /openapi.json` and `GET /hearth.py`: what this server is, and how it is called."""
 
+from pathlib import Path
 from typing import Any
 
-from flask import current_app
+from flask import Response, current_app
 from flask_openapi3 import APIBlueprint
 
 from server import VERSION
+from server.errors import NotFoundError
+
+CLIENT = Path(__file__).parents[2] / "notebooks" / "hearth.py"
 
 
 def blueprint() -> APIBlueprint:
@@ -17,12 +21,20 @@ def blueprint() -> APIBlueprint:
         return {
             "name": "hearth",
             "version": VERSION,
-            "links": {"health": "/health", "openapi": "/openapi.json"},
+            "links": {"health": "/health", "openapi": "/openapi.json", "client": "/hearth.py"},
         }
 
     @routes.get("/openapi.json")
     def openapi() -> dict[str, Any]:
         document: dict[str, Any] = current_app.api_doc  # type: ignore[attr-defined]
         return document
+
+    @routes.get("/hearth.py")
+    def client() -> Response:
+        try:
+            data = CLIENT.read_bytes()
+        except OSError as error:
+            raise NotFoundError(f"The client, {CLIENT}, is not where the server is: {error.strerror}.") from error
+        return Response(data, content_type="text/x-python; charset=utf-8")
 
     return routes
