@@ -1,10 +1,11 @@
 """Scores the embedded model: `python -m server.embedded.evaluate`, with the real agent, engine and tools.
 
-Two sets, of which the training has seen neither: questions made with another seed from the phrasings that are
-kept for scoring, and those that were written by hand (questions.jsonl). The tools of made questions answer with
-what the corpus has for them if they are called right, and with an error if not.
+Three sets, of which the training has seen none: questions made with another seed from the phrasings that are
+kept for scoring; those in questions.jsonl, written by hand by someone who had seen neither the phrasings nor the
+model; and those in questions_seen.jsonl, written likewise, but known to whoever wrote more phrasings later. The tools
+of made questions answer with what the corpus has for them if they are called right, and with an error if not.
 
-A line of questions.jsonl is `{"question", "tool", "answer", "tools"?}`: the tool that is to be used first (null:
+A line of these files is `{"question", "tool", "answer", "tools"?}`: the tool that is to be used first (null:
 none), the final answer, and, where it isn't about the shipped tools, the tools with what each of them gives.
 """
 
@@ -26,7 +27,7 @@ from server.engine import GuidedEngine, ResidentChatModel
 from server.model import load_model
 from server.tools import load_tools
 
-QUESTIONS = Path(__file__).with_name("questions.jsonl")
+WRITTEN = {"written by hand": "questions.jsonl", "written, and seen": "questions_seen.jsonl"}
 SEED = 20_001
 MAX_STEPS = 4
 SCORED = ("tool", "input", "answer")
@@ -90,14 +91,15 @@ def judge_made(engine: GuidedEngine, situation: Situation, example: Example) -> 
     )
 
 
-def judge_written(engine: GuidedEngine, shipped: dict[str, BaseTool], line: dict[str, Any]) -> Verdict:
+def judge_written(engine: GuidedEngine, shipped: dict[str, BaseTool], line: dict[str, Any], kind: str) -> Verdict:
     tools = {tool["name"]: _scripted(tool) for tool in line["tools"]} if "tools" in line else shipped
     result = CustomAgentGuidance(engine, tools, MAX_STEPS)(line["question"])
     used = result.steps[0].tool if result.steps else None
+    failing = {tool["name"] for tool in line.get("tools", ()) if "error" in tool}
     return Verdict(
-        "written by hand",
+        kind,
         tool=used == line["tool"],
-        input=all(step.error is None for step in result.steps),
+        input=all(step.error is None or step.tool in failing for step in result.steps),
         answer=result.answer == line["answer"],
         shown=f"{line['question']!r} -> {[(s.tool, s.input) for s in result.steps]} {result.answer!r}, "
         f"not {line['tool']} {line['answer']!r}",
@@ -118,7 +120,7 @@ def _scripted(tool: dict[str, Any]) -> BaseTool:
 
 def report(verdicts: list[Verdict]) -> None:
     """Print the shares that are right, by kind of question."""
-    groups = {"made, all": [verdict for verdict in verdicts if verdict.kind != "written by hand"]}
+    groups = {"made, all": [verdict for verdict in verdicts if verdict.kind not in WRITTEN]}
     for verdict in verdicts:
         groups.setdefault(verdict.kind, []).append(verdict)
     print(f"{'questions':<20} {'n':>5}", *(f"{what:>8}" for what in SCORED))
@@ -147,8 +149,9 @@ def main() -> None:
     verdicts = [
         judge_made(engine, *pair) for pair in itertools.islice(made_questions(arguments.number), arguments.number)
     ]
-    for line in QUESTIONS.read_text(encoding="utf-8").splitlines():
-        verdicts.append(judge_written(engine, shipped, json.loads(line)))
+    for kind, file in WRITTEN.items():
+        for line in Path(__file__).with_name(file).read_text(encoding="utf-8").splitlines():
+            verdicts.append(judge_written(engine, shipped, json.loads(line), kind))
     report(verdicts)
     print(f"{len(verdicts)} questions in {time.perf_counter() - started:.0f} s")
     if arguments.wrong:
