@@ -274,7 +274,7 @@ class Generation:
     runs: int
     live: bool
     changed: list[str] | None = None
-    """None: nothing was live before it, or it was not asked for."""
+    """None: nothing was live before it."""
 
     def _row(self) -> dict[str, Any]:
         changed = "" if self.changed is None else ", ".join(self.changed) or "nothing"
@@ -713,20 +713,16 @@ class Lab:
                 error.message += f" {path} is as it was before." if before is not None else f" {path} is not kept."
             raise
 
-    def generations(self, limit: int = 20, *, changes: bool = True) -> Table[Generation]:
-        """What was live when in this workspace, the latest first. `changes`: with the files that changed each time,
-        which takes a request for each."""
+    def generations(self, limit: int = 20) -> Table[Generation]:
+        """What was live when in this workspace, and which files changed each time, the latest first."""
         body = self._json(
-            "GET", "/generations", query={"workspace": self.workspace, "limit": min(limit + 1, MOST_LISTED)}
+            "GET", "/generations", query={"workspace": self.workspace, "limit": min(limit, MOST_LISTED)}
         )
-        listed = body["generations"]
         made: Table[Generation] = Table()
-        for place, one in enumerate(listed[:limit]):
-            before = listed[place + 1]["generation"] if place + 1 < len(listed) else None
-            changed = list(self.diff(before, one["generation"]).files) if before and changes else None
+        for one in body["generations"]:
             # Only its latest time is now.
             live = one["generation"] == body["live"] and all(other.generation != body["live"] for other in made)
-            made.append(_made(Generation, one, time=_time(one["time"]), live=live, changed=changed))
+            made.append(_made(Generation, one, time=_time(one["time"]), live=live))
         return made
 
     def diff(self, before: str, after: str) -> Diff:

@@ -140,6 +140,7 @@ def test_what_was_live_when_and_what_differs(lab: Server) -> None:
     listed = lab.session.get("/generations?workspace=henry").json()
     second, first = (one["generation"] for one in listed["generations"])
     assert listed["live"] == second and listed["workspace"] == "henry"
+    assert [one["changed"] for one in listed["generations"]] == [["tools/calculator.py"], None]
     [difference] = lab.session.get(f"/generations/{first}/diff?to={second}").json()["files"]
     assert difference["path"] == "tools/calculator.py"
     assert '-    return "one"\n+    return "two"\n' in difference["diff"]

@@ -78,6 +78,7 @@ def test_the_history_of_a_workspace(generations: GenerationStore, runs: RunStore
     history = generations.history("alice", 10)
     assert [(one.generation, one.runs) for one in history] == [(HASH, 1), (OTHER, 0), (HASH, 1)]
     assert history[0].time >= history[1].time >= history[2].time > 0
+    assert [one.changed for one in history] == [[], [], None]
     assert [one.generation for one in generations.history("alice", 1)] == [HASH]
     assert generations.history("carol", 10) == []
 

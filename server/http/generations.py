@@ -34,7 +34,10 @@ def blueprint(host: Host) -> APIBlueprint:
         return {
             "workspace": space.name,
             "live": None if live is None else live.hash,
-            "generations": [{"generation": one.generation, "time": one.time, "runs": one.runs} for one in history],
+            "generations": [
+                {"generation": one.generation, "time": one.time, "runs": one.runs, "changed": one.changed}
+                for one in history
+            ],
         }
 
     @routes.get(

@@ -300,6 +300,7 @@ class GenerationShown(BaseModel):
     generation: str
     time: float = Field(description="when it became live, in seconds since 1970")
     runs: int = Field(description="how many recorded runs it answered, in any workspace")
+    changed: list[str] | None = Field(description="files that differ from what was live before; null: nothing was")
 
 
 class GenerationsListed(BaseModel):

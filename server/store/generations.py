@@ -17,12 +17,14 @@ _MOST_CANDIDATES = 5
 @dataclass(frozen=True)
 class TakeOver:
     """A generation became the live one of a workspace. `time`: seconds since 1970. `runs`: how many recorded runs of
-    any workspace it answered."""
+    any workspace it answered. `changed`: the paths of the files that differ from those that were live before it; None
+    for the first of a workspace."""
 
     workspace: str
     generation: str
     time: float
     runs: int
+    changed: list[str] | None
 
 
 class GenerationStore:
@@ -91,9 +93,19 @@ class GenerationStore:
                 "SELECT workspace, generation, time, "
                 "(SELECT count(*) FROM run WHERE run.generation=take_over.generation) "
                 "FROM take_over WHERE workspace=? ORDER BY id DESC LIMIT ?",
-                [workspace, limit],
+                [workspace, limit + 1],
             ).fetchall()
-        return [TakeOver(*row) for row in rows]
+            files = {
+                generation: set(connection.execute("SELECT path, digest FROM file WHERE generation=?", [generation]))
+                for generation in {row[1] for row in rows}
+            }
+        told: list[TakeOver] = []
+        for row, before in zip(rows[:limit], [*rows[1:], None], strict=False):
+            changed = None
+            if before is not None:
+                changed = sorted({os.fsdecode(path) for path, _ in files[row[1]] ^ files[before[1]]})
+            told.append(TakeOver(row[0], row[1], row[2], row[3], changed))
+        return told
 
     def delete(self, generation: str) -> None:
         """Forget a generation and whatever only it holds. Raises `GenerationInUseError` when a recorded run names
