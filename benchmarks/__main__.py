@@ -5,7 +5,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from benchmarks import edits, machine, questions, startup
+from benchmarks import edits, machine, questions, reloads, startup
 
 
 def main() -> None:
@@ -14,13 +14,16 @@ def main() -> None:
         measured = startup.measure(folder / "startup", times=10)
         (folder / "edits").mkdir()
         measured |= edits.measure(folder / "edits", reloads=60, restarts=10)
+        for files in (5, 20, 100):
+            measured |= reloads.measure(folder / f"reloads-{files}", files, times=100)
     measured |= questions.measure(times=100)
     print(f"Measured on {datetime.date.today()}: {machine.describe()}.\n")
     print("| what | n | p50 | p95 | least | most |\n|---|---|---|---|---|---|")
     for what, seconds in measured.items():
         p95 = statistics.quantiles(seconds, n=20, method="inclusive")[-1]
         figures = (statistics.median(seconds), p95, min(seconds), max(seconds))
-        print(f"| {what} | {len(seconds)} | " + " | ".join(f"{1000 * one:,.0f} ms" for one in figures) + " |")
+        shown = (f"{1000 * one:,.0f} ms" if one >= 0.01 else f"{1000 * one:.2f} ms" for one in figures)
+        print(f"| {what} | {len(seconds)} | " + " | ".join(shown) + " |")
 
 
 if __name__ == "__main__":
