@@ -20,6 +20,7 @@ from server.errors import (
     ReloadFailedError,
     RunNotFoundError,
     StoreError,
+    TooLargeError,
 )
 from server.reload import MAIN, Generation, ReloadReport, Snapshot, Workspace, Workspaces, building_a_model, watched
 from server.resident import ModelRequest, ModelSlot, ResidentModel
@@ -57,7 +58,7 @@ class Host:
         self.llm: ResidentChatModel | None = None
         """What tools are handed: it asks whichever model is resident. None before the first model."""
         self.autoload_error: HearthError | None = None
-        """Why the loading at the start failed; None if it did not, or if the tools were loaded later."""
+        """Why the loading at the start failed; None if it did not. It is told as long as `main` has no tools."""
 
     @property
     def resident(self) -> ResidentModel | None:
@@ -129,7 +130,6 @@ class Host:
             if space.live is None:
                 self._reload(space)
             space.build_tools(self.llm)
-        self.autoload_error = None
 
     def reload(self, workspace: str = MAIN, dry_run: bool = False, generation: str | None = None) -> ReloadReport:
         """Take the code on disk over, or, with `dry_run`, only try it.
@@ -223,10 +223,10 @@ class Host:
         """Take over what has changed on disk; where that fails, the live code answers, and the answer says so."""
         try:
             space.catch_up(self.llm)
-        except ReloadFailedError as refusal:
+        except (ReloadFailedError, StoreError, TooLargeError) as refusal:
             if space.live is None:
                 raise
-            run.not_reloaded = {"message": refusal.message, "errors": refusal.details["errors"]}
+            run.not_reloaded = {"message": refusal.message, "errors": refusal.details.get("errors", [])}
 
     def _provenance(self, run: Run, model: ResidentModel) -> dict[str, Any]:
         return {

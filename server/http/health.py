@@ -26,7 +26,7 @@ def blueprint(host: Host) -> APIBlueprint:
             "model": None if resident is None else describe(resident),
             "tools": None if live is None or tools is None else {"generation": live.hash, "count": len(tools)},
         }
-        if host.autoload_error is not None:
+        if host.autoload_error is not None and tools is None:
             answer["autoload_error"] = name(host.autoload_error)
         return answer
 

@@ -203,7 +203,7 @@ class Provenance(BaseModel):
 
 class NotReloaded(BaseModel):
     message: str
-    errors: list[dict[str, Any]] = Field(description="as `reload_failed` has them")
+    errors: list[dict[str, Any]] = Field(description="as `reload_failed` has them; empty: it isn't the code's fault")
 
 
 class Answer(BaseModel):
