@@ -66,12 +66,12 @@ def _over_shipped_tools(rng: Random, phrasing: Phrasing) -> Situation:
             if any(pair <= tools.keys() for pair in pairs):
                 example = two_steps.double(rng, phrasing, tools)
                 examples.append(_cut_short(example) if rng.random() < CUT_SHORT_SHARE else example)
-        elif draw < 0.32 and extra:
+        elif draw < 0.40 and extra:
             examples.append(invented.single(rng, phrasing, rng.choice(extra)))
-        elif draw < 0.37 and "calculator" in tools and (numeric := [tool for tool in extra if _looks_up(tool)]):
+        elif draw < 0.43 and "calculator" in tools and (numeric := [tool for tool in extra if _looks_up(tool)]):
             one = rng.choice(numeric)
             examples.append(invented.then_calculate(rng, phrasing, one, tools["calculator"]))
-        elif draw < 0.44 and not everything:
+        elif draw < 0.49 and not everything:
             missing = [tool.name for tool in shipped.TOOLS if tool.name not in tools]
             if missing:
                 task = rng.choice(missing)
