@@ -183,7 +183,7 @@ class Workspace:
                     unchanged = True
                     self._last_look = replace(look, stamp=stamp)
                 if unchanged and look.refusal is not None:
-                    raise look.refusal.with_traceback(None)
+                    raise ReloadFailedError(look.refusal.message, **look.refusal.details)
                 if unchanged:
                     return None
             return self._reload(llm)
@@ -203,7 +203,8 @@ class Workspace:
         except LoadError as failure:
             refusal = self._failed(failure)
             if snapshot is None and not dry_run:
-                self._last_look = _Look(stamp, content, refusal)
+                # A copy: the one that is raised holds, by its traceback, the code that failed.
+                self._last_look = _Look(stamp, content, ReloadFailedError(refusal.message, **refusal.details))
             raise refusal from None
         try:
             tools = compare(traits, generation.traits if generation.tools is not None else traits)
