@@ -24,7 +24,7 @@ from server.errors import (
 )
 from server.reload import MAIN, Generation, ReloadReport, Snapshot, Workspace, Workspaces, building_a_model, watched
 from server.resident import ModelRequest, ModelSlot, ResidentModel
-from server.runs import AgentResult, Run, Runs, record_of
+from server.runs import Run, Runs, record_of
 from server.store import Database, GenerationStore, RunStore
 
 if TYPE_CHECKING:
@@ -165,8 +165,9 @@ class Host:
         self.generations.delete(found)
         return found
 
-    def answer(self, run: Run, generation: str | None = None) -> AgentResult:
-        """Answer `run`'s question, in this thread, with the code that is live now, and keep a record of it.
+    def answer(self, run: Run, generation: str | None = None) -> None:
+        """Answer `run`'s question, in this thread, with the code that is live now, and keep a record of it. The run
+        has its `result` then.
 
         `generation`, a hash or the beginning of one, is the code to use in place of the live one. Raises
         `AgentNotFoundError`, `WorkspaceNotFoundError`, `GenerationNotFoundError`, `QueueFullError`,
@@ -197,8 +198,6 @@ class Host:
         finally:
             if run.finished is not None:
                 self._keep_record(run)
-        assert run.result is not None, "an agent gives a result or raises"
-        return run.result
 
     @contextmanager
     def _code(self, run: Run, space: Workspace, generation: str | None) -> Iterator[Generation]:

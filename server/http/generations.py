@@ -1,6 +1,5 @@
 """`/generations`: the code that was ever live, and what differs between two moments of it."""
 
-import difflib
 from typing import Any
 
 from flask_openapi3 import APIBlueprint
@@ -16,6 +15,7 @@ from server.http.schemas import (
     HistoryQuery,
     TokenQuery,
 )
+from server.reload import unified_diffs
 
 
 def blueprint(host: Host) -> APIBlueprint:
@@ -47,12 +47,11 @@ def blueprint(host: Host) -> APIBlueprint:
     )
     def diff(path: GenerationHash, query: DiffQuery) -> dict[str, Any]:
         before, after = host.generations.find(path.generation), host.generations.find(query.to)
-        old, new = host.generations.files(before), host.generations.files(after)
-        changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+        diffs = unified_diffs(host.generations.files(before), host.generations.files(after))
         return {
             "from": before,
             "to": after,
-            "files": [{"path": name, "diff": unified_diff(name, old.get(name), new.get(name))} for name in changed],
+            "files": [{"path": path, "diff": text} for path, text in diffs.items()],
         }
 
     @routes.delete(
@@ -64,20 +63,3 @@ def blueprint(host: Host) -> APIBlueprint:
         return {"generation": host.delete_generation(path.generation)}
 
     return routes
-
-
-def unified_diff(path: str, old: bytes | None, new: bytes | None) -> str:
-    """The difference between two texts of a file, as `diff -u` and `patch` have it; None: there is no such file."""
-
-    def lines(data: bytes | None) -> list[str]:
-        return (data or b"").decode("utf-8", "replace").splitlines(keepends=True)
-
-    text = ""
-    for line in difflib.unified_diff(
-        lines(old),
-        lines(new),
-        "/dev/null" if old is None else f"a/{path}",
-        "/dev/null" if new is None else f"b/{path}",
-    ):
-        text += line if line.endswith("\n") else line + "\n\\ No newline at end of file\n"
-    return text

@@ -6,6 +6,7 @@ generations share, checked, and then taken over by moving one pointer. Nothing h
 and nothing here keeps a reference into a generation once its last pin has ended.
 """
 
+from server.reload.diffs import unified_diffs
 from server.reload.failure import ErrorReport, describe
 from server.reload.generation import Generation
 from server.reload.naming import readable
@@ -26,5 +27,6 @@ __all__ = [
     "building_a_model",
     "describe",
     "readable",
+    "unified_diffs",
     "watched",
 ]

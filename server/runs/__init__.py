@@ -4,8 +4,7 @@ Rule: nothing here knows HTTP. A run is handed what it works with, and counts wh
 """
 
 from server.runs.record import answer_of, record_of
-from server.runs.result import AgentResult
 from server.runs.run import Run
 from server.runs.runs import Runs
 
-__all__ = ["AgentResult", "Run", "Runs", "answer_of", "record_of"]
+__all__ = ["Run", "Runs", "answer_of", "record_of"]

@@ -1,0 +1,30 @@
+"""What differs between the files of two generations."""
+
+import difflib
+from collections.abc import Mapping
+
+
+def unified_diffs(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> dict[str, str]:
+    """For each path whose bytes differ, in order, the difference as `diff -u` writes it and `patch` reads it."""
+    return {
+        path: _unified_diff(path, before.get(path), after.get(path))
+        for path in sorted(before.keys() | after.keys())
+        if before.get(path) != after.get(path)
+    }
+
+
+def _unified_diff(path: str, old: bytes | None, new: bytes | None) -> str:
+    """None: there is no such file."""
+
+    def lines(data: bytes | None) -> list[str]:
+        return (data or b"").decode("utf-8", "replace").splitlines(keepends=True)
+
+    text = ""
+    for line in difflib.unified_diff(
+        lines(old),
+        lines(new),
+        "/dev/null" if old is None else f"a/{path}",
+        "/dev/null" if new is None else f"b/{path}",
+    ):
+        text += line if line.endswith("\n") else line + "\n\\ No newline at end of file\n"
+    return text
