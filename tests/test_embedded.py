@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from server.agent import prompts
-from server.embedded import corpus, shipped, train
+from server.embedded import corpus, shipped, train, written_tools
 from server.embedded.evaluate import SEED, WRITTEN
 from server.embedded.examples import Example, Situation
 from server.embedded.train import WEIGHTS, Encoder
@@ -41,6 +42,26 @@ def test_no_question_is_both_trained_on_and_scored() -> None:
 def test_half_of_the_tools_are_invented() -> None:
     names = [tool.name for situation, _ in examples(3, 500) for tool in situation.tools]
     assert sum(name not in SHIPPED for name in names) / len(names) >= 0.5
+
+
+def test_the_written_tools_are_sound() -> None:
+    tools = [tool for tools in written_tools.written_tools().values() for tool in tools]
+    assert len({tool.own.name for tool in tools} | SHIPPED) == len(tools) + len(SHIPPED)
+    for tool in tools:
+        arguments = {name.rstrip("?"): kind for name, kind in tool.own.arguments.items()}
+        required = {name for name in tool.own.arguments if not name.endswith("?")}
+        assert all(
+            kind == "boolean" or isinstance(kind, tuple) or name in tool.values for name, kind in arguments.items()
+        )
+        assert len(tool.questions) >= 10
+        for text, settled in tool.questions.items():
+            slots = re.findall(r"{(\w+)}", text)
+            assert required <= {*slots, *settled} <= arguments.keys(), text
+            assert len(slots) == len(set(slots)) and not settled.keys() & set(slots), text
+            assert not any(arguments[slot] == "boolean" for slot in slots), text
+            for name, value in settled.items():
+                kind = arguments[name]
+                assert value in kind if isinstance(kind, tuple) else isinstance(value, (str, bool, int, float)), text
 
 
 def test_the_prompt_is_the_agents_own() -> None:

@@ -9,18 +9,15 @@ from collections.abc import Iterator
 from random import Random
 
 from server.agent import prompts
-from server.embedded import described, direct, invented, shipped, texts, two_steps
+from server.embedded import direct, invented, shipped, texts, two_steps, written_tools
 from server.embedded.examples import Example, Situation, Step, ToolSpec
 from server.embedded.invented_tools import InventedTool, invent_tool, takes_one_text
 from server.embedded.phrasing import Phrasing
 
 #: Examples that share one list of tools, and so one reading of it.
 EXAMPLES_A_SITUATION = 8
-#: The share of situations over the shipped tools; nearly all the others have invented ones.
-SHIPPED_SHARE = 0.44
-PLAIN_SHARE = 0.03
-#: Of the invented tools, those that a sentence describes.
-DESCRIBED_SHARE = 0.3
+#: The shares of situations: with no tools at all, over the shipped ones, over written ones; the rest is invented.
+PLAIN_SHARE, SHIPPED_SHARE, WRITTEN_SHARE = 0.03, 0.41, 0.28
 #: Of the questions for two tools.
 CUT_SHORT_SHARE = 0.08
 
@@ -35,6 +32,8 @@ def situations(seed: int, *, held_out: bool = False) -> Iterator[Situation]:
             yield Situation((), tuple(texts.mood_example(rng) for _ in range(EXAMPLES_A_SITUATION)))
         elif draw < PLAIN_SHARE + SHIPPED_SHARE:
             yield _over_shipped_tools(rng, phrasing)
+        elif draw < PLAIN_SHARE + SHIPPED_SHARE + WRITTEN_SHARE:
+            yield _over_written_tools(rng, phrasing)
         else:
             yield _over_invented_tools(rng, phrasing)
 
@@ -50,7 +49,7 @@ def _over_shipped_tools(rng: Random, phrasing: Phrasing) -> Situation:
         skin = tool if (everything and rng.random() < 0.9) or rng.random() < 0.5 else shipped.disguise(rng, tool)
         if skin.name not in {other.name for other in tools.values()}:
             tools[tool.name] = skin
-    extra = [] if rng.random() < 0.6 else [_invented(rng) for _ in range(rng.randint(1, 4))]
+    extra = [] if rng.random() < 0.6 else [invent_tool(rng) for _ in range(rng.randint(1, 4))]
     taken = {tool.name for tool in tools.values()}
     extra = [tool for tool in _distinct(extra) if tool.spec.name not in taken]
     listed = [*tools.values(), *(tool.spec for tool in extra)]
@@ -88,7 +87,7 @@ def _over_shipped_tools(rng: Random, phrasing: Phrasing) -> Situation:
 
 
 def _over_invented_tools(rng: Random, phrasing: Phrasing) -> Situation:
-    tools = _distinct([_invented(rng) for _ in range(rng.choice((1, 2, 2, 3, 3, 4, 4, 5, 6)))])
+    tools = _distinct([invent_tool(rng) for _ in range(rng.choice((1, 2, 2, 3, 3, 4, 4, 5, 6)))])
     examples: list[Example] = []
     if rng.random() < 0.04:
         tools = []
@@ -98,34 +97,59 @@ def _over_invented_tools(rng: Random, phrasing: Phrasing) -> Situation:
             examples.append(_without_tool(rng, phrasing, [tool.spec for tool in tools]))
         elif draw < 0.30 and len(tools) > 1:
             one, two = rng.sample(tools, 2)
-            if takes_one_text(one) and takes_one_text(two) and not one.core and not two.core:
+            if takes_one_text(one) and takes_one_text(two):
                 example = invented.double(rng, phrasing, one, two)
                 examples.append(_cut_short(example) if rng.random() < CUT_SHORT_SHARE else example)
         elif draw < 0.36:
-            stranger = _invented(rng)
-            about = {word for tool in tools for word in (tool.entity, tool.attribute, *tool.things)}
-            if about.isdisjoint({stranger.entity, *stranger.things}) and (stranger.attribute or stranger.core):
+            stranger = invent_tool(rng)
+            about = {word for tool in tools for word in (tool.entity, tool.attribute)}
+            if stranger.entity not in about and stranger.attribute:
                 away = invented.single(rng, phrasing, stranger)
                 if stranger.spec.name not in away.question and not stranger.record:
                     examples.append(Example(away.question, direct.CANNOT, thought=direct.NONE_FITS))
         else:
             tool = rng.choice(tools)
             example = invented.single(rng, phrasing, tool)
-            examples.append(invented.failing(rng, tool, example) if rng.random() < 0.12 else example)
+            examples.append(invented.failing(rng, example, tool.entity) if rng.random() < 0.12 else example)
     return Situation(tuple(tool.spec for tool in tools), tuple(examples))
 
 
-def _invented(rng: Random) -> InventedTool:
-    return described.describe_tool(rng) if rng.random() < DESCRIBED_SHARE else invent_tool(rng)
+def _over_written_tools(rng: Random, phrasing: Phrasing) -> Situation:
+    """Written tools, sometimes among shipped and invented ones."""
+    tools = written_tools.choose(rng, rng.choice((1, 2, 2, 3, 3, 3, 4, 5, 6, 8)))
+    own = rng.sample(shipped.TOOLS, rng.randint(1, 3)) if rng.random() < 0.25 else []
+    extra = [invent_tool(rng)] if rng.random() < 0.15 else []
+    specs = [*own, *(tool.spec for tool in extra), *(tool.spec for tool in tools)]
+    listed = {spec.name: spec for spec in specs}
+    order = list(listed.values())
+    rng.shuffle(order)
+    examples: list[Example] = []
+    while len(examples) < EXAMPLES_A_SITUATION:
+        draw = rng.random()
+        if draw < 0.12:
+            examples.append(_without_tool(rng, phrasing, order))
+        elif draw < 0.20:
+            if stranger := written_tools.missing(rng, tools):
+                away = written_tools.single(rng, phrasing, stranger)
+                examples.append(Example(away.question, direct.CANNOT, thought=direct.NONE_FITS))
+        elif draw < 0.30 and own:
+            one = rng.choice(own)
+            examples.append(shipped.single(rng, phrasing, one, one.name))
+        else:
+            tool = rng.choice(tools)
+            example = written_tools.single(rng, phrasing, tool)
+            failed = rng.random() < 0.08
+            examples.append(invented.failing(rng, example, tool.need.split()[-1]) if failed else example)
+    return Situation(tuple(order), tuple(examples))
 
 
 def _without_tool(rng: Random, phrasing: Phrasing, tools: list[ToolSpec]) -> Example:
     draw = rng.random()
-    if draw < 0.35:
+    if draw < 0.40:
         return direct.outside(phrasing, rng)
-    if draw < 0.65:
+    if draw < 0.64:
         return direct.small_talk(phrasing, rng)
-    if draw < 0.85:
+    if draw < 0.88:
         return direct.which_tools(phrasing, rng, tools)
     return direct.repeat(phrasing, rng)
 
@@ -141,10 +165,8 @@ def _distinct(tools: list[InventedTool]) -> list[InventedTool]:
     kept: list[InventedTool] = []
     for tool in tools:
         wanted = (tool.entity, tool.attribute, tool.action, tool.record)
-        about = {tool.entity, tool.attribute, *tool.things}
         if all(
             tool.spec.name != other.spec.name
-            and not (about & set(other.things) or {other.entity, other.attribute} & set(tool.things))
             and wanted != (other.entity, other.attribute, other.action, other.record)
             and not (tool.record != other.record and tool.entity == other.entity)
             for other in kept

@@ -43,6 +43,8 @@ def repeat(phrasing: Phrasing, rng: Random) -> Example:
 
 def outside(phrasing: Phrasing, rng: Random) -> Example:
     """A question that needs knowledge or a tool that isn't there."""
+    if rng.random() < 0.6:
+        return Example(phrasing.as_typed(phrasing.pick(PHRASINGS["outside_as_it_is"])), CANNOT, thought=NONE_FITS)
     question = phrasing.ask(
         PHRASINGS["outside"],
         w=words.any_word(rng),

@@ -7,7 +7,7 @@ import json
 from random import Random
 from typing import Any
 
-from server.embedded import described, words
+from server.embedded import words
 from server.embedded.arithmetic import value_of_expression
 from server.embedded.examples import Example, Step, ToolSpec, first_call, one_call, second_call
 from server.embedded.invented_tools import ARGUMENTS, InventedTool, any_thing, in_words
@@ -35,7 +35,7 @@ def value_of(rng: Random, name: str, kind: Any) -> Any:
     )(rng)
 
 
-def _key(rng: Random) -> str:
+def any_key(rng: Random) -> str:
     """What a thing is called: a label, a name, a word, a few words."""
     draw = rng.random()
     if draw < 0.45:
@@ -113,7 +113,7 @@ def _observation(rng: Random, tool: InventedTool) -> str:
             ("", "", " °C", " kg", "%", " EUR", " ms", " " + rng.choice(words.NOUNS) + "s")
         )
     if draw < 0.42:
-        return _key(rng)
+        return any_key(rng)
     if draw < 0.52:
         return rng.choice(
             (
@@ -135,16 +135,16 @@ def _observation(rng: Random, tool: InventedTool) -> str:
     if draw < 0.6:
         return words.date(rng)
     if draw < 0.68:
-        return ", ".join(_key(rng) for _ in range(rng.randint(2, 5)))
+        return ", ".join(any_key(rng) for _ in range(rng.randint(2, 5)))
     if draw < 0.74:
         return json.dumps(
-            {any_thing(rng): rng.choice((words.number(rng), _key(rng))) for _ in range(rng.randint(1, 3))},
+            {any_thing(rng): rng.choice((words.number(rng), any_key(rng))) for _ in range(rng.randint(1, 3))},
             ensure_ascii=False,
         )
     if draw < 0.9:
         return words.sentence(rng, 3, 9)
     if draw < 0.96:
-        deed = _key(rng), rng.choice(("was saved", "is booked", "has been sent", "is ready", "was moved"))
+        deed = any_key(rng), rng.choice(("was saved", "is booked", "has been sent", "is ready", "was moved"))
         return f"{tool.entity} {' '.join(deed)}."
     return " ".join(words.sentence(rng, 4, 9) for _ in range(rng.randint(2, 4)))
 
@@ -169,7 +169,7 @@ def _first_value(rng: Random, tool: ToolSpec) -> tuple[str, Any]:
     kind = tool.arguments[name]
     if kind == "string":
         plain = name.rstrip("?")
-        return plain, (value_of(rng, plain, kind) if plain in ARGUMENTS else _key(rng))
+        return plain, (value_of(rng, plain, kind) if plain in ARGUMENTS else any_key(rng))
     return name.rstrip("?"), value_of(rng, name.rstrip("?"), kind)
 
 
@@ -182,15 +182,13 @@ def single(rng: Random, phrasing: Phrasing, tool: InventedTool) -> Example:
     if kind == "boolean" or isinstance(kind, tuple):
         said, values = _rest(rng, spec, names)
         question = (
-            described.ask_freely(rng, phrasing, tool, "", "")
-            if tool.core
-            else phrasing.ask(PHRASINGS["bare_actions"], a=tool.action or "use", e=tool.entity, t=spec.name)
+            phrasing.ask(PHRASINGS["bare_actions"], a=tool.action or "use", e=tool.entity, t=spec.name)
             if tool.action
             else f"use {spec.name}"
         )
         question = question.rstrip("?.!") + said
         observation = answer = _observation(rng, tool)
-        need = tool.need if tool.action or tool.core else spec.name
+        need = tool.need if tool.action else spec.name
         return Example(
             question, answer, (Step(one_call(need, spec), spec.name, values, observation),), kind="invented"
         )
@@ -201,9 +199,7 @@ def single(rng: Random, phrasing: Phrasing, tool: InventedTool) -> Example:
     observation = answer = _observation(rng, tool)
     slots = {"x": tool.attribute, "e": tool.entity, "a": tool.action, "v": shown, "t": spec.name}
     need = tool.need
-    if tool.core and rng.random() < 0.85:
-        question = described.ask_freely(rng, phrasing, tool, _shown(rng, value), said)
-    elif rng.random() < 0.22 or tool.core:
+    if rng.random() < 0.22:
         need = spec.name
         question = phrasing.ask(PHRASINGS["explicit"], **slots)
     elif tool.record:
@@ -231,11 +227,11 @@ ERRORS = (
 ).split("|")
 
 
-def failing(rng: Random, tool: InventedTool, example: Example) -> Example:
-    """The same question, where the tool answers with an error."""
+def failing(rng: Random, example: Example, entity: str) -> Example:
+    """The same question, about an `entity`, where the tool answers with an error."""
     step = example.steps[0]
     value = next((str(value) for value in step.input.values()), "it")
-    message = rng.choice(ERRORS).format(v=value, e=tool.entity, n=rng.randint(1, 599), w=words.any_word(rng))
+    message = rng.choice(ERRORS).format(v=value, e=entity, n=rng.randint(1, 599), w=words.any_word(rng))
     broken = Step(step.thought, step.tool, step.input, message, failed=True)
     return Example(
         example.question, f"{step.tool} failed: {message}", (broken,), thought="The tool failed.", kind="error"
@@ -245,7 +241,7 @@ def failing(rng: Random, tool: InventedTool, example: Example) -> Example:
 def double(rng: Random, phrasing: Phrasing, one: InventedTool, two: InventedTool) -> Example:
     """A question for `one`, whose result goes into `two`; both take one text."""
     first, value = _first_value(rng, one.spec)
-    middle = _key(rng) if rng.random() < 0.8 else words.number(rng)
+    middle = any_key(rng) if rng.random() < 0.8 else words.number(rng)
     slots = {
         "v": _shown(rng, value),
         "e": one.entity,

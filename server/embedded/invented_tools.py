@@ -68,22 +68,17 @@ CHOICES: dict[str, tuple[str, ...]] = {
 @dataclass(frozen=True)
 class InventedTool:
     """A tool and the words in which people ask for it. `entity` and `attribute` are set for one that looks a
-    thing up, `action` for one that does something, `core` (its description but for the verb) and `things` (what that
-    is about) for one of `described`."""
+    thing up, `action` for one that does something."""
 
     spec: ToolSpec
     entity: str
     attribute: str = ""
     action: str = ""
     record: bool = False
-    core: str = ""
-    things: tuple[str, ...] = ()
 
     @property
     def need(self) -> str:
         """What a question for it needs, in words that stand in its description."""
-        if self.core:
-            return self.core
         if self.record:
             return f"data on a {self.entity}"
         return f"{self.attribute} of a {self.entity}" if self.attribute else f"to {self.action} a {self.entity}"

@@ -69,19 +69,23 @@ class Phrasing:
             ending = "?"
         if text.endswith("}") and rng.random() < 0.4:
             ending = ""
-        text = opening + text
+        return self.as_typed(opening + text).format(**slots) + ending
+
+    def as_typed(self, text: str) -> str:
+        """A template with something before it, in capitals or with a typing error, now and then."""
+        rng = self.rng
         draw = rng.random()
         if draw < 0.12:
             text = self.pick(OPENINGS["contexts"]) + text
         elif draw < 0.16:
-            text = f"{words.plain_fact(rng)} {text}"
+            text = f"{words.plain_fact(rng) if rng.random() < 0.3 else self.pick(OPENINGS['facts'])} {text}"
         if rng.random() < 0.6:
             text = text[:1].upper() + text[1:]
         if rng.random() < 0.05:
             text = "".join(part if part.startswith("{") else part.upper() for part in _SLOT.split(text))
         if rng.random() < 0.08:
             text = self._mistype(text)
-        return text.format(**slots) + ending
+        return text
 
     def _mistype(self, text: str) -> str:
         """Swaps or drops a letter of one longer word that is no slot."""
