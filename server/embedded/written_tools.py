@@ -15,7 +15,7 @@ The tools of a file are distinct: of those, a question is for one alone.
 import re
 import tomllib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from random import Random
 from typing import Any
@@ -51,11 +51,8 @@ class WrittenTool:
     values: dict[str, Any]
     results: tuple[str, ...]
     questions: dict[str, dict[str, Any]]
-
-    @property
-    def about(self) -> frozenset[str]:
-        """The words that tell it from tools of other subjects."""
-        return frozenset(word for word in re.findall(r"[a-z]+", self.own.description.lower()) if len(word) > 3)
+    about: frozenset[str]
+    """The words that tell it from tools of other subjects."""
 
 
 @cache
@@ -79,6 +76,7 @@ def _read(subject: str, entry: dict[str, Any]) -> WrittenTool:
         entry.get("values", {}),
         tuple(entry["results"]),
         {one["ask"]: {name: value for name, value in one.items() if name != "ask"} for one in questions},
+        frozenset(word for word in re.findall(r"[a-z]+", spec.description.lower()) if len(word) > 3),
     )
 
 
@@ -124,7 +122,7 @@ def _disguised(rng: Random, tool: WrittenTool) -> WrittenTool:
         if len(arguments) < len(tool.spec.arguments):
             arguments = dict(tool.spec.arguments)
     spec = ToolSpec(name, tool.spec.description, arguments)
-    return WrittenTool(spec, tool.own, tool.subject, tool.need, tool.values, tool.results, tool.questions)
+    return replace(tool, spec=spec)
 
 
 def single(rng: Random, phrasing: Phrasing, tool: WrittenTool) -> Example:
