@@ -139,7 +139,7 @@ def single(rng: Random, phrasing: Phrasing, tool: WrittenTool) -> Example:
     given = {shown: said[own] for own, shown in listed.items() if own in said}
     result = rng.choice(tool.results)
     step = Step(one_call(tool.need, tool.spec), tool.spec.name, given, result)
-    return Example(question, result, (step,), kind="written")
+    return Example(question, result, (step,), kind="realistic")
 
 
 def _value(rng: Random, tool: WrittenTool, name: str) -> Any:
