@@ -314,7 +314,7 @@ def test_a_run_is_cancelled(server: Server) -> None:
     [run] = server.wait_until(lambda: [one for one in ours.runs() if one.state == "running"], "the run to begin")
     ours.cancel(run.run_id)
     caller.join()
-    assert [(error.code, error.status) for error in caught] == [("cancelled", 499)]
+    assert [(error.code, error.status) for error in caught] == [("run_cancelled", 499)]
 
 
 def test_the_model_is_loaded(server: Server) -> None:

@@ -1,6 +1,7 @@
 """What the routes answer before a model and tools are there, and what every answer has in common."""
 
 import logging
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -162,11 +163,14 @@ def test_nothing_to_unload(empty_server: Server) -> None:
 
 
 def test_one_question_too_many(host: Host, client: FlaskClient) -> None:
-    with host.runs.admit(Run("x", "main", 6)):
-        answer = client.post("/run_script", json={"question": "x"})
-        assert error_of(answer, 429)["type"] == "queue_full"
-        assert int(answer.headers["Retry-After"]) >= 1
-        assert client.get("/health").status_code == 200
+    run, may_end = Run("x", "main", 6), threading.Event()
+    host.runs.begin(run, lambda: may_end.wait(60))  # type: ignore[arg-type, return-value]
+    answer = client.post("/run_script", json={"question": "x"})
+    assert error_of(answer, 429)["type"] == "queue_full"
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert client.get("/health").status_code == 200
+    may_end.set()
+    assert run.ended.wait(60)
     assert error_of(client.post("/run_script", json={"question": "x"}), 409)["type"] == "model_not_loaded"
 
 

@@ -6,8 +6,9 @@ from typing import Any
 from flask_openapi3 import APIBlueprint
 
 from server.host import Host
+from server.http.following import wait_for
 from server.http.schemas import Answer, ErrorAnswer, Question
-from server.runs import Run, answer_of
+from server.runs import Run
 
 
 def blueprint(host: Host) -> APIBlueprint:
@@ -21,7 +22,7 @@ def blueprint(host: Host) -> APIBlueprint:
     @routes.post("/run_script", summary="Answer a question", responses=responses)
     def run_script(body: Question) -> dict[str, Any]:
         run = Run(body.question, body.workspace, body.max_steps or host.settings.MAX_STEPS, body.agent)
-        host.answer(run, body.generation)
-        return answer_of(run)
+        host.ask(run, body.generation)
+        return wait_for(run)
 
     return routes

@@ -6,6 +6,7 @@ from typing import Any
 from flask_openapi3 import APIBlueprint
 
 from server.host import Host
+from server.http.following import wait_for
 from server.http.schemas import (
     ErrorAnswer,
     Replayed,
@@ -16,7 +17,6 @@ from server.http.schemas import (
     RunsQuery,
     TokenQuery,
 )
-from server.runs import answer_of
 
 
 def blueprint(host: Host) -> APIBlueprint:
@@ -47,7 +47,7 @@ def blueprint(host: Host) -> APIBlueprint:
     )
     def replay(path: RunId, query: TokenQuery) -> dict[str, Any]:
         run, record = host.replay(path.run_id)
-        answer = answer_of(run)
+        answer = wait_for(run)
         return {**answer, "replay_of": path.run_id, "same_answer": answer["answer"] == record.get("answer")}
 
     return routes

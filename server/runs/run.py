@@ -3,17 +3,31 @@
 import secrets
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from server.runs.result import AgentResult
+from server.errors import HearthError, RunCancelledError, ShuttingDownError
+from server.runs.events import Events
+
+if TYPE_CHECKING:
+    from server.engine.usage import Usage
 
 Outcome = Literal["done", "failed", "cancelled"]
+
+_current: ContextVar["Run | None"] = ContextVar("run", default=None)
+_tool: ContextVar[str | None] = ContextVar("tool", default=None)
 
 
 @dataclass(eq=False)
 class Run:
-    """A question, and how far it has come. Times are seconds of `time.monotonic()`."""
+    """A question, and how far it has come. Times are seconds of `time.monotonic()`.
+
+    It ends once: with an answer, with an error of its own, or with the reason for which it was stopped. Whichever
+    comes first holds, and a run that `stop` has taken never ends with an answer.
+    """
 
     question: str
     workspace: str
@@ -27,18 +41,29 @@ class Run:
     """The name of the model that it works with."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """What else decides the answer, besides question and code; for asking the same again."""
-    result: AgentResult | None = None
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    """Those that are done, as the routes show them."""
+    answer: dict[str, Any] | None = None
+    """What it answers, as the routes show it; None before that, and when there is an error."""
     not_reloaded: dict[str, Any] | None = None
     """Why code that has changed on disk did not answer it: `message` and `errors`."""
-    error: dict[str, Any] | None = None
-    """Why it has no result: `type` and `message`."""
+    error: HearthError | None = None
+    """Why it has no answer."""
     asked: float = field(default_factory=time.time)
     """Seconds since 1970."""
     cancelled: threading.Event = field(default_factory=threading.Event)
-    """Set it, and the run stops at the model's next token."""
+    """Set by `stop`; the engine looks at it before each token."""
+    ended: threading.Event = field(default_factory=threading.Event)
+    """Set when it has ended, its record is kept, and its last event is told."""
+    events: Events = field(default_factory=Events)
     arrived: float = field(default_factory=time.monotonic)
     started: float | None = None
     finished: float | None = None
+
+    def __post_init__(self) -> None:
+        self._settling = threading.Lock()
+        self._reason: HearthError | None = None
+        self._calls: dict[int, Usage] = {}
 
     def start(self, generation: str, model: str, provenance: dict[str, Any]) -> None:
         """From waiting to working, with the code of `generation` and a model."""
@@ -47,15 +72,55 @@ class Run:
         self.provenance = provenance
         self.started = time.monotonic()
         self.state = "running"
+        self.events.tell("started", {"run_id": self.id, "generation": generation, "model": model})
 
-    def finish(self, outcome: Outcome) -> None:
-        """The end, however it came about."""
-        self.finished = time.monotonic()
-        self.state = outcome
+    def hear(self, text: str, call: "Usage") -> None:
+        """The model wrote a piece of text, in a call of the engine that costs `call` in the end."""
+        self._calls[id(call)] = call
+        self.events.tell_text(text, _tool.get())
+
+    def did_step(self, step: dict[str, Any]) -> None:
+        """A step is done."""
+        self.steps.append(step)
+        self.events.tell("step", step)
+
+    def stop(self, reason: HearthError) -> bool:
+        """Let it end with `reason`, at the model's next token or at once where it waits. Gives whether it will end
+        with that or an earlier reason; if not, it has ended."""
+        with self._settling:
+            if self.finished is not None:
+                return False
+            if self._reason is None:
+                self._reason = reason
+                self.cancelled.set()
+            return True
+
+    def settle(self, answer: dict[str, Any] | None, error: HearthError | None) -> None:
+        """The end, with one of both, unless it was stopped: then that is how it ends, whatever came of it."""
+        with self._settling:
+            if self._reason is not None:
+                answer, error = None, self._reason
+                error.details.setdefault("steps", self.steps)
+            self.answer, self.error = answer, error
+            self.finished = time.monotonic()
+            if error is None:
+                self.state = "done"
+            else:
+                stopped = isinstance(error, RunCancelledError | ShuttingDownError)
+                self.state = "cancelled" if stopped else "failed"
+
+    def tell_the_end(self) -> None:
+        """The last event, for all who follow it."""
+        if self.error is not None:
+            self.events.tell("error", self.error.to_dict()["error"])
+        else:
+            assert self.answer is not None, "it was settled"
+            self.events.tell("answer", self.answer)
+        self.ended.set()
 
     @property
     def queued_seconds(self) -> float:
-        """How long it waited, or has waited so far, before its code was pinned and its model free."""
+        """How long it waited, or has waited so far, before it had its turn and a model."""
         until = self.started or self.finished or time.monotonic()
         return until - self.arrived
 
@@ -63,3 +128,35 @@ class Run:
     def seconds(self) -> float:
         """How long it has been there in all, waiting included."""
         return (self.finished or time.monotonic()) - self.arrived
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """What it has cost so far, summed over all calls of the engine, its tools' own included."""
+        names = ("prompt_tokens", "cached_tokens", "completion_tokens", "forced_tokens", "forward_passes")
+        calls = list(self._calls.values())
+        return {name: sum(getattr(call, name) for call in calls) for name in names}
+
+
+@contextmanager
+def working_for(run: Run) -> Iterator[None]:
+    """Within it, on this thread and in copies of its context, `run` is the current one."""
+    token = _current.set(run)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def current_run() -> Run | None:
+    """The run that this context works for."""
+    return _current.get()
+
+
+@contextmanager
+def within_tool(name: str) -> Iterator[None]:
+    """Within it, text of the model is that tool's."""
+    token = _tool.set(name)
+    try:
+        yield
+    finally:
+        _tool.reset(token)

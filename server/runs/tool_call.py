@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from server.engine import cancellation
 from server.limited_thread import LimitedThread
+from server.runs.run import within_tool
 
 if TYPE_CHECKING:
     from langchain_core.tools import BaseTool
@@ -30,7 +31,8 @@ def call_tool(tool: "BaseTool", arguments: Mapping[str, Any], seconds: float) ->
     after `seconds`, and `RunCancelledError` when the run is cancelled meanwhile; such a tool is given up (see
     `LimitedThread`).
     """
-    thread = LimitedThread(lambda: _invoke(tool, dict(arguments)), f"tool {tool.name}")
+    with within_tool(tool.name):
+        thread = LimitedThread(lambda: _invoke(tool, dict(arguments)), f"tool {tool.name}")
     thread.start()
     waited = 0.0
     try:
