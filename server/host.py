@@ -3,8 +3,8 @@
 import hashlib
 import logging
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from server.errors import (
     TooLargeError,
 )
 from server.reload import MAIN, Generation, ReloadReport, Snapshot, Workspace, Workspaces, building_a_model, watched
-from server.resident import ModelRequest, ModelSlot, ResidentModel
+from server.resident import ModelRequest, ModelSlot, Report, ResidentModel
 from server.runs import AgentResult, Run, Runs, record_of
 from server.store import Database, GenerationStore, RunStore
 
@@ -72,8 +72,10 @@ class Host:
         load_in_8bit: bool | None = None,
         device_map: str | None = None,
         dtype: str | None = None,
+        report: Report = lambda *_: None,
     ) -> ResidentModel:
-        """Make a model resident and wait until it is ready. What is None comes from the settings.
+        """Make a model resident and wait until it is ready. What is None comes from the settings. `report` is told
+        how far it is.
 
         It is built by the live recipe of `main`. Raises what `ModelSlot.load` raises, and `ReloadFailedError`
         when no code is live yet and what is on disk can't be loaded.
@@ -93,7 +95,7 @@ class Host:
                 recipe=hashlib.sha256(generation.snapshot.files["model.py"]).hexdigest(),
             )
 
-            def build(resident: ResidentModel, report: Callable[[str, int, int], None]) -> None:
+            def build(resident: ResidentModel, report: Report) -> None:
                 from server.engine import GuidedEngine, ResidentChatModel
 
                 with building_a_model():
@@ -114,7 +116,7 @@ class Host:
                 if self.llm is None:
                     self.llm = ResidentChatModel(get_engine=self.models.engine)
 
-            return self.models.load(request, build)
+            return self.models.load(request, build, report)
 
     def unload_model(self) -> None:
         """Give the model's memory back, once the runs that use it have ended."""
@@ -182,15 +184,21 @@ class Host:
 
     def _answer(self, run: Run, space: Workspace, generation: str | None) -> AgentResult:
         """What the agent gives back; within the run's own thread."""
-        with self.models.use() as model, self._code(run, space, generation) as pinned:
+        with ExitStack() as held:
+            # Tools may ask the model while they are built.
+            with self.models.use():
+                pinned = held.enter_context(self._code(run, space, generation))
+            run.generation = pinned.hash
+            run.wait_at(1)
+            model = held.enter_context(self.models.use())
             # Late: it brings torch, which is there by now.
             from server.engine import cancellation, pieces
 
-            run.start(pinned.hash, model.name, self._provenance(run, model))
+            run.start(model.name, self._provenance(run, model))
             with cancellation.scope(run.cancelled), pieces.scope(run.hear), keep.scope(space.kept):
                 agent = pinned.agent(model.engine, pinned.tools, run.max_steps, self.settings.TOOL_TIMEOUT)
                 result: AgentResult = agent(run.question)
-            return result
+        return result
 
     @contextmanager
     def _code(self, run: Run, space: Workspace, generation: str | None) -> Iterator[Generation]:

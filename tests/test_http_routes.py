@@ -85,6 +85,7 @@ def test_openapi_describes_the_routes(empty_server: Server) -> None:
         ("/runs", "get"),
         ("/runs/{run_id}", "get"),
         ("/runs/{run_id}", "delete"),
+        ("/runs/{run_id}/events", "get"),
         ("/runs/{run_id}/replay", "post"),
     }
     question = document["components"]["schemas"]["Question"]
@@ -93,6 +94,8 @@ def test_openapi_describes_the_routes(empty_server: Server) -> None:
     assert question["additionalProperties"] is False
     refused = document["paths"]["/run_script"]["post"]["responses"]["422"]["content"]["application/json"]
     assert refused["schema"] == {"$ref": "#/components/schemas/ErrorAnswer"}
+    for path, method in (("/run_script", "post"), ("/load_model", "post"), ("/runs/{run_id}/events", "get")):
+        assert "text/event-stream" in document["paths"][path][method]["responses"]["200"]["content"]
 
 
 def test_every_answer_has_an_id_of_its_own(empty_server: Server) -> None:

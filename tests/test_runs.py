@@ -53,7 +53,7 @@ class Lab:
         """What such a run does."""
 
         def wait() -> Result:
-            run.start("0123456789ab", "embedded", {})
+            run.start("embedded", {})
             with cancellation.scope(run.cancelled):
                 tell_step(Step())
                 while not self.may_end.wait(0.01):

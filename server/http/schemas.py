@@ -7,6 +7,8 @@ from pydantic.functional_validators import AfterValidator
 from pydantic_core import PydanticCustomError
 
 LONGEST_QUESTION = 100_000
+EVENTS: dict[str, Any] = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+"""Server-sent events: `event: <kind>`, `data: <JSON>`, and an `id` that Last-Event-ID resumes from."""
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
@@ -102,6 +104,9 @@ class Question(WorkspaceChoice):
     generation: Name | None = Field(
         None, description="the code that is to answer in place of the live one: its hash, or the first digits of it"
     )
+    detach: bool = Field(
+        False, description="go on when the connection is closed; otherwise closing it cancels the run"
+    )
 
 
 class ReloadChoice(WorkspaceChoice):
@@ -148,6 +153,10 @@ class Health(BaseModel):
 
 
 class ModelLoaded(BaseModel):
+    """As a stream: events `progress` (stage, done, total), and `model` (this object) or `error`."""
+
+    model_config = ConfigDict(openapi_extra={"content": EVENTS["content"]})  # type: ignore[typeddict-unknown-key]
+
     model: Model
     seconds: float
 
@@ -207,6 +216,10 @@ class NotReloaded(BaseModel):
 
 
 class Answer(BaseModel):
+    """As a stream: the events `queued`, `started`, `token`, `step`, and `answer` (this object) or `error`."""
+
+    model_config = ConfigDict(openapi_extra={"content": EVENTS["content"]})  # type: ignore[typeddict-unknown-key]
+
     run_id: str
     answer: str
     function: str | None = Field(description="the tool that gave the answer")

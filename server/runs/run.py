@@ -65,14 +65,17 @@ class Run:
         self._reason: HearthError | None = None
         self._calls: dict[int, Usage] = {}
 
-    def start(self, generation: str, model: str, provenance: dict[str, Any]) -> None:
-        """From waiting to working, with the code of `generation` and a model."""
-        self.generation = generation
+    def wait_at(self, position: int) -> None:
+        """It waits for its turn; `position` 1 is next."""
+        self.events.tell("queued", {"run_id": self.id, "position": position, "generation": self.generation})
+
+    def start(self, model: str, provenance: dict[str, Any]) -> None:
+        """From waiting to working, with a model."""
         self.model = model
         self.provenance = provenance
         self.started = time.monotonic()
         self.state = "running"
-        self.events.tell("started", {"run_id": self.id, "generation": generation, "model": model})
+        self.events.tell("started", {"run_id": self.id, "generation": self.generation, "model": model})
 
     def hear(self, text: str, call: "Usage") -> None:
         """The model wrote a piece of text, in a call of the engine that costs `call` in the end."""
