@@ -207,10 +207,24 @@ class QueueFullError(HearthError):
 
 
 class RunCancelledError(HearthError):
-    """The run was cancelled before it had its answer."""
+    """The run was cancelled before it had its answer. `steps`: those that were done."""
 
     status = 499
     code = "run_cancelled"
+
+
+class RunTimedOutError(HearthError):
+    """The run took longer than it may. `steps`: those that were done."""
+
+    status = 408
+    code = "run_timed_out"
+
+
+class TokenLimitError(HearthError):
+    """The run wrote more than it may. `limit`: tokens. `steps`: those that were done."""
+
+    status = 422
+    code = "token_limit"
 
 
 class OutOfMemoryError(HearthError):

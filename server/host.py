@@ -195,6 +195,7 @@ class Host:
             from server.engine import cancellation, pieces
 
             run.start(model.name, self._provenance(run, model))
+            held.enter_context(run.limited())
             with cancellation.scope(run.cancelled), pieces.scope(run.hear), keep.scope(space.kept):
                 agent = pinned.agent(model.engine, pinned.tools, run.max_steps, self.settings.TOOL_TIMEOUT)
                 result: AgentResult = agent(run.question)
@@ -233,6 +234,7 @@ class Host:
             "hearth": VERSION,
             "agent": run.agent,
             "max_steps": run.max_steps,
+            "max_tokens": run.max_tokens,
             "tool_timeout": self.settings.TOOL_TIMEOUT,
             "model": model.identity(),
         }
@@ -286,6 +288,7 @@ class Host:
                 )
         workspace = record["workspace"] if record["workspace"] in self.workspaces.names() else MAIN
         run = Run(record["question"], workspace, record["max_steps"], record["agent"])
+        run.max_tokens, run.timeout = self.settings.MAX_TOKENS, self.settings.RUN_TIMEOUT
         self.ask(run, record["generation"])
         return run, record
 

@@ -48,7 +48,13 @@ def error_of(answer: Any, status: int) -> dict[str, Any]:
 
 
 def test_health_with_nothing_loaded(empty_server: Server) -> None:
-    assert empty_server.health() == {"status": "ok", "version": "0.1.0", "model": None, "tools": None}
+    assert empty_server.health() == {
+        "status": "ok",
+        "version": "0.1.0",
+        "model": None,
+        "tools": None,
+        "abandoned_tools": [],
+    }
 
 
 def test_the_index_leads_on(empty_server: Server) -> None:

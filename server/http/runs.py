@@ -29,7 +29,7 @@ def blueprint(host: Host, followers: WaitingRoom) -> APIBlueprint:
     routes = APIBlueprint("runs", __name__)
     responses: dict[int | str | HTTPStatus, Any] = {
         200: Replayed,
-        **dict.fromkeys((404, 409, 422, 429, 499, 503), ErrorAnswer),
+        **dict.fromkeys((404, 408, 409, 422, 429, 499, 503), ErrorAnswer),
     }
 
     @routes.get("/runs", summary="List runs, those in flight first, then the latest", responses={200: RunsListed})

@@ -104,6 +104,15 @@ class Question(WorkspaceChoice):
     generation: Name | None = Field(
         None, description="the code that is to answer in place of the live one: its hash, or the first digits of it"
     )
+    max_tokens: int | None = Field(
+        None, ge=1, description="tokens that it may write, less than HEARTH_MAX_TOKENS, which is what it may else"
+    )
+    timeout: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="seconds that it may take once it has its turn, less than HEARTH_RUN_TIMEOUT, which it may else",
+    )
     detach: bool = Field(
         False, description="go on when the connection is closed; otherwise closing it cancels the run"
     )
@@ -144,11 +153,21 @@ class ToolsCount(BaseModel):
     count: int
 
 
+class AbandonedTool(BaseModel):
+    tool: str
+    workspace: str | None
+    run_id: str | None
+    seconds: float = Field(description="since it was given up")
+
+
 class Health(BaseModel):
     status: Literal["ok"]
     version: str
     model: Model | None
     tools: ToolsCount | None = Field(description="of the workspace main")
+    abandoned_tools: list[AbandonedTool] = Field(
+        description="calls of tools that went past their time, or their run's, and go on"
+    )
     autoload_error: Failure | None = Field(None, description="only when loading at the start failed")
 
 
@@ -206,6 +225,7 @@ class Provenance(BaseModel):
     hearth: str = Field(description="the server's version")
     agent: str
     max_steps: int
+    max_tokens: int | None
     tool_timeout: float
     model: Identity
 

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from server.errors import HearthError, RunCancelledError, ShuttingDownError
+from server.errors import HearthError, RunCancelledError, RunTimedOutError, ShuttingDownError, TokenLimitError
 from server.runs.events import Events
 
 if TYPE_CHECKING:
@@ -33,6 +33,10 @@ class Run:
     workspace: str
     max_steps: int
     agent: str = "react"
+    max_tokens: int | None = None
+    """How many it may write; None: any number."""
+    timeout: float | None = None
+    """Seconds that it may take once it has its turn; None: as long as it takes."""
     id: str = field(default_factory=lambda: secrets.token_hex(8))
     state: Literal["queued", "running"] | Outcome = "queued"
     generation: str | None = None
@@ -81,6 +85,32 @@ class Run:
         """The model wrote a piece of text, in a call of the engine that costs `call` in the end."""
         self._calls[id(call)] = call
         self.events.tell_text(text, _tool.get())
+        if self.max_tokens is not None and self.written > self.max_tokens:
+            self.stop(
+                TokenLimitError(
+                    f"The run has written {self.max_tokens} tokens, and that is as many as it may. Ask for less at "
+                    "once, or for more tokens: max_tokens, and HEARTH_MAX_TOKENS.",
+                    limit=self.max_tokens,
+                )
+            )
+
+    @contextmanager
+    def limited(self) -> Iterator[None]:
+        """Within it, `timeout` is running."""
+        if self.timeout is None:
+            yield
+            return
+        late = RunTimedOutError(
+            f"The run took longer than {self.timeout:g} seconds. Ask for less at once, or for more time: timeout, "
+            "and HEARTH_RUN_TIMEOUT."
+        )
+        timer = threading.Timer(self.timeout, self.stop, [late])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def did_step(self, step: dict[str, Any]) -> None:
         """A step is done."""
@@ -131,6 +161,11 @@ class Run:
     def seconds(self) -> float:
         """How long it has been there in all, waiting included."""
         return (self.finished or time.monotonic()) - self.arrived
+
+    @property
+    def written(self) -> int:
+        """Tokens of text so far."""
+        return sum(call.completion_tokens + call.forced_tokens for call in list(self._calls.values()))
 
     @property
     def usage(self) -> dict[str, int]:
