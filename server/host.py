@@ -44,7 +44,7 @@ class Host:
         """Raises `StoreError` when the data folder can't be used."""
         self.settings = settings
         self.models = ModelSlot()
-        self.runs = Runs(settings.MAX_RUNS, self._keep_record)
+        self.runs = Runs(settings.MAX_RUNS, settings.MAX_CONCURRENT_RUNS, self._keep_record)
         database = Database(settings.DATA_DIR)
         self.generations = GenerationStore(database)
         self.records = RunStore(database)
@@ -189,7 +189,7 @@ class Host:
             with self.models.use():
                 pinned = held.enter_context(self._code(run, space, generation))
             run.generation = pinned.hash
-            run.wait_at(1)
+            held.enter_context(self.runs.turns.take(run))
             model = held.enter_context(self.models.use())
             # Late: it brings torch, which is there by now.
             from server.engine import cancellation, pieces

@@ -46,7 +46,7 @@ class Lab:
 
     def __init__(self) -> None:
         self.kept: list[dict[str, Any]] = []
-        self.runs = Runs(2, lambda run: self.kept.append(record_of(run)))
+        self.runs = Runs(2, 2, lambda run: self.kept.append(record_of(run)))
         self.may_end = threading.Event()
 
     def work(self, run: Run, result: Result | None = None) -> Callable[[], Result]:

@@ -113,6 +113,9 @@ class Question(WorkspaceChoice):
         allow_inf_nan=False,
         description="seconds that it may take once it has its turn, less than HEARTH_RUN_TIMEOUT, which it may else",
     )
+    priority: Literal["interactive", "batch"] = Field(
+        "interactive", description="`batch` lets the questions of people who wait for an answer go first"
+    )
     detach: bool = Field(
         False, description="go on when the connection is closed; otherwise closing it cancels the run"
     )
@@ -268,6 +271,8 @@ class RunShown(BaseModel):
 
     run_id: str
     state: Literal["queued", "running", "done", "failed", "cancelled"]
+    priority: Literal["interactive", "batch"] = "interactive"
+    position: int | None = Field(None, description="only while it waits for its turn: 1 is next")
     asked: float = Field(description="seconds since 1970")
     question: str
     agent: str

@@ -39,12 +39,15 @@ def record_of(run: Run) -> dict[str, Any]:
         "question": run.question,
         "agent": run.agent,
         "max_steps": run.max_steps,
+        "priority": run.priority,
         "workspace": run.workspace,
         "generation": run.generation,
         "model": run.model,
         "seconds": run.seconds,
         "queued_seconds": run.queued_seconds,
     }
+    if run.state == "queued" and run.position is not None:
+        record["position"] = run.position
     if run.answer is not None:
         return {**record, **run.answer}
     if run.steps:

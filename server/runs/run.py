@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from server.engine.usage import Usage
 
 Outcome = Literal["done", "failed", "cancelled"]
+Priority = Literal["interactive", "batch"]
 
 _current: ContextVar["Run | None"] = ContextVar("run", default=None)
 _tool: ContextVar[str | None] = ContextVar("tool", default=None)
@@ -33,12 +34,16 @@ class Run:
     workspace: str
     max_steps: int
     agent: str = "react"
+    priority: Priority = "interactive"
+    """Whose turn comes first: see `turns`."""
     max_tokens: int | None = None
     """How many it may write; None: any number."""
     timeout: float | None = None
     """Seconds that it may take once it has its turn; None: as long as it takes."""
     id: str = field(default_factory=lambda: secrets.token_hex(8))
     state: Literal["queued", "running"] | Outcome = "queued"
+    position: int | None = None
+    """Its place among those that wait, 1 is next; None before it waits."""
     generation: str | None = None
     """The hash of the code that answers it; None before it is pinned."""
     model: str | None = None
@@ -65,13 +70,29 @@ class Run:
     finished: float | None = None
 
     def __post_init__(self) -> None:
-        self._settling = threading.Lock()
+        self._settling = threading.Condition()
+        self._has_turn = False
         self._reason: HearthError | None = None
         self._calls: dict[int, Usage] = {}
 
     def wait_at(self, position: int) -> None:
         """It waits for its turn; `position` 1 is next."""
-        self.events.tell("queued", {"run_id": self.id, "position": position, "generation": self.generation})
+        if self.position != position:
+            self.position = position
+            self.events.tell("queued", {"run_id": self.id, "position": position, "generation": self.generation})
+
+    def have_turn(self) -> None:
+        """Its turn has come."""
+        with self._settling:
+            self._has_turn = True
+            self._settling.notify_all()
+
+    def wait_for_turn(self) -> None:
+        """Waits until its turn has come. Raises `RunCancelledError` when it is stopped before it goes on."""
+        with self._settling:
+            self._settling.wait_for(lambda: self._has_turn or self._reason is not None)
+            if self._reason is not None:
+                raise RunCancelledError(self._reason.message)
 
     def start(self, model: str, provenance: dict[str, Any]) -> None:
         """From waiting to working, with a model."""
@@ -126,6 +147,7 @@ class Run:
             if self._reason is None:
                 self._reason = reason
                 self.cancelled.set()
+                self._settling.notify_all()
             return True
 
     def settle(self, answer: dict[str, Any] | None, error: HearthError | None) -> None:
@@ -166,6 +188,12 @@ class Run:
     def written(self) -> int:
         """Tokens of text so far."""
         return sum(call.completion_tokens + call.forced_tokens for call in list(self._calls.values()))
+
+    @property
+    def spent(self) -> int:
+        """Tokens that the model has had to work on so far: text that was written, and prompts that it didn't hold."""
+        usage = self.usage
+        return self.written + usage["prompt_tokens"] - usage["cached_tokens"]
 
     @property
     def usage(self) -> dict[str, int]:

@@ -10,14 +10,16 @@ from server.errors import HearthError, QueueFullError, RunNotFoundError, Shuttin
 from server.runs.record import answer_of
 from server.runs.result import AgentResult
 from server.runs.run import Run, working_for
+from server.runs.turns import Turns
 
 log = logging.getLogger(__name__)
 
-RETRY_AFTER_SECONDS = 1
 CANCEL_SECONDS = 5.0
 """How long a cancelled run may take to notice. Then the server ends without it: a tool that never returns."""
 REMEMBERED = 256
 """Runs that have ended whose events can still be read."""
+KEPT_FREE = 8
+"""Of the places for runs, an eighth is kept for people who have none in flight, so that nobody fills them all."""
 
 
 class Runs:
@@ -26,8 +28,10 @@ class Runs:
     Each run has a thread of its own, so that whoever asked may leave, or read along.
     """
 
-    def __init__(self, limit: int, keep: Callable[[Run], None]) -> None:
-        """`keep` is called with every run that has ended, before anybody is told its answer."""
+    def __init__(self, limit: int, at_once: int, keep: Callable[[Run], None]) -> None:
+        """Up to `limit` in flight, of which `at_once` have a turn. `keep` is called with every run that has ended,
+        before anybody is told its answer."""
+        self.turns = Turns(at_once)
         self._limit = limit
         self._keep = keep
         self._in_flight: dict[str, Run] = {}
@@ -47,15 +51,24 @@ class Runs:
         with self._changed:
             if self._closing:
                 raise ShuttingDownError("The server is shutting down and takes no new questions. Ask again later.")
-            if len(self._in_flight) >= self._limit:
-                raise QueueFullError(
-                    f"{self._limit} questions are in flight, and that is as many as HEARTH_MAX_RUNS allows. "
-                    "Ask again in a moment.",
-                    retry_after=RETRY_AFTER_SECONDS,
-                )
+            self._find_place(run)
             # With the lock held: should there be no thread for it, it was never in flight.
             thread.start()
             self._in_flight[run.id] = run
+
+    def _find_place(self, run: Run) -> None:
+        places = f"{self._limit} questions are in flight, and that is as many as HEARTH_MAX_RUNS allows."
+        taken, kept_free = len(self._in_flight), 0
+        if any(other.workspace == run.workspace for other in self._in_flight.values()):
+            kept_free = self._limit // KEPT_FREE
+            places = (
+                f"{taken} questions are in flight, some of the workspace {run.workspace!r} among them, and the last "
+                f"{kept_free} of {self._limit} places (HEARTH_MAX_RUNS) are kept for people who have none in flight."
+            )
+        missing = taken + 1 + kept_free - self._limit
+        if missing > 0:
+            seconds = self.turns.seconds_until(missing)
+            raise QueueFullError(f"{places} Ask again in about {seconds} s.", retry_after=seconds)
 
     def _do(self, run: Run, work: Callable[[], AgentResult], request_id: str) -> None:
         logs.request_id.set(request_id)
