@@ -75,7 +75,7 @@ def _progress(load: Callable[[Report], dict[str, Any]]) -> Iterator[list[Message
         if isinstance(message, HearthError):
             if not begun:
                 raise message
-            yield [(None, "error", message.to_dict()["error"])]
+            yield [(None, "error", {"status": message.status, **message.to_dict()["error"]})]
             return
         begun = True
         yield [message]

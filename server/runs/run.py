@@ -167,7 +167,7 @@ class Run:
     def tell_the_end(self) -> None:
         """The last event, for all who follow it."""
         if self.error is not None:
-            self.events.tell("error", self.error.to_dict()["error"])
+            self.events.tell("error", {"status": self.error.status, **self.error.to_dict()["error"]})
         else:
             assert self.answer is not None, "it was settled"
             self.events.tell("answer", self.answer)
