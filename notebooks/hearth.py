@@ -244,13 +244,16 @@ class Run:
     max_steps: int = 0
     usage: dict[str, int] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    position: int | None = None
+    """Its place among those that wait for their turn; 1 is next."""
 
     def _row(self) -> dict[str, Any]:
+        state = self.state if self.position is None else f"{self.state}, place {self.position}"
         return {
             "run": self.run_id,
             "asked": self.asked,
             "question": self.question,
-            "answer": self.error or self.answer or self.state,
+            "answer": self.error or self.answer or state,
             "generation": self.generation,
         }
 

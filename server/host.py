@@ -26,6 +26,7 @@ from server.errors import (
 from server.reload import MAIN, Generation, ReloadReport, Snapshot, Workspace, Workspaces, building_a_model, watched
 from server.resident import ModelRequest, ModelSlot, Report, ResidentModel
 from server.runs import AgentResult, Run, Runs, record_of
+from server.runs.agent_call import call_agent
 from server.store import Database, GenerationStore, RunStore
 
 if TYPE_CHECKING:
@@ -197,8 +198,11 @@ class Host:
             run.start(model.name, self._provenance(run, model))
             held.enter_context(run.limited())
             with cancellation.scope(run.cancelled), pieces.scope(run.hear), keep.scope(space.kept):
-                agent = pinned.agent(model.engine, pinned.tools, run.max_steps, self.settings.TOOL_TIMEOUT)
-                result: AgentResult = agent(run.question)
+                return call_agent(run, lambda: self._ask_agent(run, pinned, model))
+
+    def _ask_agent(self, run: Run, code: Generation, model: ResidentModel) -> AgentResult:
+        agent = code.agent(model.engine, code.tools, run.max_steps, self.settings.TOOL_TIMEOUT)
+        result: AgentResult = agent(run.question)
         return result
 
     @contextmanager

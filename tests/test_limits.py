@@ -72,7 +72,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def put(server: Server, workspace: str, path: str, text: str) -> None:
     answer = server.session.put(f"/workspaces/{workspace}/files/{path}", data=text.encode())
-    assert answer.status_code == 201, answer.text
+    assert answer.ok, answer.text
 
 
 def ask(server: Server, workspace: str, **more: Any) -> requests.Response:
@@ -105,6 +105,27 @@ def test_a_run_that_is_out_of_time(server: Server) -> None:
     error = answer.json()["error"]
     assert (answer.status_code, error["type"]) == (408, "run_timed_out")
     assert "0.5 seconds" in error["message"] and len(error["steps"]) == 1
+
+
+@pytest.mark.parametrize(
+    "goes_on",
+    [
+        "while True:\n            pass",
+        "while True:\n            try:\n                self.model.program() + gen('text', max_tokens=9)\n"
+        "            except Exception:\n                pass",
+    ],
+    ids=["computes", "catches"],
+)
+def test_an_agent_that_does_not_stop_is_left_behind(server: Server, goes_on: str) -> None:
+    begin, _, _ = ENDLESS.partition("while True:")
+    put(server, "stubborn", "agent/react.py", begin + goes_on + "\n")
+    put(server, "stubborn", "agent/__init__.py", "from .react import CustomAgentGuidance\n")
+    assert server.session.post("/reload_modules", json={"workspace": "stubborn"}).status_code == 200
+    answer = ask(server, "stubborn", timeout=0.5)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (408, "run_timed_out")
+    assert len(answer.json()["error"]["steps"]) == 1
+    assert "was left behind" in server.output
+    assert ask(server, "main").json()["answer"] == "1924"
 
 
 def test_a_run_that_is_out_of_tokens(server: Server) -> None:

@@ -80,7 +80,8 @@ class Runs:
                     # An agent of somebody's own may not tell its steps.
                     run.did_step(step)
         except BaseException as raised:  # boundary: agents are reloadable code, and `sys.exit()` in one ends its run
-            error = _without_frames(known(raised))
+            # Of one that was stopped the reason is told, and not how its code took it.
+            error = None if run.cancelled.is_set() else _without_frames(known(raised))
         run.settle(answer, error)
         try:
             self._keep(run)
