@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.event_stream import EVENT_STREAM, read
+from tests.event_stream import EVENT_STREAM, ask, read
 from tests.server_process import Server
 from tests.waiting_lab import WAITING, Lab, connection
 
@@ -152,6 +152,22 @@ def test_whatever_happens_while_runs_wait(lab: Lab, code_copy: Path) -> None:
         assert unloaded.result().status_code == 200
         assert waits.result().status_code == 409
         assert waits.result().json()["error"]["type"] == "model_not_loaded"
+
+
+def test_whoever_reads_along_is_told_that_the_server_ends(
+    start_server: Callable[..., Server], code_copy: Path
+) -> None:
+    (code_copy / "server" / "tools" / "calculator.py").write_text(WAITING)
+    lab = Lab(start_server(code=code_copy, MAX_CONCURRENT_RUNS=1, SHUTDOWN_GRACE=0.5))
+    begun = read(ask(lab.server, lab.question()))
+    lab.begun()
+    waits = read(ask(lab.server, "hello"))
+    assert next(waits).kind == "queued"
+    lab.server.process.send_signal(signal.SIGTERM)
+    for events in (begun, waits):
+        [*_, last] = events
+        assert (last.kind, last.data["type"], last.data["status"]) == ("error", "shutting_down", 503)
+    assert lab.server.process.wait(60) == 0
 
 
 def test_nobody_fills_every_place(start_server: Callable[..., Server], code_copy: Path) -> None:

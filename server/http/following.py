@@ -19,11 +19,10 @@ def wait_for(run: Run, detach: bool) -> dict[str, Any]:
     gone = client_gone()
     while not run.ended.wait(LOOK_SECONDS):
         if gone():
-            reason = _left()
             if not detach:
-                run.stop(reason)
+                run.stop(_left())
             # Nobody reads it; it frees the thread.
-            raise reason
+            raise _left()
     return _answer(run)
 
 

@@ -81,6 +81,7 @@ class Runs:
                     run.did_step(step)
         except BaseException as raised:  # boundary: agents are reloadable code, and `sys.exit()` in one ends its run
             # Of one that was stopped the reason is told, and not how its code took it.
+            answer = None
             error = None if run.cancelled.is_set() else _without_frames(known(raised))
         run.settle(answer, error)
         try:
