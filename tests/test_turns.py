@@ -175,6 +175,13 @@ def test_no_turn_is_lost_or_given_twice(at_once: int) -> None:
 
 
 def test_how_long_it_takes_until_a_place_is_free() -> None:
-    turns = Turns(2)
-    assert turns.seconds_until(1) == 1, "nothing is known yet"
-    assert turns.seconds_until(10) >= turns.seconds_until(1)
+    now = 0.0
+    turns = Turns(2, clock=lambda: now)
+    assert turns.seconds_until(5) == 1, "nothing is known yet"
+    for seconds in (10, 14):
+        run = a_run("anna")
+        with turns.take(run):
+            run.hear("text", Usage(completion_tokens=5))
+            now += seconds
+    # A run takes 12 s, and two run at a time.
+    assert [turns.seconds_until(ends) for ends in (1, 2, 5)] == [6, 12, 30]

@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from statistics import fmean
 
@@ -28,11 +28,12 @@ RECENT = 32
 class Turns:
     """Gives up to `at_once` turns at a time. Safe for any number of threads."""
 
-    def __init__(self, at_once: int) -> None:
+    def __init__(self, at_once: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._at_once = at_once
+        self._clock = clock
         self._waiting: list[Run] = []
         self._running: list[Run] = []
-        self._spending = Spending()
+        self._spending = Spending(clock)
         self._passed_over = 0
         """Turns that interactive runs had in a row while a batch run waited."""
         self._seconds: deque[float] = deque(maxlen=RECENT)
@@ -49,10 +50,10 @@ class Turns:
         with self._changing:
             self._waiting.append(run)
             self._hand_out()
-        began = time.monotonic()
+        began = self._clock()
         try:
             run.wait_for_turn()
-            began = time.monotonic()
+            began = self._clock()
             yield
         finally:
             with self._changing:
@@ -62,18 +63,18 @@ class Turns:
                     self._running.remove(run)
                     self._spending.add(run.workspace, run.spent)
                     if run.spent:
-                        self._seconds.append(time.monotonic() - began)
+                        self._seconds.append(self._clock() - began)
                         self._tokens.append(run.spent)
                 self._hand_out()
 
     def seconds_until(self, ends: int) -> int:
         """About how long it takes until so many runs have ended, going by the last ones; at least 1."""
         with self._changing:
-            now = time.monotonic()
+            now = self._clock()
             seconds = (
                 self._seconds or [now - run.started for run in self._running if run.started is not None] or [0.0]
             )
-            return max(1, math.ceil(ends * fmean(seconds) / self._at_once))
+            return max(1, math.ceil(ends * fmean(seconds) / (len(self._running) or self._at_once)))
 
     def _hand_out(self) -> None:
         """Give the turns that are free, and tell those who wait where they are."""
