@@ -89,7 +89,33 @@ class Settings(BaseSettings):
     MAX_STEPS: int = Field(
         6, ge=1, le=32, description="tool calls that a question may take, unless it says otherwise itself"
     )
-    MAX_RUNS: int = Field(64, ge=1, le=1024, description="questions in flight; one more is answered with 429")
+    MAX_RUNS: int = Field(
+        256,
+        ge=1,
+        le=1024,
+        description="questions in flight, those that wait for their turn among them; one more is answered with 429",
+    )
+    MAX_CONCURRENT_RUNS: int = Field(
+        # As many as the engine keeps KV memories for. Fewer leave the model idle while tools work; with more, each
+        # answer takes longer, and none comes sooner.
+        16,
+        ge=1,
+        le=1024,
+        description="questions that are answered at a time; the others wait for their turn",
+    )
+    MAX_TOKENS: int = Field(
+        32_768,
+        ge=1,
+        le=100_000_000,
+        description="tokens that a question may have written, by model or grammar, unless it asks for less",
+    )
+    RUN_TIMEOUT: float = Field(
+        600,
+        gt=0,
+        le=86_400,
+        allow_inf_nan=False,
+        description="longest that a question may take once it has its turn, in seconds, unless it asks for less",
+    )
     TOOL_TIMEOUT: float = Field(
         30,
         gt=0,

@@ -38,8 +38,9 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -55,7 +56,8 @@ __all__ = ["HearthError", "Lab", "connect"]
 MAIN = "main"
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 60.0
-POLL_SECONDS = 0.2
+SHOW_SECONDS = 0.1
+"""How soon a notebook is shown more of an answer."""
 MOST_LISTED = 1000
 RETRY_SECONDS = 1.0
 """How long to wait when the server has no place and does not say for how long."""
@@ -170,6 +172,15 @@ class Step:
         """The call, as Python would write it."""
         return f"{self.tool}({', '.join(f'{name}={value!r}' for name, value in self.input.items())})"
 
+    def __str__(self) -> str:
+        return f"Thought: {self.thought}\nAction: {self.action}\nObservation: {self.observation}"
+
+    def _repr_markdown_(self) -> str:
+        return (
+            f"*Thought:* {_escaped(self.thought)}  \n*Action:* {_code(self.action)}  \n"
+            f"*Observation:* {_code(self.observation)}"
+        )
+
 
 @dataclass(frozen=True, repr=False)
 class Answer:
@@ -199,18 +210,10 @@ class Answer:
         return self.answer
 
     def __repr__(self) -> str:
-        lines = []
-        for step in self.steps:
-            lines += [f"Thought: {step.thought}", f"Action: {step.action}", f"Observation: {step.observation}"]
-        return "\n".join([*lines, f"Answer: {self.answer}", f"({self._origin()})", *self._warnings()])
+        return "\n".join([*map(str, self.steps), f"Answer: {self.answer}", f"({self._origin()})", *self._warnings()])
 
     def _repr_markdown_(self) -> str:
-        parts = []
-        for step in self.steps:
-            parts.append(
-                f"*Thought:* {_escaped(step.thought)}  \n*Action:* {_code(step.action)}  \n"
-                f"*Observation:* {_code(step.observation)}"
-            )
+        parts = [step._repr_markdown_() for step in self.steps]
         parts += [f"**{_escaped(self.answer) or '(empty)'}**", f"*{_escaped(self._origin())}*"]
         return "\n\n".join([*parts, *map(_escaped, self._warnings())])
 
@@ -241,13 +244,16 @@ class Run:
     max_steps: int = 0
     usage: dict[str, int] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    position: int | None = None
+    """Its place among those that wait for their turn; 1 is next."""
 
     def _row(self) -> dict[str, Any]:
+        state = self.state if self.position is None else f"{self.state}, place {self.position}"
         return {
             "run": self.run_id,
             "asked": self.asked,
             "question": self.question,
-            "answer": self.error or self.answer or self.state,
+            "answer": self.error or self.answer or state,
             "generation": self.generation,
         }
 
@@ -549,14 +555,31 @@ class Lab:
 
     # Asking
 
-    def ask(self, question: str, *, generation: str | None = None, max_steps: int | None = None) -> Answer:
-        """Ask a question, and wait for the answer as long as it takes.
+    def ask(
+        self,
+        question: str,
+        *,
+        generation: str | None = None,
+        max_steps: int | None = None,
+        stream: bool = False,
+    ) -> Answer:
+        """Ask a question, and wait for the answer as long as it takes. Whoever interrupts this cancels the run.
 
         `generation`: the code that is to answer in place of the live one, by its hash or the first digits of it.
-        `max_steps`: tool calls that it may take.
+        `max_steps`: tool calls that it may take. `stream`: show thoughts, actions, observations and the answer as
+        they come, below the cell in a notebook, and else on standard output.
         """
-        wanted = {"question": question, "generation": generation, "max_steps": max_steps}
-        return _answer(self._json("POST", "/run_script", body=self._named(wanted), seconds=None), question)
+        wanted = self._named({"question": question, "generation": generation, "max_steps": max_steps})
+        if not stream:
+            return _answer(self._json("POST", "/run_script", body=wanted, seconds=None), question)
+        return self._ask_live(wanted, _CellView() if _in_notebook() else _TextView())
+
+    def _ask_live(self, wanted: Mapping[str, Any], view: _CellView | _TextView) -> Answer:
+        """The answer, shown in `view` while it comes."""
+        with contextlib.closing(self._events("/run_script", wanted)) as events:
+            for kind, data in events:
+                view.show(kind, data)
+        return _answer(data, wanted["question"])
 
     def ask_many(
         self,
@@ -750,31 +773,15 @@ class Lab:
         settings.
         """
         wanted = {"model": model, "load_in_8bit": load_in_8bit, "device_map": device_map, "dtype": dtype}
-        answers: list[dict[str, Any]] = []
-        errors: list[BaseException] = []
-        answered = threading.Event()
-
-        def load() -> None:
-            try:
-                answers.append(self._json("POST", "/load_model", body=_given(wanted), seconds=None))
-            except BaseException as error:  # boundary: the thread's end; it is raised where it was waited for
-                errors.append(error)
-            finally:
-                answered.set()
-
-        threading.Thread(target=load, name="load_model", daemon=True).start()
         bar = _bar("model")
         try:
-            while not answered.wait(POLL_SECONDS):
-                with _expected("no_server", "no_answer"):
-                    shown = self.health().model
-                    if shown is not None and shown.progress is not None:
-                        bar.show(shown.progress.stage, shown.progress.done, shown.progress.total)
+            with contextlib.closing(self._events("/load_model", _given(wanted))) as events:
+                for kind, data in events:
+                    if kind == "progress":
+                        bar.show(data["stage"], data["done"], data["total"])
         finally:
             bar.close()
-        if errors:
-            raise errors[0]
-        return _made(Model, answers[0]["model"])
+        return _made(Model, data["model"])
 
     # How it is asked
 
@@ -864,6 +871,25 @@ class Lab:
             raise HearthError(f"What answers at {self.url} is no Hearth server.", "not_hearth", response.status_code)
         return answer
 
+    def _events(self, path: str, body: Mapping[str, Any]) -> Generator[tuple[str, dict[str, Any]], None, None]:
+        """The events of a stream, kind and data, as they come; the last is no `error`, which is raised."""
+        kind = ""
+        with self._call("POST", path, body=body, stream=True) as response:
+            try:
+                for line in response.iter_lines(chunk_size=1):
+                    name, _, value = line.decode().partition(":")
+                    if name == "event":
+                        kind = value.strip()
+                    elif name == "data":
+                        data = json.loads(value)
+                        if kind == "error":
+                            raise HearthError(data["message"], data["type"], data["status"])
+                        yield kind, data
+            except requests.RequestException:
+                kind = ""
+        if kind not in ("answer", "model"):
+            raise HearthError(f"{self.url} broke off before it answered. Did it end?", "no_answer")
+
     def _call(
         self,
         method: str,
@@ -872,8 +898,10 @@ class Lab:
         data: bytes | None = None,
         query: Mapping[str, Any] | None = None,
         seconds: float | None = READ_SECONDS,
+        stream: bool = False,
     ) -> requests.Response:
-        """The answer, when it is a good one. `seconds`: how long to wait for it; None: as long as it takes."""
+        """The answer, when it is a good one. `seconds`: how long to wait for it, or for each part of a `stream` of
+        events; None: as long as it takes."""
         session: requests.Session | None = getattr(self._threads, "session", None)
         if session is None:
             session = self._threads.session = requests.Session()
@@ -882,7 +910,14 @@ class Lab:
             session.trust_env = urlsplit(self.url).hostname not in ("localhost", "127.0.0.1", "::1")
         try:
             response = session.request(
-                method, self.url + path, json=body, data=data, params=query, timeout=(CONNECT_SECONDS, seconds)
+                method,
+                self.url + path,
+                json=body,
+                data=data,
+                params=query,
+                timeout=(CONNECT_SECONDS, seconds),
+                headers={"Accept": "text/event-stream"} if stream else None,
+                stream=stream,
             )
         except requests.ReadTimeout:
             raise HearthError(f"{self.url} did not answer within {seconds} s.", "no_answer") from None
@@ -1158,8 +1193,15 @@ class _Magics:
         return self.lab.write_tools(f"%%tool {line}".rstrip() + "\n" + cell, *words)
 
     def ask(self, line: str) -> Answer:
-        """`%ask What is 37 * 52?`: ask a question, and show how the answer came about."""
-        return self.lab.ask(line)
+        """`%ask What is 37 * 52?`: ask a question, and show how the answer comes about."""
+        if not _in_notebook():
+            return self.lab.ask(line)
+        view = _CellView()
+        try:
+            return self.lab._ask_live(self.lab._named({"question": line}), view)
+        finally:
+            # The answer is shown in its place, or the error.
+            view.empty()
 
     def generations(self, line: str) -> Table[Generation]:
         """`%generations [count]`: what changed when."""
@@ -1214,6 +1256,92 @@ def load_ipython_extension(ipython: Any) -> None:
 
 
 # How things are shown
+
+
+class _TextView:
+    """Writes an answer to standard output as it comes: the text of the model, and what tools gave."""
+
+    def __init__(self) -> None:
+        self._line_begun = False
+
+    def show(self, kind: str, data: Mapping[str, Any]) -> None:
+        """An event."""
+        if kind == "queued" and data["position"] > 1:
+            self._write(f"(place {data['position']} in the queue)\n")
+        elif kind == "token" and data["tool"] is None:
+            self._write(data["text"] if self._line_begun else data["text"].lstrip("\n"))
+        elif kind == "step":
+            self._end_line()
+            self._write(f"Observation: {data['observation']}\n")
+        elif kind == "answer":
+            self._end_line()
+
+    def _end_line(self) -> None:
+        if self._line_begun:
+            self._write("\n")
+
+    def _write(self, text: str) -> None:
+        if text:
+            self._line_begun = not text.endswith("\n")
+            print(text, end="", flush=True)
+
+
+class _CellView:
+    """Shows an answer below a notebook's cell as it comes."""
+
+    def __init__(self) -> None:
+        from IPython.display import display
+
+        self._steps: list[Step] = []
+        self._text = ""
+        self._note = "asked"
+        self._answer: Answer | None = None
+        self._shown = time.monotonic()
+        self._handle: Any = display(self, display_id=True)
+
+    def show(self, kind: str, data: Mapping[str, Any]) -> None:
+        """An event."""
+        if kind == "queued":
+            self._note = f"place {data['position']} in the queue"
+        elif kind == "started":
+            self._note = "the model reads"
+        elif kind == "token" and data["tool"] is None:
+            self._text += data["text"]
+        elif kind == "token":
+            self._note = f"{data['tool']} asks the model"
+        elif kind == "step":
+            self._steps.append(_made(Step, data))
+            self._text = ""
+        elif kind == "answer":
+            self._answer = _answer(data, "")
+        # Not every token: a browser draws each.
+        if kind != "token" or time.monotonic() - self._shown >= SHOW_SECONDS:
+            self._shown = time.monotonic()
+            self._handle.update(self)
+
+    def empty(self) -> None:
+        """Show nothing any more."""
+        self._handle.update({"text/plain": ""}, raw=True)
+
+    def __repr__(self) -> str:
+        if self._answer is not None:
+            return repr(self._answer)
+        return "\n".join([*map(str, self._steps), self._text.strip() or f"({self._note})"])
+
+    def _repr_markdown_(self) -> str:
+        if self._answer is not None:
+            return self._answer._repr_markdown_()
+        text = self._text.strip()
+        coming = _block(text) if text else f"*({_escaped(self._note)})*"
+        return "\n\n".join([*(step._repr_markdown_() for step in self._steps), coming])
+
+
+def _in_notebook() -> bool:
+    """Whether this runs in a kernel, whose front end can show something in the place of what it has shown."""
+    # Without IPython there is no kernel, and it is not imported only to learn that.
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return hasattr(shell, "kernel")
 
 
 class _Bar:

@@ -39,7 +39,7 @@ def create_app(host: "Host") -> "Flask":
         workspaces,
     )
     from server.http.schemas import ErrorAnswer
-    from server.http.waiting import WaitingRoom
+    from server.http.waiting import WaitingRoom, places
 
     _allow_nested_loops()
     settings = host.settings
@@ -63,7 +63,8 @@ def create_app(host: "Host") -> "Flask":
     trace.register(app)
     access.register(app, settings)
 
-    room = WaitingRoom(settings.MAX_RUNS)
+    room = WaitingRoom(places(settings), "wait for a model, tools or a reload")
+    followers = WaitingRoom(places(settings), "follow the events of runs")
     for routes in (
         about.blueprint(),
         health.blueprint(host),
@@ -73,7 +74,7 @@ def create_app(host: "Host") -> "Flask":
         reload.blueprint(host, room),
         workspaces.blueprint(host),
         generations.blueprint(host),
-        runs.blueprint(host),
+        runs.blueprint(host, followers),
     ):
         app.register_api(routes)
     return app

@@ -207,10 +207,24 @@ class QueueFullError(HearthError):
 
 
 class RunCancelledError(HearthError):
-    """The run was cancelled before it had its answer."""
+    """The run was cancelled before it had its answer. `steps`: those that were done."""
 
     status = 499
-    code = "cancelled"
+    code = "run_cancelled"
+
+
+class RunTimedOutError(HearthError):
+    """The run took longer than it may. `steps`: those that were done."""
+
+    status = 408
+    code = "run_timed_out"
+
+
+class TokenLimitError(HearthError):
+    """The run wrote more than it may. `limit`: tokens. `steps`: those that were done."""
+
+    status = 422
+    code = "token_limit"
 
 
 class OutOfMemoryError(HearthError):
@@ -245,17 +259,15 @@ def register_handler(app: Flask) -> None:
 
 def _answer(error: Exception) -> Response:
     headers: dict[str, str] = {}
-    if isinstance(error, HearthError):
-        known = error
-    elif isinstance(error, HTTPException):
-        known = _from_http(error)
+    if isinstance(error, HTTPException):
+        told = _from_http(error)
         headers = {name: value for name, value in error.get_headers() if name == "Allow"}
     else:
-        known = _from_mistake(error)
-    if "retry_after" in known.details:
-        headers["Retry-After"] = str(known.details["retry_after"])
-    response = jsonify(known.to_dict())
-    response.status_code = known.status
+        told = known(error)
+    if "retry_after" in told.details:
+        headers["Retry-After"] = str(told.details["retry_after"])
+    response = jsonify(told.to_dict())
+    response.status_code = told.status
     response.headers.update(headers)
     return response
 
@@ -264,14 +276,17 @@ def _from_http(error: HTTPException) -> HearthError:
     """What Flask raises by itself: an unknown route, a method that a route does not take."""
     if error.code == NotFoundError.status:
         return NotFoundError(f"There is no route {request.path}. GET /openapi.json lists those that there are.")
-    known = HearthError(error.description or error.name)
+    told = HearthError(error.description or error.name)
     # On the instance: there is a class for each status, and little to say about most of them.
-    known.status = error.code or 500  # type: ignore[misc]
-    known.code = error.name.lower().replace(" ", "_")  # type: ignore[misc]
-    return known
+    told.status = error.code or 500  # type: ignore[misc]
+    told.code = error.name.lower().replace(" ", "_")  # type: ignore[misc]
+    return told
 
 
-def _from_mistake(error: Exception) -> InternalError:
+def known(error: BaseException) -> HearthError:
+    """`error` as one that a caller may be told: a mistake of ours goes into the log, and its id to the caller."""
+    if isinstance(error, HearthError):
+        return error
     log.error("internal error", exc_info=error)
     reference = request_id.get()
     return InternalError(

@@ -3,8 +3,8 @@
 import hashlib
 import logging
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +18,15 @@ from server.errors import (
     InternalError,
     ModelChangedError,
     ReloadFailedError,
+    RunCancelledError,
     RunNotFoundError,
     StoreError,
     TooLargeError,
 )
 from server.reload import MAIN, Generation, ReloadReport, Snapshot, Workspace, Workspaces, building_a_model, watched
-from server.resident import ModelRequest, ModelSlot, ResidentModel
-from server.runs import Run, Runs, record_of
+from server.resident import ModelRequest, ModelSlot, Report, ResidentModel
+from server.runs import AgentResult, Run, Runs, record_of
+from server.runs.agent_call import call_agent
 from server.store import Database, GenerationStore, RunStore
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ class Host:
         """Raises `StoreError` when the data folder can't be used."""
         self.settings = settings
         self.models = ModelSlot()
-        self.runs = Runs(settings.MAX_RUNS)
+        self.runs = Runs(settings.MAX_RUNS, settings.MAX_CONCURRENT_RUNS, self._keep_record)
         database = Database(settings.DATA_DIR)
         self.generations = GenerationStore(database)
         self.records = RunStore(database)
@@ -71,8 +73,10 @@ class Host:
         load_in_8bit: bool | None = None,
         device_map: str | None = None,
         dtype: str | None = None,
+        report: Report = lambda *_: None,
     ) -> ResidentModel:
-        """Make a model resident and wait until it is ready. What is None comes from the settings.
+        """Make a model resident and wait until it is ready. What is None comes from the settings. `report` is told
+        how far it is.
 
         It is built by the live recipe of `main`. Raises what `ModelSlot.load` raises, and `ReloadFailedError`
         when no code is live yet and what is on disk can't be loaded.
@@ -92,7 +96,7 @@ class Host:
                 recipe=hashlib.sha256(generation.snapshot.files["model.py"]).hexdigest(),
             )
 
-            def build(resident: ResidentModel, report: Callable[[str, int, int], None]) -> None:
+            def build(resident: ResidentModel, report: Report) -> None:
                 from server.engine import GuidedEngine, ResidentChatModel
 
                 with building_a_model():
@@ -113,7 +117,7 @@ class Host:
                 if self.llm is None:
                     self.llm = ResidentChatModel(get_engine=self.models.engine)
 
-            return self.models.load(request, build)
+            return self.models.load(request, build, report)
 
     def unload_model(self) -> None:
         """Give the model's memory back, once the runs that use it have ended."""
@@ -165,39 +169,41 @@ class Host:
         self.generations.delete(found)
         return found
 
-    def answer(self, run: Run, generation: str | None = None) -> None:
-        """Answer `run`'s question, in this thread, with the code that is live now, and keep a record of it. The run
-        has its `result` then.
+    def ask(self, run: Run, generation: str | None = None) -> None:
+        """Set `run` going: its question is answered, on a thread of its own, with the code that is live now, and a
+        record of it is kept. Its `events` tell how it goes, and its `answer` or its `error` how it ended.
 
         `generation`, a hash or the beginning of one, is the code to use in place of the live one. Raises
-        `AgentNotFoundError`, `WorkspaceNotFoundError`, `GenerationNotFoundError`, `QueueFullError`,
-        `ShuttingDownError`, `ModelNotLoadedError`, `ToolsNotLoadedError`, `ReloadFailedError`, and what a run may
-        end with: `PromptTooLongError`, `OutOfMemoryError`, `RunCancelledError`.
+        `AgentNotFoundError`, `WorkspaceNotFoundError`, `QueueFullError`, `ShuttingDownError`. A run may end with
+        `GenerationNotFoundError`, `ModelNotLoadedError`, `ToolsNotLoadedError`, `ReloadFailedError`, and it waits for
+        nothing before it does; later with `PromptTooLongError`, `OutOfMemoryError`, and what it was stopped for.
         """
         if run.agent != AGENT:
             raise AgentNotFoundError(f"There is no agent {run.agent!r}. There is: {AGENT}.")
         space = self.workspaces.get(run.workspace)
-        try:
-            with self.runs.admit(run), self.models.use() as model, self._code(run, space, generation) as pinned:
-                # Late: it brings torch, which is there by now.
-                from server.engine import cancellation
+        self.runs.begin(run, lambda: self._answer(run, space, generation))
 
-                run.start(pinned.hash, model.name, self._provenance(run, model))
-                with cancellation.scope(run.cancelled), keep.scope(space.kept):
-                    try:
-                        agent = pinned.agent(model.engine, pinned.tools, run.max_steps, self.settings.TOOL_TIMEOUT)
-                        run.result = agent(run.question)
-                    except (SystemExit, KeyboardInterrupt) as error:
-                        # boundary: agents are reloadable code, and `sys.exit()` in one must end its run alone.
-                        raise RuntimeError(f"the agent of {pinned.hash} raised {error!r}") from error
-        except BaseException as error:
-            run.error = {"type": InternalError.code, "message": "The server's log says what went wrong."}
-            if isinstance(error, HearthError):
-                run.error = {"type": error.code, "message": error.message}
-            raise
-        finally:
-            if run.finished is not None:
-                self._keep_record(run)
+    def _answer(self, run: Run, space: Workspace, generation: str | None) -> AgentResult:
+        """What the agent gives back; within the run's own thread."""
+        with ExitStack() as held:
+            # Tools may ask the model while they are built.
+            with self.models.use():
+                pinned = held.enter_context(self._code(run, space, generation))
+            run.generation = pinned.hash
+            held.enter_context(self.runs.turns.take(run))
+            model = held.enter_context(self.models.use())
+            # Late: it brings torch, which is there by now.
+            from server.engine import cancellation, pieces
+
+            run.start(model.name, self._provenance(run, model))
+            held.enter_context(run.limited())
+            with cancellation.scope(run.cancelled), pieces.scope(run.hear), keep.scope(space.kept):
+                return call_agent(run, lambda: self._ask_agent(run, pinned, model))
+
+    def _ask_agent(self, run: Run, code: Generation, model: ResidentModel) -> AgentResult:
+        agent = code.agent(model.engine, code.tools, run.max_steps, self.settings.TOOL_TIMEOUT)
+        result: AgentResult = agent(run.question)
+        return result
 
     @contextmanager
     def _code(self, run: Run, space: Workspace, generation: str | None) -> Iterator[Generation]:
@@ -232,6 +238,7 @@ class Host:
             "hearth": VERSION,
             "agent": run.agent,
             "max_steps": run.max_steps,
+            "max_tokens": run.max_tokens,
             "tool_timeout": self.settings.TOOL_TIMEOUT,
             "model": model.identity(),
         }
@@ -245,8 +252,12 @@ class Host:
 
     def runs_of(self, workspace: str | None, limit: int) -> list[dict[str, Any]]:
         """The records of the last runs, of a workspace or of all, the latest first, those in flight before them."""
-        flying = [record_of(run) for run in reversed(self.runs.in_flight()) if workspace in (None, run.workspace)]
-        return (flying + self.records.latest(workspace, limit))[:limit]
+        flying = {
+            run.id: record_of(run) for run in reversed(self.runs.in_flight()) if workspace in (None, run.workspace)
+        }
+        # A run that has just ended may be among both.
+        ended = [record for record in self.records.latest(workspace, limit) if record["run_id"] not in flying]
+        return [*flying.values(), *ended][:limit]
 
     def run_record(self, run_id: str) -> dict[str, Any]:
         """The record of a run, in flight or ended. Raises `RunNotFoundError`."""
@@ -254,18 +265,20 @@ class Host:
         return self.records.get(run_id) if flying is None else record_of(flying)
 
     def cancel(self, run_id: str) -> None:
-        """Let a run in flight stop at the model's next token. Raises `RunNotFoundError` when it isn't in flight."""
+        """Let a run in flight stop: at the model's next token, or at once where it waits. Raises `RunNotFoundError`
+        when it isn't in flight."""
         run = next((run for run in self.runs.in_flight() if run.id == run_id), None)
-        if run is None:
+        if run is None or not run.stop(
+            RunCancelledError("The run was cancelled before it had an answer. Ask again.")
+        ):
             raise RunNotFoundError(f"No run {run_id!r} is in flight; it has ended, or never was.")
-        run.cancelled.set()
 
     def replay(self, run_id: str) -> tuple[Run, dict[str, Any]]:
-        """Ask the question of an earlier run again, of the code that answered it. Gives the new run and the old
-        record.
+        """Ask the question of an earlier run again, of the code that answered it. Gives the new run, which is under
+        way, and the old record.
 
         Raises `RunNotFoundError`, `ModelChangedError` when another model is resident, `GenerationNotFoundError` when
-        it ended before it had any code, and what `answer` raises.
+        it ended before it had any code, and what `ask` raises.
         """
         record = self.records.get(run_id)
         if record["generation"] is None:
@@ -279,7 +292,8 @@ class Host:
                 )
         workspace = record["workspace"] if record["workspace"] in self.workspaces.names() else MAIN
         run = Run(record["question"], workspace, record["max_steps"], record["agent"])
-        self.answer(run, record["generation"])
+        run.max_tokens, run.timeout = self.settings.MAX_TOKENS, self.settings.RUN_TIMEOUT
+        self.ask(run, record["generation"])
         return run, record
 
     def autoload(self) -> None:

@@ -6,11 +6,11 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from server.errors import HearthError, ModelLoadError, ModelNotLoadedError, ShuttingDownError
 
@@ -72,7 +72,9 @@ class ResidentModel:
         }
 
 
-Build = Callable[[ResidentModel, Callable[[str, int, int], None]], None]
+Report = Callable[[str, int, int], None]
+"""Takes the stage of a load, how much of it is done, and of how much."""
+Build = Callable[[ResidentModel, Report], None]
 """Fills in a model's engine, device, quantization and memory; reports (stage, done, total) on the way."""
 
 
@@ -90,21 +92,22 @@ class ModelSlot:
         self._ready: ResidentModel | None = None
         self._pending: ResidentModel | None = None  # loading, or failed with nothing to fall back on
         self._loads: dict[ModelRequest, Future[ResidentModel]] = {}
-        self._closing: Future[None] = Future()
+        self._closing = False
 
     @property
     def shown(self) -> ResidentModel | None:
         """What to tell people about: the model that is coming, else the one that is there."""
         return self._pending or self._ready
 
-    def load(self, request: ModelRequest, build: Build) -> ResidentModel:
+    def load(self, request: ModelRequest, build: Build, report: Report = lambda *_: None) -> ResidentModel:
         """Make the model that is asked for resident, and wait until it is ready.
 
-        Raises a `ModelError` or an `OutOfMemoryError` when it can't be built, and `ShuttingDownError`. If it
-        failed a check that needs no memory, the model that was there stays.
+        `report` is called, here, whenever the load has come further. Raises a `ModelError` or an `OutOfMemoryError`
+        when it can't be built, and `ShuttingDownError`. If it failed a check that needs no memory, the model that was
+        there stays.
         """
         with self._changed:
-            if self._closing.done():
+            if self._closing:
                 raise ShuttingDownError("The server is shutting down and loads no more models.")
             if self._ready is not None and self._ready.request == request and not self._loads:
                 return self._ready
@@ -119,11 +122,17 @@ class ModelSlot:
                     name="model load",
                     daemon=True,
                 ).start()
-        either: list[Future[Any]] = [load, self._closing]
-        wait(either, return_when=FIRST_COMPLETED)
-        if not load.done():
-            raise ShuttingDownError(f"The server shut down before {request.name} was loaded.")
-        return load.result()
+        seen: tuple[str, int, int] | None = None
+        while True:
+            with self._changed:
+                while not load.done() and not self._closing and self._progress(request) == seen:
+                    self._changed.wait()
+                if load.done():
+                    return load.result()
+                if self._closing:
+                    raise ShuttingDownError(f"The server shut down before {request.name} was loaded.")
+                seen = self._progress(request)
+            report(*seen)
 
     def unload(self) -> None:
         """Give the model's memory back once no run uses it. Waits for a load that is under way."""
@@ -157,8 +166,12 @@ class ModelSlot:
     def close(self) -> None:
         """Take no more loads, and let nobody wait for one."""
         with self._changed:
-            if not self._closing.done():
-                self._closing.set_result(None)
+            self._closing = True
+            self._changed.notify_all()
+
+    def _progress(self, request: ModelRequest) -> tuple[str, int, int]:
+        pending = self._pending
+        return ("waiting", 0, 1) if pending is None or pending.request != request else pending.progress
 
     def _nothing_ready(self) -> ModelNotLoadedError:
         pending = self._pending
@@ -178,10 +191,12 @@ class ModelSlot:
                 outcome = error
             with self._changed:
                 del self._loads[request]
-        if isinstance(outcome, HearthError):
-            load.set_exception(outcome)
-        else:
-            load.set_result(outcome)
+        with self._changed:
+            if isinstance(outcome, HearthError):
+                load.set_exception(outcome)
+            else:
+                load.set_result(outcome)
+            self._changed.notify_all()
 
     def _replace(self, request: ModelRequest, build: Build) -> ResidentModel:
         with self._changed:
@@ -193,7 +208,9 @@ class ModelSlot:
         def report(stage: str, done: int, total: int) -> None:
             if stage == LAST_CHECK and done == total:
                 self._make_room()
-            model.progress = (stage, done, total)
+            with self._changed:
+                model.progress = (stage, done, total)
+                self._changed.notify_all()
 
         try:
             build(model, report)

@@ -226,6 +226,35 @@ def test_many_questions_at_once_with_one_that_fails(server: Server) -> None:
     assert len(lab(server).ask_many([])) == 0
 
 
+def test_an_answer_as_it_comes(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = lab(server).ask(QUESTION, stream=True)
+    assert (answer.answer, answer.question, answer.workspace) == ("1924", QUESTION, "main")
+    assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()] == [
+        "Thought", "Action", "Action Input", "Observation", "Thought", "Answer",
+    ]  # fmt: skip
+    mood = lab(server).ask("What is the mood of 'I love this wonderful place'?", stream=True)
+    shown = capsys.readouterr().out
+    assert mood.answer == "positive"
+    assert shown.splitlines()[3] == "Observation: positive", "what a tool asks the model is not the agent's text"
+    with refused("prompt_too_long") as caught:
+        lab(server).ask("why? " * 20_000, stream=True)
+    assert caught.value.status == 422
+    with refused("workspace_not_found"):
+        lab(server, "nobody").ask(QUESTION, stream=True)
+
+
+def test_whoever_stops_reading_cancels_the_run(server: Server) -> None:
+    ours = lab(server, "paul")
+    ours.write_tools(
+        "%%tool\nimport time\n\ndef calculator(expression: str) -> str:\n"
+        '    "Work out an arithmetic expression."\n    while True:\n        time.sleep(0.05)\n'
+    )
+    events = ours._events("/run_script", {"question": QUESTION, "workspace": "paul"})
+    run_id = next(data["run_id"] for kind, data in events if kind == "started")
+    events.close()
+    server.wait_until(lambda: ours.run(run_id).state == "cancelled", "the end of the run")
+
+
 def test_a_question_to_earlier_code(server: Server) -> None:
     ours = lab(server, "anna")
     first = ours.write_tools(CELL.format(answer="one")).generation
@@ -314,7 +343,7 @@ def test_a_run_is_cancelled(server: Server) -> None:
     [run] = server.wait_until(lambda: [one for one in ours.runs() if one.state == "running"], "the run to begin")
     ours.cancel(run.run_id)
     caller.join()
-    assert [(error.code, error.status) for error in caught] == [("cancelled", 499)]
+    assert [(error.code, error.status) for error in caught] == [("run_cancelled", 499)]
 
 
 def test_the_model_is_loaded(server: Server) -> None:
@@ -582,6 +611,7 @@ def test_a_download_and_requests_are_all_that_it_needs(server: Server, tmp_path:
         "import sys, hearth\n"
         "lab = hearth.connect()\n"
         "print(lab.ask('What is 37 * 52?'))\n"
+        "print(lab.ask('What is 4 * 5?', stream=True).function)\n"
         "print(lab.ask_many(['What is 2 * 3?'])[0]['answer'])\n"
         "print(lab.load_model().state)\n"
         "print(sorted({'IPython', 'pandas', 'tqdm', 'platformdirs'} & set(sys.modules)))\n"
@@ -598,7 +628,8 @@ def test_a_download_and_requests_are_all_that_it_needs(server: Server, tmp_path:
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.splitlines() == ["1924", "6", "ready", "[]"]
+    lines = ran.stdout.splitlines()
+    assert [lines[0], *lines[-5:]] == ["1924", "Answer: 20", "calculator", "6", "ready", "[]"]
 
 
 # Magics
@@ -655,6 +686,31 @@ def test_magics(server: Server, folder: Path) -> None:
     assert shown[9] == "first Is it 37 * 52?\n"
     assert shown[10] == "('Is it 37 * 52?', 'What is {1} + $HOME?')"
     assert server.token not in "".join(shown)
+
+
+def test_an_answer_comes_into_a_cell(server: Server, folder: Path) -> None:
+    shown: list[dict[str, Any]] = []
+    with run_kernel(cwd=str(folder)) as kernel:
+        for code in (
+            "%load_ext hearth",
+            f"answer = %ask {QUESTION}",
+            f"import hearth; lab = hearth.connect(); answer = lab.ask({QUESTION!r}, stream=True)",
+            # With a loop that runs already, as every notebook has one.
+            f"import asyncio; await asyncio.sleep(0); answer = lab.ask({QUESTION!r}, stream=True)",
+        ):
+            shown.clear()
+            done = kernel.execute_interactive(code, output_hook=shown.append, timeout=120)
+            assert done["content"]["status"] == "ok", done
+            updates = [one["content"] for one in shown if one["msg_type"] == "update_display_data"]
+            if "ask" not in code:
+                continue
+            texts = [one["data"]["text/plain"] for one in updates]
+            assert any("Thought: " in text and "Answer: 1924" not in text for text in texts)
+            if "%ask" in code:
+                assert texts[-1] == "", "the cell shows the answer in its place"
+            else:
+                assert "Observation: 1924\nAnswer: 1924\n" in texts[-1]
+                assert "**1924**" in updates[-1]["data"]["text/markdown"]
 
 
 def test_errors_in_a_notebook_are_short(server: Server, folder: Path) -> None:

@@ -1,6 +1,7 @@
 """What the routes answer before a model and tools are there, and what every answer has in common."""
 
 import logging
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,13 @@ def error_of(answer: Any, status: int) -> dict[str, Any]:
 
 
 def test_health_with_nothing_loaded(empty_server: Server) -> None:
-    assert empty_server.health() == {"status": "ok", "version": "0.1.0", "model": None, "tools": None}
+    assert empty_server.health() == {
+        "status": "ok",
+        "version": "0.1.0",
+        "model": None,
+        "tools": None,
+        "abandoned_tools": [],
+    }
 
 
 def test_the_index_leads_on(empty_server: Server) -> None:
@@ -84,6 +91,7 @@ def test_openapi_describes_the_routes(empty_server: Server) -> None:
         ("/runs", "get"),
         ("/runs/{run_id}", "get"),
         ("/runs/{run_id}", "delete"),
+        ("/runs/{run_id}/events", "get"),
         ("/runs/{run_id}/replay", "post"),
     }
     question = document["components"]["schemas"]["Question"]
@@ -92,6 +100,8 @@ def test_openapi_describes_the_routes(empty_server: Server) -> None:
     assert question["additionalProperties"] is False
     refused = document["paths"]["/run_script"]["post"]["responses"]["422"]["content"]["application/json"]
     assert refused["schema"] == {"$ref": "#/components/schemas/ErrorAnswer"}
+    for path, method in (("/run_script", "post"), ("/load_model", "post"), ("/runs/{run_id}/events", "get")):
+        assert "text/event-stream" in document["paths"][path][method]["responses"]["200"]["content"]
 
 
 def test_every_answer_has_an_id_of_its_own(empty_server: Server) -> None:
@@ -162,11 +172,14 @@ def test_nothing_to_unload(empty_server: Server) -> None:
 
 
 def test_one_question_too_many(host: Host, client: FlaskClient) -> None:
-    with host.runs.admit(Run("x", "main", 6)):
-        answer = client.post("/run_script", json={"question": "x"})
-        assert error_of(answer, 429)["type"] == "queue_full"
-        assert int(answer.headers["Retry-After"]) >= 1
-        assert client.get("/health").status_code == 200
+    run, may_end = Run("x", "main", 6), threading.Event()
+    host.runs.begin(run, lambda: may_end.wait(60))  # type: ignore[arg-type, return-value]
+    answer = client.post("/run_script", json={"question": "x"})
+    assert error_of(answer, 429)["type"] == "queue_full"
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert client.get("/health").status_code == 200
+    may_end.set()
+    assert run.ended.wait(60)
     assert error_of(client.post("/run_script", json={"question": "x"}), 409)["type"] == "model_not_loaded"
 
 

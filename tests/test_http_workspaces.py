@@ -260,7 +260,7 @@ def test_a_run_is_seen_in_flight_and_cancelled(lab: Server) -> None:
     assert error(lab.session.delete(f"/generations/{generation}"), 409) == "generation_in_use"
     assert lab.session.delete(f"/runs/{run['run_id']}").json() == {"run_id": run["run_id"], "cancelled": True}
     caller.join()
-    assert error(answers[0], 499) == "cancelled"
+    assert error(answers[0], 499) == "run_cancelled"
     assert lab.session.get(f"/runs/{run['run_id']}").json()["state"] == "cancelled"
     assert error(lab.session.delete(f"/runs/{run['run_id']}"), 404) == "run_not_found"
 

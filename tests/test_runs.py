@@ -1,95 +1,228 @@
 """Runs: how many there may be, and how they end."""
 
 import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
-from server.errors import QueueFullError, RunCancelledError, ShuttingDownError
-from server.runs import Run, Runs
+from server.engine import cancellation
+from server.errors import (
+    HearthError,
+    PromptTooLongError,
+    QueueFullError,
+    RunCancelledError,
+    RunNotFoundError,
+    ShuttingDownError,
+)
+from server.runs import Run, Runs, record_of
+from server.runs.step import tell_step
+
+
+@dataclass
+class Step:
+    """As an agent has it."""
+
+    thought: str = "I need to wait."
+    tool: str = "wait"
+    input: dict[str, Any] = field(default_factory=dict)
+    observation: str = "done"
+    error: str | None = None
+
+
+@dataclass
+class Result:
+    """As an agent gives it."""
+
+    answer: str = "1924"
+    function: str | None = None
+    steps: list[Step] = field(default_factory=list)
+    usage: dict[str, int] = field(default_factory=dict)
+
+
+class Lab:
+    """Runs that go on until they are told to end or notice that they are stopped."""
+
+    def __init__(self) -> None:
+        self.kept: list[dict[str, Any]] = []
+        self.runs = Runs(2, 2, lambda run: self.kept.append(record_of(run)))
+        self.may_end = threading.Event()
+
+    def work(self, run: Run, result: Result | None = None) -> Callable[[], Result]:
+        """What such a run does."""
+
+        def wait() -> Result:
+            run.start("embedded", {})
+            with cancellation.scope(run.cancelled):
+                tell_step(Step())
+                while not self.may_end.wait(0.01):
+                    cancellation.check()
+            return result or Result()
+
+        return wait
+
+    def begin(self, work: Callable[[], Any] | None = None) -> Run:
+        """Such a run, under way."""
+        run = a_run()
+        self.runs.begin(run, work or self.work(run))
+        return run
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    """Its runs end with the test."""
+    made = Lab()
+    yield made
+    made.may_end.set()
+    assert made.runs.drain(grace=60)
 
 
 def a_run() -> Run:
     return Run("What is 37 * 52?", "main", 6)
 
 
-class Working(threading.Thread):
-    """A run in a thread of its own, which goes on until it is told to end or notices that it is cancelled."""
-
-    def __init__(self, runs: Runs) -> None:
-        super().__init__()
-        self.runs, self.run_ = runs, a_run()
-        self.admitted, self.may_end = threading.Event(), threading.Event()
-        self.error: Exception | None = None
-
-    def run(self) -> None:
-        try:
-            with self.runs.admit(self.run_):
-                self.run_.start("0123456789ab", "embedded", {})
-                self.admitted.set()
-                while not self.may_end.wait(0.01):
-                    if self.run_.cancelled.is_set():
-                        raise RunCancelledError("The run was cancelled.")
-        except Exception as error:
-            self.error = error
+def kinds(run: Run) -> list[str]:
+    return [event.kind for event in run.events.since(0)]
 
 
-def working(runs: Runs) -> Working:
-    worker = Working(runs)
-    worker.start()
-    assert worker.admitted.wait(10)
-    return worker
+def until(run: Run, kind: str) -> None:
+    """Wait until that has happened."""
+    number = 0
+    while kind not in kinds(run):
+        found = run.events.since(number, 60)
+        assert found, f"{kind} does not come"
+        number = found[-1].number
 
 
-def test_a_run_from_beginning_to_end() -> None:
-    runs = Runs(2)
-    with runs.admit(a_run()) as run:
-        assert runs.in_flight() == [run]
-        assert run.state == "queued"
-        run.start("0123456789ab", "embedded", {})
-        assert run.state == "running"
-    assert run.state == "done"
-    assert runs.in_flight() == []
+def fail(error: BaseException) -> Any:
+    raise error
+
+
+def test_a_run_from_beginning_to_end(lab: Lab) -> None:
+    run = lab.begin()
+    until(run, "started")
+    assert lab.runs.in_flight() == [run] and lab.runs.get(run.id) is run
+    assert run.state == "running"
+    lab.may_end.set()
+    assert run.ended.wait(60)
+    assert run.state == "done" and run.answer is not None and run.error is None
+    assert lab.runs.in_flight() == [] and lab.runs.get(run.id) is run
     assert 0 <= run.queued_seconds <= run.seconds
+    assert kinds(run) == ["started", "step", "answer"]
+    assert run.events.since(0)[-1].data == run.answer
+    assert [one["run_id"] for one in lab.kept] == [run.id]
 
 
-def test_how_a_run_ended_is_kept() -> None:
-    runs = Runs(2)
-    failing, cancelled = a_run(), a_run()
-    with pytest.raises(ZeroDivisionError), runs.admit(failing):
-        raise ZeroDivisionError
-    with pytest.raises(RunCancelledError), runs.admit(cancelled):
-        raise RunCancelledError("The run was cancelled.")
-    assert (failing.state, cancelled.state) == ("failed", "cancelled")
-    assert runs.in_flight() == []
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (PromptTooLongError("It is too long.", tokens=9, limit=8), "prompt_too_long"),
+        (ZeroDivisionError("a secret"), "internal"),
+        (SystemExit(3), "internal"),
+        (KeyboardInterrupt(), "internal"),
+    ],
+)
+def test_how_a_run_failed_is_told_and_kept(lab: Lab, error: BaseException, code: str) -> None:
+    run = lab.begin(lambda: fail(error))
+    assert run.ended.wait(60)
+    assert run.state == "failed" and run.error is not None and run.error.code == code
+    assert run.error.__traceback__ is None and run.error.__cause__ is None and run.error.__context__ is None
+    [told] = run.events.since(0)
+    assert (told.kind, told.data["type"]) == ("error", code)
+    assert lab.kept[0]["error"] == {"type": code, "message": run.error.message}
+    assert "secret" not in str(told)
 
 
-def test_there_is_a_limit() -> None:
-    runs = Runs(2)
-    with runs.admit(a_run()):
-        with runs.admit(a_run()):
-            with pytest.raises(QueueFullError) as caught, runs.admit(a_run()):
-                pass
-            assert caught.value.details["retry_after"] >= 1
-        with runs.admit(a_run()):
-            pass
+def test_steps_that_an_agent_does_not_tell_are_told_at_its_end(lab: Lab) -> None:
+    run = a_run()
+
+    def work() -> Result:
+        tell_step(Step("first"))
+        return Result(steps=[Step("first"), Step("second"), Step("third", error="it failed")])
+
+    lab.runs.begin(run, work)
+    assert run.ended.wait(60) and run.answer is not None
+    assert kinds(run) == ["step", "step", "step", "answer"]
+    assert [event.data for event in run.events.since(0)][:3] == run.answer["steps"]
 
 
-def test_draining_lets_runs_finish() -> None:
-    runs = Runs(2)
-    worker = working(runs)
-    threading.Timer(0.05, worker.may_end.set).start()
-    assert runs.drain(grace=60) is True
-    worker.join()
-    assert worker.error is None
-    assert worker.run_.state == "done"
-    with pytest.raises(ShuttingDownError), runs.admit(a_run()):
-        pass
+@pytest.mark.parametrize("result", [None, "1924", Result(usage={"x": object()}), Result(steps=["none"])])  # type: ignore[dict-item, list-item]
+def test_what_is_no_result_is_a_failure_of_the_run_alone(lab: Lab, result: Any) -> None:
+    run = lab.begin(lambda: result)
+    assert run.ended.wait(60)
+    assert run.state == "failed" and run.error is not None and run.error.code == "internal"
 
 
-def test_draining_cancels_what_does_not_finish() -> None:
-    runs = Runs(2)
-    worker = working(runs)
-    assert runs.drain(grace=0) is True
-    worker.join()
-    assert isinstance(worker.error, ShuttingDownError)
-    assert worker.run_.state == "cancelled"
+def test_a_run_that_is_cancelled_tells_its_steps(lab: Lab) -> None:
+    run = lab.begin()
+    until(run, "step")
+    assert run.stop(RunCancelledError("It was cancelled."))
+    assert run.stop(ShuttingDownError("Too late to be the reason.")), "it is still about to end"
+    assert run.ended.wait(60)
+    assert run.state == "cancelled"
+    assert run.error is not None and run.error.message == "It was cancelled."
+    assert run.error.details["steps"] == lab.kept[0]["steps"] == run.steps
+    assert [step["tool"] for step in run.steps] == ["wait"]
+    assert not run.stop(RunCancelledError("It has ended."))
+
+
+def test_whoever_is_told_that_a_run_is_cancelled_never_reads_its_answer(lab: Lab) -> None:
+    run = a_run()
+
+    def answer_all_the_same() -> Result:
+        assert run.stop(RunCancelledError("It was cancelled."))
+        return Result()
+
+    lab.runs.begin(run, answer_all_the_same)
+    assert run.ended.wait(60)
+    assert (run.state, run.answer) == ("cancelled", None)
+
+
+def test_stopping_and_ending_at_once(lab: Lab) -> None:
+    for _ in range(200):
+        run, go = a_run(), threading.Barrier(2)
+
+        def work(go: threading.Barrier = go) -> Result:
+            go.wait(60)
+            return Result()
+
+        lab.runs.begin(run, work)
+        go.wait(60)
+        stopped = run.stop(RunCancelledError("It was cancelled."))
+        assert run.ended.wait(60)
+        assert (run.state, run.answer is None) == (("cancelled", True) if stopped else ("done", False))
+
+
+def test_there_is_a_limit(lab: Lab) -> None:
+    first, second = lab.begin(), lab.begin()
+    with pytest.raises(QueueFullError) as caught:
+        lab.begin()
+    assert caught.value.details["retry_after"] >= 1
+    first.stop(RunCancelledError("It was cancelled."))
+    assert first.ended.wait(60)
+    third = lab.begin()
+    assert lab.runs.in_flight() == [second, third]
+
+
+def test_a_run_that_is_not_known(lab: Lab) -> None:
+    with pytest.raises(RunNotFoundError):
+        lab.runs.get("0123456789abcdef")
+
+
+def test_draining_lets_runs_finish(lab: Lab) -> None:
+    run = lab.begin()
+    until(run, "started")
+    threading.Timer(0.05, lab.may_end.set).start()
+    assert lab.runs.drain(grace=60) is True
+    assert run.ended.wait(60) and run.state == "done"
+    with pytest.raises(ShuttingDownError):
+        lab.begin()
+
+
+def test_draining_cancels_what_does_not_finish(lab: Lab) -> None:
+    run = lab.begin()
+    assert lab.runs.drain(grace=0) is True
+    assert run.ended.wait(60)
+    assert run.state == "cancelled"
+    assert isinstance(run.error, HearthError) and run.error.code == "shutting_down"

@@ -18,6 +18,7 @@ from langchain_core.tools import BaseTool
 
 from server.engine import GuidedEngine, usage
 from server.errors import PromptTooLongError
+from server.runs.step import tell_step
 from server.runs.tool_call import ToolFailedError, call_tool
 from server.tool_schema import arguments_schema
 
@@ -97,6 +98,7 @@ class CustomAgentGuidance:
                     answer = lm["answer"].strip() + prompts.OUT_OF_STEPS_NOTE.format(steps=len(steps))
                     break
                 steps.append(self._call(lm["thought"], lm["tool"], lm[self._input_of(lm["tool"])], self._room(lm)))
+                tell_step(steps[-1])
                 lm += guidance.string(prompts.OBSERVATION + self.model.tokenizer.protect(steps[-1].observation))
         return AgentResult(answer, steps[-1].tool if steps else None, steps, asdict(used))
 

@@ -14,7 +14,7 @@ from guidance.models._engine import Engine, EngineState
 from guidance.models._engine._engine import LogitsOutput
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from server.engine import cancellation, usage
+from server.engine import cancellation, pieces, usage
 from server.engine.kv_cache import KVMemory, KVPool, common_prefix
 from server.engine.program import Program
 from server.engine.tokenizer import EngineTokenizer
@@ -84,7 +84,9 @@ class GuidedEngine(Engine):
                 self._check_length(tokens)
                 mask, report = parser.compute_mask()
                 status = json.loads(report)
-                yield _response(status["progress"], decoder, bool(status["stop"]))
+                response = _response(status["progress"], decoder, bool(status["stop"]))
+                pieces.tell(response.new_bytes, counted)
+                yield response
                 if status["stop"]:
                     break
                 assert mask is not None, "there is one as long as the grammar goes on"

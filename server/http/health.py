@@ -1,5 +1,6 @@
 """`GET /health`: whether the server is there, and how far it is."""
 
+from dataclasses import asdict
 from typing import Any
 
 from flask_openapi3 import APIBlueprint
@@ -9,6 +10,7 @@ from server.errors import HearthError
 from server.host import Host
 from server.http.schemas import Health
 from server.resident import ResidentModel
+from server.runs.abandoned import abandoned_tools
 
 
 def blueprint(host: Host) -> APIBlueprint:
@@ -25,6 +27,7 @@ def blueprint(host: Host) -> APIBlueprint:
             "version": VERSION,
             "model": None if resident is None else describe(resident),
             "tools": None if live is None or tools is None else {"generation": live.hash, "count": len(tools)},
+            "abandoned_tools": [asdict(one) for one in abandoned_tools()],
         }
         if host.autoload_error is not None and tools is None:
             answer["autoload_error"] = name(host.autoload_error)

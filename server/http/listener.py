@@ -14,6 +14,7 @@ from waitress.task import ErrorTask
 
 from constants import Settings
 from server.errors import TooLargeError
+from server.http.waiting import places
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +72,10 @@ class Listener:
         self._server: Any = create_server(
             app,
             sockets=[bound],
-            # As many as may wait for a run, as many as may wait for something else, and some that never wait.
-            threads=2 * settings.MAX_RUNS + QUICK_THREADS,
+            # As many as may wait for a run, for something else, or for events, and some that never wait.
+            threads=settings.MAX_RUNS + 2 * places(settings) + QUICK_THREADS,
+            # So that it is read, and noticed, when a client closes a connection that is being answered.
+            channel_request_lookahead=1,
             connection_limit=MOST_CONNECTIONS,
             asyncore_use_poll=True,
             max_request_body_size=max(settings.MAX_BODY_BYTES, READ_AND_DROPPED_BYTES) + 1,

@@ -1,27 +1,58 @@
 """`POST /run_script`."""
 
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
+from flask import Response
 from flask_openapi3 import APIBlueprint
 
+from server.errors import InvalidRequestError
 from server.host import Host
+from server.http.following import stream, wait_for
 from server.http.schemas import Answer, ErrorAnswer, Question
-from server.runs import Run, answer_of
+from server.http.streams import wants_events
+from server.runs import Run
 
 
 def blueprint(host: Host) -> APIBlueprint:
     """The route, over `host`."""
     routes = APIBlueprint("questions", __name__)
+    settings = host.settings
     responses: dict[int | str | HTTPStatus, Any] = {
         200: Answer,
-        **dict.fromkeys((404, 409, 422, 429, 499, 503), ErrorAnswer),
+        **dict.fromkeys((404, 408, 409, 422, 429, 499, 503), ErrorAnswer),
     }
 
-    @routes.post("/run_script", summary="Answer a question", responses=responses)
-    def run_script(body: Question) -> dict[str, Any]:
-        run = Run(body.question, body.workspace, body.max_steps or host.settings.MAX_STEPS, body.agent)
-        host.answer(run, body.generation)
-        return answer_of(run)
+    @routes.post(
+        "/run_script",
+        summary="Answer a question, at the end or, with Accept: text/event-stream, as it is answered",
+        responses=responses,
+    )
+    def run_script(body: Question) -> dict[str, Any] | Response:
+        run = Run(
+            body.question,
+            body.workspace,
+            body.max_steps or settings.MAX_STEPS,
+            body.agent,
+            body.priority,
+            max_tokens=_at_most(settings.MAX_TOKENS, body.max_tokens, "max_tokens"),
+            timeout=_at_most(settings.RUN_TIMEOUT, body.timeout, "timeout"),
+        )
+        host.ask(run, body.generation)
+        return stream(run, body.detach) if wants_events() else wait_for(run, body.detach)
 
     return routes
+
+
+Number = TypeVar("Number", int, float)
+
+
+def _at_most(setting: Number, asked: Number | None, name: str) -> Number:
+    """What holds for a run. Raises `InvalidRequestError` when more is asked for than the server's setting."""
+    if asked is not None and asked > setting:
+        message = f"Input should be less than or equal to {setting:g}, as the server has it"
+        raise InvalidRequestError(
+            f"The request is not valid: {name}: {message}.",
+            details=[{"type": "less_than_equal", "loc": [name], "msg": message}],
+        )
+    return setting if asked is None else asked

@@ -1,12 +1,16 @@
 """`/runs`: what was asked, and what came of it."""
 
+from contextlib import ExitStack
 from http import HTTPStatus
 from typing import Any
 
+from flask import Response
 from flask_openapi3 import APIBlueprint
 
 from server.host import Host
+from server.http.following import events_after, wait_for
 from server.http.schemas import (
+    EVENTS,
     ErrorAnswer,
     Replayed,
     RunCancelled,
@@ -16,15 +20,16 @@ from server.http.schemas import (
     RunsQuery,
     TokenQuery,
 )
-from server.runs import answer_of
+from server.http.streams import event_stream, last_event_id
+from server.http.waiting import WaitingRoom
 
 
-def blueprint(host: Host) -> APIBlueprint:
+def blueprint(host: Host, followers: WaitingRoom) -> APIBlueprint:
     """The routes, over `host`."""
     routes = APIBlueprint("runs", __name__)
     responses: dict[int | str | HTTPStatus, Any] = {
         200: Replayed,
-        **dict.fromkeys((404, 409, 422, 429, 499, 503), ErrorAnswer),
+        **dict.fromkeys((404, 408, 409, 422, 429, 499, 503), ErrorAnswer),
     }
 
     @routes.get("/runs", summary="List runs, those in flight first, then the latest", responses={200: RunsListed})
@@ -34,6 +39,20 @@ def blueprint(host: Host) -> APIBlueprint:
     @routes.get("/runs/<run_id>", summary="A run", responses={200: RunShown, 404: ErrorAnswer})
     def show(path: RunId, query: TokenQuery) -> dict[str, Any]:
         return host.run_record(path.run_id)
+
+    @routes.get(
+        "/runs/<run_id>/events",
+        summary="The events of a run as they come, from the first or from the one after Last-Event-ID",
+        responses={200: EVENTS, 204: None, **dict.fromkeys((404, 422, 429), ErrorAnswer)},
+    )
+    def events(path: RunId, query: TokenQuery) -> Response:
+        run, number = host.runs.get(path.run_id), last_event_id()
+        if run.events.ended and not run.events.since(number):
+            # By this a browser knows that there is nothing to come back for.
+            return Response(status=204)
+        held = ExitStack()
+        held.enter_context(followers.place())
+        return event_stream(events_after(run, number), when_left=held.close)
 
     @routes.delete("/runs/<run_id>", summary="Cancel a run", responses={200: RunCancelled, 404: ErrorAnswer})
     def cancel(path: RunId, query: TokenQuery) -> dict[str, Any]:
@@ -47,7 +66,7 @@ def blueprint(host: Host) -> APIBlueprint:
     )
     def replay(path: RunId, query: TokenQuery) -> dict[str, Any]:
         run, record = host.replay(path.run_id)
-        answer = answer_of(run)
+        answer = wait_for(run, detach=False)
         return {**answer, "replay_of": path.run_id, "same_answer": answer["answer"] == record.get("answer")}
 
     return routes

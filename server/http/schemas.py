@@ -7,6 +7,8 @@ from pydantic.functional_validators import AfterValidator
 from pydantic_core import PydanticCustomError
 
 LONGEST_QUESTION = 100_000
+EVENTS: dict[str, Any] = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+"""Server-sent events: `event: <kind>`, `data: <JSON>`, and an `id` that Last-Event-ID resumes from."""
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
@@ -102,6 +104,21 @@ class Question(WorkspaceChoice):
     generation: Name | None = Field(
         None, description="the code that is to answer in place of the live one: its hash, or the first digits of it"
     )
+    max_tokens: int | None = Field(
+        None, ge=1, description="tokens that it may write, less than HEARTH_MAX_TOKENS, which is what it may else"
+    )
+    timeout: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="seconds that it may take once it has its turn, less than HEARTH_RUN_TIMEOUT, which it may else",
+    )
+    priority: Literal["interactive", "batch"] = Field(
+        "interactive", description="`batch` lets the questions of people who wait for an answer go first"
+    )
+    detach: bool = Field(
+        False, description="go on when the connection is closed; otherwise closing it cancels the run"
+    )
 
 
 class ReloadChoice(WorkspaceChoice):
@@ -139,15 +156,29 @@ class ToolsCount(BaseModel):
     count: int
 
 
+class AbandonedTool(BaseModel):
+    tool: str
+    workspace: str | None
+    run_id: str | None
+    seconds: float = Field(description="since it was given up")
+
+
 class Health(BaseModel):
     status: Literal["ok"]
     version: str
     model: Model | None
     tools: ToolsCount | None = Field(description="of the workspace main")
+    abandoned_tools: list[AbandonedTool] = Field(
+        description="calls of tools that went past their time, or their run's, and go on"
+    )
     autoload_error: Failure | None = Field(None, description="only when loading at the start failed")
 
 
 class ModelLoaded(BaseModel):
+    """As a stream: events `progress` (stage, done, total), and `model` (this object) or `error`."""
+
+    model_config = ConfigDict(openapi_extra={"content": EVENTS["content"]})  # type: ignore[typeddict-unknown-key]
+
     model: Model
     seconds: float
 
@@ -197,6 +228,7 @@ class Provenance(BaseModel):
     hearth: str = Field(description="the server's version")
     agent: str
     max_steps: int
+    max_tokens: int | None
     tool_timeout: float
     model: Identity
 
@@ -207,6 +239,10 @@ class NotReloaded(BaseModel):
 
 
 class Answer(BaseModel):
+    """As a stream: the events `queued`, `started`, `token`, `step`, and `answer` (this object) or `error`."""
+
+    model_config = ConfigDict(openapi_extra={"content": EVENTS["content"]})  # type: ignore[typeddict-unknown-key]
+
     run_id: str
     answer: str
     function: str | None = Field(description="the tool that gave the answer")
@@ -235,6 +271,8 @@ class RunShown(BaseModel):
 
     run_id: str
     state: Literal["queued", "running", "done", "failed", "cancelled"]
+    priority: Literal["interactive", "batch"] = "interactive"
+    position: int | None = Field(None, description="only while it waits for its turn: 1 is next")
     asked: float = Field(description="seconds since 1970")
     question: str
     agent: str

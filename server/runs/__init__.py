@@ -3,8 +3,10 @@
 Rule: nothing here knows HTTP. A run is handed what it works with, and counts what it uses.
 """
 
-from server.runs.record import answer_of, record_of
+from server.runs.events import LAST
+from server.runs.record import record_of
+from server.runs.result import AgentResult
 from server.runs.run import Run
 from server.runs.runs import Runs
 
-__all__ = ["Run", "Runs", "answer_of", "record_of"]
+__all__ = ["LAST", "AgentResult", "Run", "Runs", "record_of"]

@@ -1,28 +1,33 @@
 """A run as the routes show it and as it is kept."""
 
-from dataclasses import asdict
+import json
 from typing import Any
 
+from server.runs.result import AgentResult
 from server.runs.run import Run
+from server.runs.step import as_json
 
 
-def answer_of(run: Run) -> dict[str, Any]:
-    """The answer of a run that is done."""
-    assert run.result is not None, "it is done"
+def answer_of(run: Run, result: AgentResult) -> dict[str, Any]:
+    """The answer that an agent's result makes, with the times of this moment: plain values only, which keep no
+    reloadable code in memory. Raises what a result may raise that is none."""
     answer = {
         "run_id": run.id,
-        "answer": run.result.answer,
-        "function": run.result.function,
-        "steps": [_step(step) for step in run.result.steps],
+        "answer": result.answer,
+        "function": result.function,
+        "steps": [as_json(step) for step in result.steps],
         "workspace": run.workspace,
         "generation": run.generation,
         "model": run.model,
-        "usage": run.result.usage,
+        "usage": result.usage,
         "seconds": run.seconds,
         "queued_seconds": run.queued_seconds,
         "provenance": run.provenance,
     }
-    return answer if run.not_reloaded is None else {**answer, "not_reloaded": run.not_reloaded}
+    if run.not_reloaded is not None:
+        answer["not_reloaded"] = run.not_reloaded
+    plain: dict[str, Any] = json.loads(json.dumps(answer))
+    return plain
 
 
 def record_of(run: Run) -> dict[str, Any]:
@@ -34,18 +39,19 @@ def record_of(run: Run) -> dict[str, Any]:
         "question": run.question,
         "agent": run.agent,
         "max_steps": run.max_steps,
+        "priority": run.priority,
         "workspace": run.workspace,
         "generation": run.generation,
         "model": run.model,
         "seconds": run.seconds,
         "queued_seconds": run.queued_seconds,
     }
-    if run.result is not None:
-        record |= answer_of(run)
+    if run.state == "queued" and run.position is not None:
+        record["position"] = run.position
+    if run.answer is not None:
+        return {**record, **run.answer}
+    if run.steps:
+        record |= {"steps": list(run.steps), "usage": run.usage}
     if run.error is not None:
-        record["error"] = run.error
+        record["error"] = {"type": run.error.code, "message": run.error.message}
     return record
-
-
-def _step(step: Any) -> dict[str, Any]:
-    return {name: value for name, value in asdict(step).items() if name != "error" or value is not None}

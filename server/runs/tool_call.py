@@ -6,7 +6,8 @@ from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 from server.engine import cancellation
-from server.limited_thread import LimitedThread
+from server.runs.abandoned import ToolThread
+from server.runs.run import within_tool
 
 if TYPE_CHECKING:
     from langchain_core.tools import BaseTool
@@ -28,9 +29,10 @@ def call_tool(tool: "BaseTool", arguments: Mapping[str, Any], seconds: float) ->
     Synchronous and asynchronous tools alike: the latter get an event loop of their own. Raises
     `ToolFailedError` when the tool raises anything at all, gives something that is no text, or has not ended
     after `seconds`, and `RunCancelledError` when the run is cancelled meanwhile; such a tool is given up (see
-    `LimitedThread`).
+    `LimitedThread`), and is among the `abandoned_tools` until it ends.
     """
-    thread = LimitedThread(lambda: _invoke(tool, dict(arguments)), f"tool {tool.name}")
+    with within_tool(tool.name):
+        thread = ToolThread(lambda: _invoke(tool, dict(arguments)), tool.name)
     thread.start()
     waited = 0.0
     try:

@@ -1,0 +1,79 @@
+"""Server-sent events, and clients that go away: https://html.spec.whatwg.org/multipage/server-sent-events.html"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+from flask import Response, request
+
+from server.errors import InvalidRequestError
+
+EVENT_STREAM = "text/event-stream"
+PING_SECONDS = 15.0
+"""A stream that is silent for so long gets a comment: proxies drop what is silent, and a client that has gone may
+show only when it is written to."""
+LOOK_SECONDS = 0.5
+"""How often to look whether the client is still there."""
+
+Message = tuple[int | None, str, Any]
+"""An event's id, its kind, and its data, as JSON has it."""
+
+
+def wants_events() -> bool:
+    """Whether the request asks for a stream in place of one answer."""
+    return request.accept_mimetypes.best_match(["application/json", EVENT_STREAM]) == EVENT_STREAM
+
+
+def client_gone() -> Callable[[], bool]:
+    """Tells whether the client of this request has closed its connection; may be called outside of the request."""
+    gone: Callable[[], bool] = request.environ.get("waitress.client_disconnected", lambda: False)
+    return gone
+
+
+def last_event_id() -> int:
+    """The number of the last event that the client has read; 0 for none. Raises `InvalidRequestError`."""
+    given = request.headers.get("Last-Event-ID", "0").strip() or "0"
+    if not (given.isascii() and given.isdigit()) or len(given) > 18:
+        raise InvalidRequestError("Last-Event-ID is not the id of an event: it has to be a number, like 7.")
+    return int(given)
+
+
+def event_stream(batches: Iterator[Sequence[Message]], when_left: Callable[[], object] = lambda: None) -> Response:
+    """A stream of `batches` of events.
+
+    There must be one, if only an empty one, every `LOOK_SECONDS`. What is raised before the first event is raised
+    here, so that it is answered as an error. `when_left` is called when the stream ends, by itself or because the
+    client has gone.
+    """
+    gone = client_gone()
+    first: Sequence[Message] = ()
+    for first in batches:
+        if first or gone():
+            break
+
+    def lines() -> Iterator[bytes]:
+        said = time.monotonic()
+        for batch in chain([first], batches):
+            if gone():
+                return
+            if batch:
+                yield b"".join(_written(*message) for message in batch)
+            elif time.monotonic() - said >= PING_SECONDS:
+                yield b": ping\n\n"
+            else:
+                continue
+            said = time.monotonic()
+
+    response = Response(lines(), content_type=EVENT_STREAM, headers={"Cache-Control": "no-cache"})
+    # nginx would collect events before it sends them on.
+    response.headers["X-Accel-Buffering"] = "no"
+    response.call_on_close(when_left)
+    return response
+
+
+def _written(number: int | None, kind: str, data: Any) -> bytes:
+    # JSON has no line's end within, so that one line of data is enough; and in ASCII anything can be sent.
+    name = "" if number is None else f"id: {number}\n"
+    return f"{name}event: {kind}\ndata: {json.dumps(data)}\n\n".encode("ascii")

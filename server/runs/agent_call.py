@@ -1,0 +1,39 @@
+"""Calling an agent, which may be anybody's code: one that does not stop can be left behind."""
+
+import logging
+from collections.abc import Callable
+
+from server.limited_thread import GivenUpError, LimitedThread
+from server.runs.result import AgentResult
+from server.runs.run import Run
+
+log = logging.getLogger(__name__)
+
+NOTICE_SECONDS = 0.1
+"""How soon it is noticed that a run is to stop."""
+STOP_SECONDS = 3.0
+"""How long an agent may take to stop by itself: most do at the model's next token."""
+
+
+def call_agent(run: Run, work: Callable[[], AgentResult]) -> AgentResult:
+    """What `work`, the agent's, gives for `run`. Raises what it raises.
+
+    An agent that goes on though its run is stopped (it computes for ever, or catches what tells it so) is given up
+    (see `LimitedThread`), and `GivenUpError` is raised: the run ends, and others have its turn.
+    """
+    thread = LimitedThread(work, f"agent of run {run.id}")
+    thread.start()
+    while not thread.ended.wait(NOTICE_SECONDS):
+        if run.cancelled.is_set() and not thread.ended.wait(STOP_SECONDS) and thread.give_up():
+            log.warning("the agent of run %s did not stop within %g s, and was left behind", run.id, STOP_SECONDS)
+            raise GivenUpError(f"the agent of run {run.id} did not stop")
+    outcome, error = thread.outcome, thread.error
+    # The error's frames hold this one, and so would hold the error.
+    del thread
+    try:
+        if error is not None:
+            raise error
+    finally:
+        del error
+    assert outcome is not None, "it ended, and not with an error"
+    return outcome[0]

@@ -1,0 +1,187 @@
+"""Whose turn it is: the rule, and that no turn is lost or given twice."""
+
+import random
+import threading
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.engine.usage import Usage
+from server.errors import HearthError, RunCancelledError
+from server.runs.run import Priority, Run
+from server.runs.spending import HALF_LIFE_SECONDS, Spending
+from server.runs.turns import INTERACTIVE_IN_A_ROW, Turns, in_order
+
+PEOPLE = st.sampled_from(["anna", "bert", "cora"])
+WAITING = st.lists(st.tuples(PEOPLE, st.sampled_from(["interactive", "batch"])), max_size=40)
+
+
+def a_run(person: str, priority: Priority = "interactive") -> Run:
+    return Run("What is 37 * 52?", person, 6, priority=priority)
+
+
+@given(
+    WAITING,
+    st.dictionaries(PEOPLE, st.floats(0, 1e6)),
+    st.floats(1, 1e4),
+    st.integers(0, INTERACTIVE_IN_A_ROW),
+)
+def test_the_rule(
+    waiting: list[tuple[str, Priority]], spent: dict[str, float], each: float, passed_over: int
+) -> None:
+    runs = [a_run(*one) for one in waiting]
+    order = in_order(runs, spent, each, passed_over)
+    assert Counter(run.id for run in order) == Counter(run.id for run in runs), "each has one turn"
+
+    used = {"anna": 0.0, "bert": 0.0, "cora": 0.0} | spent
+    left = list(runs)
+    for run in order:
+        priorities = {other.priority for other in left}
+        if run.priority == "batch" and "interactive" in priorities:
+            assert passed_over >= INTERACTIVE_IN_A_ROW, "interactive goes first"
+        if run.priority == "interactive" and "batch" in priorities:
+            assert passed_over < INTERACTIVE_IN_A_ROW, "batch is not passed over for ever"
+        rivals = [other for other in left if other.priority == run.priority]
+        assert used[run.workspace] == min(used[other.workspace] for other in rivals), "who used least"
+        assert run is next(other for other in rivals if other.workspace == run.workspace), "who came first"
+        left.remove(run)
+        used[run.workspace] += each
+        batch_waits = any(other.priority == "batch" for other in left)
+        passed_over = passed_over + 1 if run.priority == "interactive" and batch_waits else 0
+
+
+def test_one_question_among_many_is_next_but_one() -> None:
+    many = [a_run("anna") for _ in range(200)]
+    one = a_run("bert")
+    # What both used is the same, and anna came first.
+    assert in_order([*many, one], {}, 100, 0).index(one) == 1
+    assert in_order([*many, one], {"anna": 1.0}, 100, 0).index(one) == 0
+
+
+def test_what_was_used_fades() -> None:
+    now = 0.0
+    spending = Spending(clock=lambda: now)
+    spending.add("anna", 1000)
+    now = HALF_LIFE_SECONDS
+    assert spending.by_person() == {"anna": 500}
+    spending.add("anna", 100)
+    assert spending.by_person() == {"anna": 600}
+    now = 20 * HALF_LIFE_SECONDS
+    assert spending.by_person() == {}
+
+
+class Asking(threading.Thread):
+    """A run in a thread of its own, which goes on until it is told to end."""
+
+    def __init__(self, turns: Turns, run: Run) -> None:
+        super().__init__()
+        self.turns, self.run_ = turns, run
+        self.has_turn, self.may_end = threading.Event(), threading.Event()
+        self.error: HearthError | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            with self.turns.take(self.run_):
+                self.has_turn.set()
+                self.may_end.wait(60)
+        except HearthError as error:
+            self.error = error
+
+    def end(self) -> None:
+        self.may_end.set()
+        self.join(60)
+
+    def is_at(self, position: int) -> None:
+        """Wait until it is told that."""
+        number = 0
+        while self.run_.position != position:
+            found = self.run_.events.since(number, 60)
+            assert found, f"it never is at {position}"
+            number = found[-1].number
+
+
+def test_a_person_who_used_less_goes_first_with_what_is_under_way_counted() -> None:
+    turns = Turns(1)
+    first = Asking(turns, a_run("anna"))
+    assert first.has_turn.wait(60)
+    again = Asking(turns, a_run("anna"))
+    again.is_at(1)
+    other = Asking(turns, a_run("bert"))
+    other.is_at(2)
+    # What it has used counts before it has ended.
+    first.run_.hear("text", Usage(prompt_tokens=50, cached_tokens=20, completion_tokens=10))
+    last = Asking(turns, a_run("bert"))
+    last.is_at(2)
+    other.is_at(1)
+    again.is_at(3)
+    first.end()
+    assert other.has_turn.wait(60) and not again.has_turn.is_set()
+    for asking in (other, last, again):
+        assert asking.has_turn.wait(60)
+        asking.end()
+
+
+def test_a_run_that_is_stopped_while_it_waits_gives_its_place_up() -> None:
+    turns = Turns(1)
+    first = Asking(turns, a_run("anna"))
+    assert first.has_turn.wait(60)
+    second = Asking(turns, a_run("anna"))
+    second.is_at(1)
+    third = Asking(turns, a_run("anna"))
+    third.is_at(2)
+    second.run_.stop(RunCancelledError("It was cancelled."))
+    second.join(60)
+    assert isinstance(second.error, RunCancelledError) and not second.has_turn.is_set()
+    third.is_at(1)
+    first.end()
+    assert third.has_turn.wait(60)
+    third.end()
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_no_turn_is_lost_or_given_twice(at_once: int) -> None:
+    turns, had, most, now = Turns(at_once), set(), 0, 0
+    counting = threading.Lock()
+    runs = [a_run(f"p{number % 5}", "batch" if number % 3 else "interactive") for number in range(60)]
+
+    def work(run: Run) -> None:
+        nonlocal most, now
+        try:
+            with turns.take(run):
+                with counting:
+                    now += 1
+                    most = max(most, now)
+                    had.add(run.id)
+                run.hear("text", Usage(completion_tokens=random.randrange(50)))
+                with counting:
+                    now -= 1
+        except RunCancelledError:
+            pass
+
+    threads = [threading.Thread(target=work, args=[run]) for run in runs]
+    for thread in threads:
+        thread.start()
+    stopped = {run.id for run in runs[::7] if run.stop(RunCancelledError("It was cancelled."))}
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive(), "a turn was lost"
+    assert most <= at_once
+    assert {run.id for run in runs} - stopped <= had
+    with turns.take(a_run("anna")):
+        pass
+
+
+def test_how_long_it_takes_until_a_place_is_free() -> None:
+    now = 0.0
+    turns = Turns(2, clock=lambda: now)
+    assert turns.seconds_until(5) == 1, "nothing is known yet"
+    for seconds in (10, 14):
+        run = a_run("anna")
+        with turns.take(run):
+            run.hear("text", Usage(completion_tokens=5))
+            now += seconds
+    # A run takes 12 s, and two run at a time.
+    assert [turns.seconds_until(ends) for ends in (1, 2, 5)] == [6, 12, 30]
