@@ -79,6 +79,14 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="with 8-bit weights: activations above it stay in full precision; 0: none do, faster",
     )
+    KV_MEMORY_GB: float | None = Field(
+        None,
+        gt=0,
+        le=10_000,
+        allow_inf_nan=False,
+        description="what KV memory may take at most, in GiB; unset: four fifths of what the GPU has free when the "
+        "model is loaded, on the CPU a quarter of the free memory",
+    )
     RELOAD: Literal["explicit", "on_request", "watch"] = Field(
         "explicit",
         description="when changed code is taken over: when asked to (explicit), before each question as well "

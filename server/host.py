@@ -108,7 +108,8 @@ class Host:
                         int8_threshold=settings.LLM_INT8_THRESHOLD,
                         progress=report,
                     )
-                resident.engine = GuidedEngine(loaded.model, loaded.tokenizer)
+                kv_bytes = None if settings.KV_MEMORY_GB is None else int(settings.KV_MEMORY_GB * 2**30)
+                resident.engine = GuidedEngine(loaded.model, loaded.tokenizer, kv_bytes)
                 resident.revision = getattr(loaded.model.config, "_commit_hash", None)
                 resident.dtype = str(loaded.model.dtype).removeprefix("torch.")
                 resident.device = str(loaded.model.device)

@@ -240,6 +240,8 @@ class ModelSlot:
             old.leaving = True
             self._changed.wait_for(lambda: old.users == 0)
             self._ready = None
+        if old.engine is not None:
+            old.engine.close()
         old.engine = None
         give_back_memory()
         log.info("the model %s is gone", old.name)

@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from random import Random
 
 import guidance
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from server.embedded.tokenizer import CHAT_TEMPLATE, END
 from server.engine import GuidedEngine, ResidentChatModel, cancellation, usage
 from server.errors import ModelNotLoadedError, OutOfMemoryError, PromptTooLongError, RunCancelledError
+from server.model import load_model
 
 NUMBERS = "one two three four five six seven eight".split()
 
@@ -97,6 +99,117 @@ def test_running_out_of_memory_ends_one_run(engine: GuidedEngine) -> None:
     finally:
         failing.remove()
     assert str(program(engine, 5)) == before
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("a bad kernel")])
+def test_a_failing_pass_fails_only_what_it_is_about(engine: GuidedEngine, error: Exception) -> None:
+    alone = [str(program(engine, number)) for number in range(8)]
+    marked = engine.tokenizer.encode_prompt("Zürich")
+
+    def fail(_module: object, _arguments: object, given: dict[str, torch.Tensor]) -> None:
+        tokens = given["input_ids"][0].tolist()
+        if any(tokens[at : at + len(marked)] == marked for at in range(len(tokens))):
+            raise error
+
+    def run(number: int) -> str:
+        if number < 8:
+            return str(program(engine, number))
+        lm = engine.program() + guidance.string(f"{number} Zürich") + gen(max_tokens=3)
+        return str(lm)
+
+    failing = engine._model.register_forward_pre_hook(fail, with_kwargs=True)
+    try:
+        with ThreadPoolExecutor(10) as pool:
+            futures = [pool.submit(run, number) for number in range(10)]
+        assert [future.result() for future in futures[:8]] == alone
+        for future in futures[8:]:
+            with pytest.raises(OutOfMemoryError if isinstance(error, torch.OutOfMemoryError) else RuntimeError):
+                future.result()
+    finally:
+        failing.remove()
+
+
+def test_a_long_prompt_is_read_in_pieces_beside_the_others(engine: GuidedEngine) -> None:
+    def long() -> str:
+        return str(engine.program() + guidance.string("A long text: " + "word and " * 600) + gen(max_tokens=5))
+
+    alone = [long(), *(str(program(engine, number)) for number in range(4))]
+    with ThreadPoolExecutor(5) as pool:
+        futures = [pool.submit(long), *(pool.submit(program, engine, number) for number in range(4))]
+    assert [str(future.result()) for future in futures] == alone
+
+
+def test_many_runs_of_which_some_are_cancelled(engine: GuidedEngine) -> None:
+    alone = [str(program(engine, number)) for number in range(24)]
+    rng = Random(5)
+    ways = [(number % 24, rng.random() < 0.3) for number in range(200)]
+
+    def run(number: int, cancel: bool) -> str | None:
+        event = threading.Event()
+        timer = threading.Timer(rng.random() * 0.2, event.set)
+        if cancel:
+            timer.start()
+        try:
+            with cancellation.scope(event):
+                return str(program(engine, number))
+        except RunCancelledError:
+            return None
+        finally:
+            timer.cancel()
+
+    with ThreadPoolExecutor(48) as pool:
+        given = list(pool.map(lambda way: run(*way), ways))
+    for (number, cancel), text in zip(ways, given, strict=True):
+        assert text == alone[number] or (cancel and text is None)
+    assert not engine._decoder._active and not engine._decoder._waiting
+    assert not any(row.taken for row in engine._decoder._memory.rows)
+
+
+def test_little_memory_makes_them_wait_and_not_fail() -> None:
+    loaded = load_model(
+        "embedded",
+        load_in_8bit=False,
+        device_map="cpu",
+        dtype="float32",
+        int8_threshold=6.0,
+        progress=lambda stage, done, total: None,
+    )
+    config = loaded.model.config
+    each = 2 * config.num_hidden_layers * config.hidden_size * 4
+    engine = GuidedEngine(loaded.model, loaded.tokenizer, kv_bytes=2 * 256 * each)
+    alone = [str(program(engine, number)) for number in range(12)]
+    with ThreadPoolExecutor(12) as pool:
+        assert list(pool.map(lambda number: str(program(engine, number)), range(12))) == alone
+    grown = gen(regex=r"[^\n]+", max_tokens=150)
+    lm = engine.program() + guidance.string("word " * 220) + grown
+    with ThreadPoolExecutor(2) as pool:  # each outgrows 256 tokens, and two such have no place
+        both = [pool.submit(lambda: str(engine.program() + guidance.string("word " * 220) + grown)) for _ in range(2)]
+    assert [future.result() for future in both] == [str(lm)] * 2
+    with pytest.raises(OutOfMemoryError, match="not enough memory"):
+        _ = engine.program() + guidance.string("word " * 1200) + gen(max_tokens=1)
+    assert engine._decoder._memory.bytes <= 2 * 256 * each
+
+
+def test_closing_ends_what_is_being_written() -> None:
+    loaded = load_model(
+        "embedded",
+        load_in_8bit=False,
+        device_map="cpu",
+        dtype="float32",
+        int8_threshold=6.0,
+        progress=lambda stage, done, total: None,
+    )
+    engine = GuidedEngine(loaded.model, loaded.tokenizer)
+    begun = threading.Event()
+    loaded.model.register_forward_pre_hook(lambda *_: begun.set())
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(lambda: str(engine.program() + "Count: " + gen(regex=r"[a-z ]+", max_tokens=3000)))
+        assert begun.wait(60)
+        engine.close()
+        with pytest.raises(ModelNotLoadedError):
+            running.result(60)
+    with pytest.raises(ModelNotLoadedError):
+        _ = engine.program() + "More: " + gen(max_tokens=3)
 
 
 def test_sampling(engine: GuidedEngine) -> None:

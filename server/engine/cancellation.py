@@ -20,6 +20,11 @@ def scope(event: threading.Event) -> Iterator[None]:
         _cancelled.reset(token)
 
 
+def current() -> threading.Event | None:
+    """What is set once the run that this context belongs to is cancelled; None where no run is known."""
+    return _cancelled.get()
+
+
 def check() -> None:
     """Raises RunCancelledError where the run that this context belongs to has been cancelled."""
     event = _cancelled.get()

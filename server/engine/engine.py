@@ -1,12 +1,12 @@
 """The guidance engine over the resident model."""
 
 import codecs
-import json
+import weakref
 from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import llguidance
+import psutil
 import torch
 from guidance._schema import EngineResponse, SamplingParams, StepConfig, TokenUsage
 from guidance.models import Model
@@ -15,32 +15,38 @@ from guidance.models._engine._engine import LogitsOutput
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from server.engine import cancellation, pieces, usage
-from server.engine.kv_cache import KVMemory, KVPool, common_prefix
+from server.engine.caches import Caches
+from server.engine.decoder import Decoder, too_long
 from server.engine.program import Program
+from server.engine.rows import KVRows, fits
+from server.engine.sequence import Sequence
 from server.engine.tokenizer import EngineTokenizer
-from server.errors import OutOfMemoryError, PromptTooLongError
 
-#: KV memories kept for prompts to come.
-POOL_SIZE = 16
-GREEDY_BELOW = 1e-5
 #: How llguidance marks a capture that belongs to a list.
 LIST_PREFIX = "__LIST_APPEND:"
 
 
 class GuidedEngine(Engine):
-    """Runs guidance grammars on a Transformers model. Any number of threads may call it at once; each gets the text
-    that it would get alone. Forward passes take turns on one thread, token by token; the rest runs beside them."""
+    """Runs guidance grammars on a Transformers model. Any number of threads may call it at once; they share the
+    forward passes, and each gets the text that it would get alone."""
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, kv_bytes: int | None = None
+    ) -> None:
+        """`kv_bytes`: what KV memory may take; None: most of what the GPU has free, or a part of the main memory.
+
+        The model belongs to the engine from now on. `close` gives it back, and so does dropping the engine.
+        """
         width = model.get_output_embeddings().weight.shape[0]
         super().__init__(tokenizer=EngineTokenizer(tokenizer, width), enable_monitoring=False)
         self.tokenizer: EngineTokenizer
         self.context_length: int = model.config.get_text_config().max_position_embeddings
+        self._width = width
         self._model = model
-        self._pool = KVPool(model, POOL_SIZE)
-        # One thread for all passes: they can't share the device anyway, each is served in the order of its arrival,
-        # and torch keeps a pool of CPU threads for every thread that calls it.
-        self._passes = ThreadPoolExecutor(1, thread_name_prefix="model")
+        memory = KVRows(model, kv_bytes or _affordable(model)) if fits(model) else Caches(model)
+        self._decoder = Decoder(memory, self.tokenizer.eos_token_id, self.context_length)
+        self.close = weakref.finalize(self, self._decoder.close)
+        """Ends what is being written, and lets the model go."""
 
     def program(self) -> Model:
         """A fresh guidance model object: `lm = engine.program(); lm += gen(...)`."""
@@ -74,43 +80,25 @@ class GuidedEngine(Engine):
         if ensure_bos_token and bos is not None and prompt[:1] != [bos]:
             prompt = [bos, *prompt]
         parser = llguidance.LLInterpreter(self.tokenizer._ll_tokenizer, grammar, log_level=0)
-        tokens = parser.process_prompt(prompt)
         counted = usage.Usage(prompt_tokens=len(prompt))
-        memory: KVMemory | None = None
+        sequence = Sequence(
+            parser.process_prompt(prompt), parser, self._width, sampling_params, cancellation.current(), counted
+        )
         # A small model may write half a character, which guidance could not decode.
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         try:
-            while True:
-                self._check_length(tokens)
-                mask, report = parser.compute_mask()
-                status = json.loads(report)
-                response = _response(status["progress"], decoder, bool(status["stop"]))
+            if sequence.look_ahead():
+                if len(sequence.tokens) >= self.context_length:
+                    raise too_long(len(sequence.tokens), self.context_length)
+                self._decoder.submit(sequence)
+            else:
+                sequence.end()
+            for progress, last in sequence.progress():
+                response = _response(progress, decoder, last)
                 pieces.tell(response.new_bytes, counted)
                 yield response
-                if status["stop"]:
-                    break
-                assert mask is not None, "there is one as long as the grammar goes on"
-                cancellation.check()
-                if memory is None:
-                    memory = self._pool.take(tokens)
-                    counted.cached_tokens = min(common_prefix(memory.held, prompt), len(prompt) - 1)
-                try:
-                    logits = self._passes.submit(memory.logits, tokens).result()
-                except (torch.OutOfMemoryError, MemoryError) as error:
-                    raise self._out_of_memory(len(tokens)) from error
-                counted.forward_passes += 1
-                token = self._choose(
-                    logits, mask, parser.is_accepting(), status["temperature"], tokens, sampling_params
-                )
-                backtrack, forced = parser.commit_token(token)
-                counted.completion_tokens += 1
-                counted.forced_tokens += len(forced) - (forced[:1] == [token])
-                if backtrack:
-                    tokens = tokens[:-backtrack]
-                tokens = tokens + forced
         finally:
-            if memory is not None:
-                self._pool.give_back(memory)
+            sequence.abandoned = True
             usage.record(counted)
         reason = parser.stop_reason()
         if reason not in ("NoExtension", "EndOfSentence", "NoExtensionBias"):
@@ -123,53 +111,12 @@ class GuidedEngine(Engine):
             round_trips=1,
         )
 
-    def _check_length(self, tokens: list[int]) -> None:
-        if len(tokens) >= self.context_length:
-            raise PromptTooLongError(
-                f"The text is {len(tokens)} tokens long, and the model reads at most {self.context_length}. "
-                "Ask a shorter question, or load a model with a longer window.",
-                tokens=len(tokens),
-                limit=self.context_length,
-            )
 
-    def _out_of_memory(self, length: int) -> OutOfMemoryError:
-        """The error of a run that found no memory, with what idle prompts hold given back for the runs to come."""
-        self._pool.clear()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        return OutOfMemoryError(
-            f"There was not enough memory for a text of {length} tokens. Ask again when fewer questions are under "
-            "way, ask a shorter one, or load a smaller model."
-        )
-
-    def _choose(
-        self,
-        logits: torch.Tensor,
-        mask: bytes,
-        may_end: bool,
-        temperature: float,
-        tokens: list[int],
-        sampling_params: SamplingParams | None,
-    ) -> int:
-        """The next token. Where the grammar may end, what it forbids counts as the wish to end, as in guidance."""
-        allowed = torch.frombuffer(bytearray(mask), dtype=torch.uint8).to(logits.device) != 0
-        plain = sampling_params is None or not any(sampling_params.values())
-        if temperature < GREEDY_BELOW and plain:
-            token = int((logits if may_end else logits.masked_fill(~allowed, -torch.inf)).argmax())
-        else:
-            token = int(
-                self.get_next_token_with_top_k(
-                    logits=logits.cpu().numpy(),
-                    logits_lat_ms=0.0,
-                    token_ids=tokens,
-                    mask=None if may_end else mask,
-                    temperature=temperature,
-                    k=0,
-                    compute_unmasked_probs=False,
-                    sampling_params=sampling_params,
-                ).token_id
-            )
-        return token if mask[token] else self.tokenizer.eos_token_id
+def _affordable(model: PreTrainedModel) -> int:
+    """Bytes for KV memory: of a GPU most of what is free, of the main memory, which is others' too, a quarter."""
+    if model.device.type == "cuda":
+        return int(0.8 * torch.cuda.mem_get_info(model.device)[0])
+    return int(0.25 * psutil.virtual_memory().available)
 
 
 def _response(progress: list[dict[str, Any]], decoder: codecs.IncrementalDecoder, last: bool) -> EngineResponse:

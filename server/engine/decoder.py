@@ -1,0 +1,236 @@
+"""The thread that owns the model: every sequence that is being written takes part in each forward pass."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+
+import torch
+
+from server.engine.memory import Memory, common_prefix
+from server.engine.sampling import choose
+from server.engine.sequence import Sequence
+from server.errors import ModelNotLoadedError, OutOfMemoryError, PromptTooLongError, RunCancelledError
+
+#: New tokens a pass: a longer prompt is read in pieces, beside the others' decoding.
+TOKENS_A_PASS = 512
+#: Seconds between two tellings of a reader, who else would wake up for every token.
+TELLING = 0.03
+#: Tokens. A beginning that is longer by so many than what is known, and that somebody else is just reading, is waited
+#: for.
+WORTH_WAITING = 32
+
+Batch = list[tuple[Sequence, list[int]]]
+"""Sequences with the tokens that the model reads of each in a pass."""
+
+
+class Decoder:
+    """Writes sequences until their grammars end.
+
+    What a sequence has in KV memory counts as there only after the pass that wrote it, so a pass can always be
+    repeated: one that fails is tried again with each sequence alone, and those fail that fail alone.
+    """
+
+    def __init__(self, memory: Memory, end_token: int, context_length: int) -> None:
+        """`end_token` ends a text; `context_length` is how many tokens the model reads at most."""
+        self._memory = memory
+        self._end_token = end_token
+        self._context_length = context_length
+        self._changed = threading.Condition()
+        self._arrived: list[Sequence] = []
+        self._closed = False
+        self._waiting: deque[Sequence] = deque()
+        self._active: list[Sequence] = []
+        self._thread = threading.Thread(target=self._run, name="model", daemon=True)
+        self._thread.start()
+
+    def submit(self, sequence: Sequence) -> None:
+        """Write `sequence`, from the next pass on that has a place for it."""
+        with self._changed:
+            if self._closed:
+                raise _unloaded()
+            self._arrived.append(sequence)
+            self._changed.notify()
+
+    def close(self) -> None:
+        """End the thread and give the memory back; what is still being written ends with ModelNotLoadedError."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._closed:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or self._arrived or self._waiting or self._active)
+                self._waiting += self._arrived
+                self._arrived.clear()
+            try:
+                self._round()
+            except Exception as error:  # boundary: whatever it is, nobody may wait for ever
+                for sequence in [*self._active, *self._waiting]:
+                    self._end(sequence, error)
+        with self._changed:
+            self._waiting += self._arrived
+        for sequence in [*self._active, *self._waiting]:
+            self._end(sequence, _unloaded())
+        self._memory.clear()
+
+    def _round(self) -> None:
+        """One pass, and what comes before and after it."""
+        for sequence in [*self._active, *self._waiting]:
+            if sequence.abandoned or sequence.cancelled.is_set():
+                self._end(sequence, RunCancelledError("The run was cancelled before it had an answer. Ask again."))
+            elif len(sequence.tokens) >= self._context_length:
+                self._end(sequence, too_long(len(sequence.tokens), self._context_length))
+        self._make_room()
+        self._admit()
+        # Those that are decoding bring a token or a few; a prompt takes what they leave.
+        batch: Batch = []
+        room = TOKENS_A_PASS
+        for sequence in sorted(self._active, key=lambda one: len(one.new)):
+            if new := sequence.new[:room]:
+                batch.append((sequence, new))
+                room -= len(new)
+        if batch:
+            self._pass(batch)
+
+    def _make_room(self) -> None:
+        """Longer rows where a sequence outgrows them; where there is no memory for so many, the last ones wait."""
+        while self._active:
+            longest = max(self._active, key=lambda sequence: len(sequence.tokens))
+            try:
+                if self._memory.reach(len(longest.tokens)):
+                    return
+            except (torch.OutOfMemoryError, MemoryError) as error:
+                self._end(longest, self._out_of_memory(longest, error))
+                continue
+            last = self._active.pop()
+            self._release(last)
+            self._waiting.appendleft(last)
+
+    def _admit(self) -> None:
+        """Give a row to those that wait, in the order of their arrival, as long as there are any."""
+        for sequence in list(self._waiting):
+            if self._read_by_another(sequence):
+                continue
+            try:
+                row = self._memory.take(sequence.tokens)
+            except (torch.OutOfMemoryError, MemoryError) as error:
+                self._end(sequence, self._out_of_memory(sequence, error))
+                continue
+            if row is None:
+                return
+            sequence.row = row
+            if not sequence.usage.forward_passes:
+                sequence.usage.cached_tokens = min(len(row.held), sequence.usage.prompt_tokens - 1)
+            self._waiting.remove(sequence)
+            self._active.append(sequence)
+
+    def _read_by_another(self, sequence: Sequence) -> bool:
+        """Whether a good part of its beginning is just being read for somebody else."""
+        ahead = max(
+            (
+                common_prefix(other.tokens, sequence.tokens)
+                for other in self._active
+                if len(other.new) > WORTH_WAITING
+            ),
+            default=0,
+        )
+        return ahead > WORTH_WAITING and ahead > self._memory.known(sequence.tokens) + WORTH_WAITING
+
+    def _pass(self, batch: Batch) -> None:
+        try:
+            logits = self._memory.run([(sequence.row, new) for sequence, new in batch if sequence.row])
+        except Exception as error:  # boundary: the model's code comes from elsewhere
+            self._failed(batch, error)
+            return
+        # On a GPU the pass is only under way, and what follows is done beside it.
+        ready: list[int] = []
+        for number, (sequence, _) in enumerate(batch):
+            sequence.usage.forward_passes += 1
+            if not sequence.new and self._guarded(sequence, sequence.look_ahead):
+                ready.append(number)
+        if not ready:
+            return
+        sequences = [batch[number][0] for number in ready]
+        try:
+            tokens = choose(logits if len(ready) == len(batch) else logits[ready], sequences, self._end_token)
+        except Exception as error:  # boundary: of the device, which may tell only here that the pass went wrong
+            for sequence in sequences:
+                assert sequence.row is not None
+                sequence.row.held.pop()
+            self._failed([(sequence, sequence.new) for sequence in sequences], error)
+            return
+        now = time.monotonic()
+        for sequence, token in zip(sequences, tokens, strict=True):
+            goes_on = self._guarded(sequence, partial(sequence.commit, token))
+            if goes_on and now - sequence.told_at > TELLING:
+                sequence.tell(now)
+
+    def _guarded(self, sequence: Sequence, step: Callable[[], bool]) -> bool:
+        """Whether the sequence goes on after a `step` of its grammar; else it has ended."""
+        try:
+            goes_on = step()
+        except Exception as error:  # boundary: of llguidance
+            self._end(sequence, error)
+            return False
+        if not goes_on:
+            self._end(sequence)
+        return goes_on
+
+    def _failed(self, batch: Batch, error: Exception) -> None:
+        """Find out whom a failed pass was about."""
+        full = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if full:
+            self._give_back()
+        if len(batch) > 1:
+            for one in batch:
+                self._pass([one])
+            return
+        sequence = batch[0][0]
+        self._end(sequence, self._out_of_memory(sequence, error) if full else error)
+
+    def _out_of_memory(self, sequence: Sequence, error: BaseException) -> OutOfMemoryError:
+        """The error of a sequence that found no memory, with what idle rows hold given back for those to come."""
+        self._give_back()
+        refused = OutOfMemoryError(
+            f"There was not enough memory for a text of {len(sequence.tokens)} tokens. Ask again when fewer "
+            "questions are under way, ask a shorter one, or load a smaller model."
+        )
+        refused.__cause__ = error
+        return refused
+
+    def _give_back(self) -> None:
+        self._memory.forget()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _end(self, sequence: Sequence, error: BaseException | None = None) -> None:
+        if sequence in self._active:
+            self._active.remove(sequence)
+        else:
+            self._waiting.remove(sequence)
+        self._release(sequence)
+        sequence.end(error)
+
+    def _release(self, sequence: Sequence) -> None:
+        if sequence.row is not None:
+            self._memory.give_back(sequence.row)
+            sequence.row = None
+
+
+def too_long(length: int, limit: int) -> PromptTooLongError:
+    """The error of a text that outgrew the model's window; both in tokens."""
+    return PromptTooLongError(
+        f"The text is {length} tokens long, and the model reads at most {limit}. "
+        "Ask a shorter question, or load a model with a longer window.",
+        tokens=length,
+        limit=limit,
+    )
+
+
+def _unloaded() -> ModelNotLoadedError:
+    return ModelNotLoadedError("The model was unloaded. POST /load_model loads one.")

@@ -1,0 +1,64 @@
+"""What every kind of KV memory has in common: rows that sequences take and give back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+
+
+def common_prefix(one: Sequence[int], two: Sequence[int]) -> int:
+    """How many tokens two sequences share from their beginning."""
+    length = min(len(one), len(two))
+    for start in range(0, length, 64):
+        end = min(start + 64, length)
+        if one[start:end] != two[start:end]:
+            return next(place for place in range(start, end) if one[place] != two[place])
+    return length
+
+
+@dataclass(eq=False)
+class Row:
+    """A place in KV memory. `held` names the tokens whose keys and values are in it, and is set only after the pass
+    that wrote them."""
+
+    index: int
+    held: list[int] = field(default_factory=list)
+    taken: bool = False
+    used: int = 0
+    """Counts up; the row with the least has been unused for longest."""
+
+
+class Memory(Protocol):
+    """KV memory of one model. Belongs to the thread that runs the model."""
+
+    @property
+    def bytes(self) -> int:
+        """What it takes now."""
+
+    def take(self, tokens: Sequence[int]) -> Row | None:
+        """A row for a sequence that begins with `tokens`, holding as many of them as any row knows (never all: the
+        last one is to be read anew). None where all rows are taken and there is no memory for another.
+
+        Raises MemoryError where the sequence alone is more than there may be.
+        """
+
+    def reach(self, length: int) -> bool:
+        """Make taken rows long enough for `length` tokens; False where that takes the place of another's. Raises
+        MemoryError as `take` does."""
+
+    def known(self, tokens: Sequence[int]) -> int:
+        """How many of `tokens`, from the beginning, some row holds."""
+
+    def run(self, batch: Sequence[tuple[Row, Sequence[int]]]) -> torch.Tensor:
+        """The model reads the new tokens of each row, which hold them from then on. Gives the logits behind the last
+        of each: (rows, vocabulary), float32, on the model's device, in the order of `batch`."""
+
+    def give_back(self, row: Row) -> None:
+        """The row is free, and keeps what it holds until the place is needed."""
+
+    def forget(self) -> None:
+        """Drop what no sequence uses at the moment."""
+
+    def clear(self) -> None:
+        """Give everything back. No row may be taken."""

@@ -1,0 +1,328 @@
+"""KV memory in rows: what the model has already read of each sequence, contiguous, so that many are read at once.
+
+A layer's keys are one tensor (rows, heads, capacity, width), its values another. A sequence owns a row while it is
+decoded; afterwards the row keeps what it holds, for the next call of the same run or for whoever begins alike, until
+somebody needs the place. The tokens of all sequences go through the model side by side, as one text without padding;
+only the attention tells them apart.
+"""
+
+import itertools
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from transformers import AttentionInterface, PreTrainedModel
+
+from server.engine.memory import Row, common_prefix
+
+log = logging.getLogger(__name__)
+
+#: Under which the attention below is known to Transformers.
+ATTENTION = "hearth_rows"
+MOST_ROWS = 64
+#: Tokens that a model is asked about to find out whether rows fit it.
+PROBE = 24
+#: Free rows with something in them, above which the oldest makes room before another row is made.
+ROWS_REMEMBERED = 16
+SMALLEST_CAPACITY = 256
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows from `first` to `end` with `width` new tokens each, which stand together from `start` on, and the tokens
+    that each row will hold then."""
+
+    first: int
+    end: int
+    start: int
+    width: int
+    lengths: tuple[int, ...]
+
+
+class Plan:
+    """Where the tokens of one pass belong."""
+
+    def __init__(self, rows: "KVRows", batch: Sequence[tuple[Row, Sequence[int]]], device: torch.device) -> None:
+        """`batch` has rows in the order of their index, with the new tokens of each."""
+        self.rows = rows
+        self.parts: list[Part] = []
+        slots: list[int] = []
+        places: list[int] = []
+        for row, new in batch:
+            length = len(row.held) + len(new)
+            last = self.parts[-1] if self.parts else None
+            if last and len(new) == last.width == 1 and row.index == last.end:
+                self.parts[-1] = Part(last.first, row.index + 1, last.start, 1, (*last.lengths, length))
+            else:
+                self.parts.append(Part(row.index, row.index + 1, len(slots), len(new), (length,)))
+            slots += [row.index] * len(new)
+            places += range(len(row.held), length)
+        self.slots = torch.tensor(slots, device=device)
+        self.places = torch.tensor(places, device=device)
+        self.tokens = torch.tensor([token for _, new in batch for token in new], device=device)
+        counts = itertools.accumulate(len(new) for _, new in batch)
+        self.last = torch.tensor([count - 1 for count in counts], device=device)
+        self._masks: dict[tuple[Part, int | None, int], torch.Tensor | None] = {}
+
+    def mask(self, part: Part, window: int | None, groups: int) -> torch.Tensor | None:
+        """What the new tokens may attend to: (rows, 1, groups x width, longest), True where they may; None where they
+        may attend to everything. `window` is how many tokens back, where that is bounded."""
+        key = (part, window, groups)
+        if key not in self._masks:
+            lengths = torch.tensor(part.lengths, device=self.slots.device)
+            longest = max(part.lengths)
+            if part.width == 1 and min(part.lengths) == longest and (window is None or longest <= window):
+                self._masks[key] = None
+            else:
+                # Of each new token, its own place; of each row.
+                own = lengths[:, None] - part.width + torch.arange(part.width, device=lengths.device)
+                column = torch.arange(longest, device=lengths.device)
+                allowed = column <= own[..., None]
+                if window is not None:
+                    allowed &= column > own[..., None] - window
+                self._masks[key] = allowed.repeat(1, groups, 1)[:, None]
+        return self._masks[key]
+
+
+_plan: ContextVar[Plan] = ContextVar("plan")
+
+
+def attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention as Transformers' models call it, over the rows of the plan of this pass.
+
+    `query` (1, heads, tokens, width), `key` and `value` (1, key heads, tokens, width), already turned by position.
+    Gives (1, tokens, heads, width). `softcap` as in Gemma 2, `s_aux` (a sink a head) as in GPT-OSS.
+    """
+    plan = _plan.get()
+    plan.rows.windows.add(sliding_window)
+    keys, values = plan.rows.written(int(module.layer_idx), key[0], value[0], plan)  # type: ignore[arg-type]
+    heads, shared = query.shape[1], key.shape[1]
+    groups = heads // shared
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    out = query.new_empty(query.shape[2], heads, value.shape[-1])
+    for part in plan.parts:
+        rows, width, longest = part.end - part.first, part.width, max(part.lengths)
+        tokens = slice(part.start, part.start + rows * width)
+        # The query heads that share a key head become more queries of that head, so that nothing is repeated.
+        asked = query[0, :, tokens].unflatten(1, (rows, width)).unflatten(0, (shared, groups))
+        asked = asked.permute(2, 0, 1, 3, 4).flatten(2, 3)
+        known = keys[part.first : part.end, :, :longest]
+        told = values[part.first : part.end, :, :longest]
+        mask = plan.mask(part, sliding_window, groups)
+        if softcap is None and s_aux is None:
+            seen = F.scaled_dot_product_attention(asked, known, told, attn_mask=mask, scale=scale)
+        else:
+            scores = asked @ known.transpose(2, 3) * scale
+            if softcap is not None:
+                scores = torch.tanh(scores / softcap) * softcap
+            if mask is not None:
+                scores = scores.masked_fill(~mask, -torch.inf)
+            if s_aux is not None:
+                sinks = s_aux.view(1, shared, groups, 1).expand(rows, -1, -1, width).flatten(2)[..., None]
+                scores = torch.cat([scores, sinks.to(scores.dtype)], dim=-1)
+            chances = scores.softmax(-1, dtype=torch.float32).to(scores.dtype)
+            seen = chances[..., :longest] @ told
+        seen = seen.unflatten(2, (groups, width)).permute(0, 3, 1, 2, 4)
+        out[tokens] = seen.reshape(rows * width, heads, -1)
+    return out[None], None
+
+
+AttentionInterface.register(ATTENTION, attend)
+
+
+class KVRows:
+    """The rows of one model; see `Memory`."""
+
+    def __init__(self, model: PreTrainedModel, budget: int) -> None:
+        """`budget`: the bytes that all rows together may take."""
+        self._model = model
+        model.set_attn_implementation(ATTENTION)
+        self._budget = budget
+        self.windows: set[int | None] = set()
+        """How many tokens back the layers look that have been run; None: to the beginning."""
+        self._keys: dict[int, torch.Tensor] = {}
+        self._values: dict[int, torch.Tensor] = {}
+        self._clock = itertools.count(1)
+        self.rows: list[Row] = []
+        self.capacity = 0
+
+    @property
+    def bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in (*self._keys.values(), *self._values.values()))
+
+    @torch.inference_mode()
+    def take(self, tokens: Sequence[int]) -> Row | None:
+        if not self.reach(len(tokens) + 1):
+            return None
+        source = max(self.rows, key=lambda row: common_prefix(row.held, tokens), default=None)
+        shared = min(common_prefix(source.held, tokens), len(tokens) - 1) if source else 0
+        if not shared:
+            source = None
+        row = source
+        if source is None or source.taken or 2 * shared < len(source.held):
+            row = self._fresh(keep=source)
+            if row is None:
+                return None
+            if shared and row is not source:
+                assert source is not None
+                for tensor in (*self._keys.values(), *self._values.values()):
+                    tensor[row.index, :, :shared] = tensor[source.index, :, :shared]
+        assert row is not None
+        row.held = list(tokens[:shared])
+        row.taken = True
+        return row
+
+    def known(self, tokens: Sequence[int]) -> int:
+        return max((common_prefix(row.held, tokens) for row in self.rows), default=0)
+
+    def give_back(self, row: Row) -> None:
+        row.taken = False
+        row.used = next(self._clock)
+
+    def forget(self) -> None:
+        for row in self.rows:
+            if not row.taken:
+                row.held = []
+
+    def clear(self) -> None:
+        self._keys, self._values, self.rows, self.capacity = {}, {}, [], 0
+
+    @torch.inference_mode()
+    def reach(self, length: int) -> bool:
+        if length <= self.capacity:
+            return True
+        capacity = max(SMALLEST_CAPACITY, 1 << (length - 1).bit_length())
+        most = self._most_rows(capacity)
+        if most < 1:
+            raise MemoryError
+        if most < sum(row.taken for row in self.rows):
+            return False
+        kept = sorted((row for row in self.rows if row.taken or row.held), key=lambda row: (not row.taken, -row.used))
+        self._reshape(kept[:most], max(min(len(kept), most), 1), capacity)
+        return True
+
+    @torch.inference_mode()
+    def run(self, batch: Sequence[tuple[Row, Sequence[int]]]) -> torch.Tensor:
+        ordered = sorted(range(len(batch)), key=lambda number: batch[number][0].index)
+        plan = Plan(self, [batch[number] for number in ordered], self._model.device)
+        with _running(plan):
+            output: Any = self._model(
+                input_ids=plan.tokens[None],
+                position_ids=plan.places[None],
+                use_cache=False,
+                logits_to_keep=plan.last,
+            )
+        for row, new in batch:
+            row.held = [*row.held, *new]
+        logits: torch.Tensor = output.logits[0].float()
+        if ordered == list(range(len(batch))):
+            return logits
+        back = torch.tensor(ordered, device=logits.device).argsort()
+        return logits[back]
+
+    def written(
+        self, layer: int, key: torch.Tensor, value: torch.Tensor, plan: Plan
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write a layer's new keys and values (heads, tokens, width) into the rows; gives all of that layer's."""
+        if layer not in self._keys:
+            for memory, new in ((self._keys, key), (self._values, value)):
+                memory[layer] = new.new_zeros(len(self.rows), new.shape[0], self.capacity, new.shape[2])
+        keys, values = self._keys[layer], self._values[layer]
+        keys[plan.slots, :, plan.places] = key.transpose(0, 1)
+        values[plan.slots, :, plan.places] = value.transpose(0, 1)
+        return keys, values
+
+    def _fresh(self, keep: Row | None) -> Row | None:
+        """An empty row, a new one, or the one that was unused for longest (`keep` last of all); None where none is
+        free."""
+        free = sorted((row for row in self.rows if not row.taken), key=lambda row: (row is keep, row.used))
+        empty = next((row for row in free if not row.held), None)
+        most = self._most_rows(self.capacity)
+        if empty is None and len(free) < ROWS_REMEMBERED and len(self.rows) < most:
+            count = len(self.rows)
+            self._reshape(self.rows, min(max(2 * count, 1), most), self.capacity)
+            return self.rows[count]
+        return empty or next(iter(free), None)
+
+    def _most_rows(self, capacity: int) -> int:
+        if not self.rows or not self._keys:
+            return MOST_ROWS
+        each = self.bytes // (len(self.rows) * self.capacity)
+        return min(MOST_ROWS, self._budget // (each * capacity))
+
+    def _reshape(self, kept: list[Row], count: int, capacity: int) -> None:
+        """Memory anew, for `count` rows of `capacity` tokens, with what `kept` rows hold; a layer after the other, so
+        that little more than the new is ever there. Where there is no memory for it, nothing is held any more."""
+        length = max((len(row.held) for row in kept), default=0)
+        order = torch.tensor([row.index for row in kept], dtype=torch.long, device=self._model.device)
+        try:
+            for memory in (self._keys, self._values):
+                for layer, old in memory.items():
+                    memory[layer] = old.new_zeros(count, old.shape[1], capacity, old.shape[3])
+                    memory[layer][: len(kept), :, :length] = old[order, :, :length]
+                    del old
+        except BaseException:
+            self._keys, self._values = {}, {}
+            for row in self.rows:
+                row.held = []
+            raise
+        self.rows = [*kept, *(Row(0) for _ in range(count - len(kept)))]
+        for index, row in enumerate(self.rows):
+            row.index = index
+        self.capacity = capacity
+
+
+@contextmanager
+def _running(plan: Plan) -> Iterator[None]:
+    token = _plan.set(plan)
+    try:
+        yield
+    finally:
+        _plan.reset(token)
+
+
+def fits(model: PreTrainedModel) -> bool:
+    """Whether rows give the model's own logits. Leaves the model with the attention that it had.
+
+    Models that do their attention themselves, or hold other state than keys and values, are found out by asking them
+    something both ways; those that cut their attention into chunks, only far beyond that, by their configuration.
+    """
+    config = model.config.get_text_config()
+    layers = set(getattr(config, "layer_types", None) or ())
+    if "chunked_attention" in layers:
+        return False
+    tokens = torch.arange(PROBE, device=model.device) * 7919 % config.vocab_size
+    own = model.config._attn_implementation
+    rows = KVRows(model, 2**62)
+    try:
+        row = rows.take(tokens.tolist())
+        assert row is not None
+        for piece in tokens.tolist()[: PROBE // 2], tokens.tolist()[PROBE // 2 :]:
+            ours = rows.run([(row, piece)])[0]
+    except Exception:  # boundary: models that rows don't fit fail in as many ways as there are models
+        log.debug("rows don't fit %s", type(model).__name__, exc_info=True)
+        return False
+    finally:
+        model.set_attn_implementation(own)
+    if "sliding_attention" in layers and rows.windows == {None}:
+        return False
+    with torch.inference_mode():
+        theirs = model(input_ids=tokens[None], use_cache=False, logits_to_keep=1).logits[0, -1].float()
+    allowed = 0.001 if model.dtype == torch.float32 and not hasattr(model, "hf_quantizer") else 0.2
+    return bool((ours - theirs).abs().mean() <= allowed * theirs.std())

@@ -1,0 +1,56 @@
+"""The choice of the next tokens, on the model's device, for all sequences of a pass at once."""
+
+from collections.abc import Sequence as Several
+from typing import Any
+
+import torch
+from transformers import (
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from server.engine.sequence import Sequence
+
+GREEDY_BELOW = 1e-5
+
+
+def choose(logits: torch.Tensor, sequences: Several[Sequence], end: int) -> list[int]:
+    """A token a sequence, from `logits` (sequences, vocabulary). `end` is the token that ends a text.
+
+    Where a grammar may end, what it forbids counts as the wish to end, as in guidance.
+    """
+    masks = torch.stack([sequence.mask for sequence in sequences]).to(logits.device)
+    bits = masks[..., None] >> torch.arange(8, dtype=torch.uint8, device=logits.device) & 1
+    allowed = bits.flatten(1)[:, : logits.shape[1]].bool()
+    may_end = torch.tensor([sequence.may_end for sequence in sequences], device=logits.device)
+    offered = logits.masked_fill(~(allowed | may_end[:, None]), -torch.inf)
+    chosen = offered.argmax(-1)
+    for number, sequence in enumerate(sequences):
+        sampling = sequence.sampling
+        if sequence.temperature >= GREEDY_BELOW or (sampling and any(sampling.values())):
+            chosen[number] = _drawn(offered[number : number + 1], sequence)
+    fits = allowed.gather(1, chosen[:, None])[:, 0]
+    return [int(token) for token in torch.where(fits, chosen, end).tolist()]
+
+
+def _drawn(scores: torch.Tensor, sequence: Sequence) -> torch.Tensor:
+    """A token drawn from `scores` (1, vocabulary), by Transformers' own rules for each parameter."""
+    wanted: dict[str, Any] = dict(sequence.sampling or {})
+    penalty, top_k = wanted.get("repetition_penalty"), wanted.get("top_k")
+    top_p, min_p = wanted.get("top_p"), wanted.get("min_p")
+    tokens: Any = torch.tensor([sequence.tokens], device=scores.device)
+    if penalty:
+        scores = RepetitionPenaltyLogitsProcessor(penalty)(tokens, scores)
+    if sequence.temperature < GREEDY_BELOW:
+        return scores[0].argmax()
+    scores = TemperatureLogitsWarper(sequence.temperature)(tokens, scores)
+    if top_k:
+        scores = TopKLogitsWarper(top_k)(tokens, scores)
+    if top_p:
+        scores = TopPLogitsWarper(top_p)(tokens, scores)
+    if min_p:
+        scores = MinPLogitsWarper(min_p)(tokens, scores)
+    return torch.multinomial(scores.softmax(-1), 1)[0, 0]

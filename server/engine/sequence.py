@@ -1,0 +1,101 @@
+"""One text that is being written: its tokens, the grammar that bounds it, and what comes of it."""
+
+import json
+import queue
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import llguidance
+import torch
+from guidance._schema import SamplingParams
+
+from server.engine.memory import Row
+from server.engine.usage import Usage
+
+Progress = list[dict[str, Any]]
+"""What llguidance reports of a step: pieces of text, and captures."""
+
+
+class Sequence:
+    """Made by the thread that wants the text, decoded by the model's thread, read by the first again."""
+
+    def __init__(
+        self,
+        tokens: list[int],
+        parser: llguidance.LLInterpreter,
+        vocabulary: int,
+        sampling: SamplingParams | None,
+        cancelled: threading.Event | None,
+        usage: Usage,
+    ) -> None:
+        """`tokens` as `parser` wants the prompt. `usage` is counted up; `cancelled` may be set at any time."""
+        self.tokens = tokens
+        self.sampling = sampling
+        self.cancelled = cancelled or threading.Event()
+        self.usage = usage
+        self.parser = parser
+        self.row: Row | None = None
+        self.abandoned = False
+        """Nobody reads it any more."""
+        self.unread: Progress = []
+        self.told_at = 0.0
+        """When the reader was last told, by the monotonic clock."""
+        self._told: queue.SimpleQueue[Progress | BaseException | None] = queue.SimpleQueue()
+        self._buffer = bytearray((vocabulary + 31) // 32 * 4)
+        self.mask = torch.frombuffer(self._buffer, dtype=torch.uint8)
+        """A bit a token, the lowest first, on the CPU: 1 where the grammar allows it next."""
+        self.may_end = False
+        self.temperature = 0.0
+        self._looked = False
+
+    @property
+    def new(self) -> list[int]:
+        """The tokens that the model has not read yet."""
+        assert self.row is not None
+        return self.tokens[len(self.row.held) :]
+
+    def look_ahead(self) -> bool:
+        """What the grammar allows behind the last token, into `mask`. False where it has come to its end."""
+        if not self._looked:
+            status = json.loads(self.parser.compute_mask_into(self._buffer))
+            self.unread += status["progress"]
+            self.temperature = status["temperature"]
+            self.may_end = self.parser.is_accepting()
+            self._looked = True
+            return not status["stop"]
+        return True
+
+    def commit(self, token: int) -> bool:
+        """The model has chosen `token`, and the grammar may force more behind it. False where that was the end."""
+        backtrack, forced = self.parser.commit_token(token)
+        self._looked = False
+        self.usage.completion_tokens += 1
+        self.usage.forced_tokens += len(forced) - (forced[:1] == [token])
+        if backtrack:
+            self.tokens = self.tokens[:-backtrack]
+            if self.row is not None:
+                self.row.held = self.row.held[: len(self.tokens)]
+        self.tokens = self.tokens + forced
+        return self.look_ahead() if self.parser.has_pending_stop() else True
+
+    def tell(self, now: float) -> None:
+        """Hand on what came since the last time."""
+        self.told_at = now
+        self._told.put(self.unread)
+        self.unread = []
+
+    def end(self, error: BaseException | None = None) -> None:
+        """The last word: nothing more comes, or `error` is raised at the reader."""
+        self._told.put(self.unread)
+        self._told.put(error)
+
+    def progress(self) -> Iterator[tuple[Progress, bool]]:
+        """What comes, and whether it is the last. Raises the error that ended it."""
+        while True:
+            told = self._told.get()
+            if isinstance(told, BaseException):
+                raise told
+            yield told or [], told is None
+            if told is None:
+                return

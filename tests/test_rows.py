@@ -1,0 +1,182 @@
+"""Decoding many texts at once in rows of KV memory, beside Transformers' own greedy decoding of each alone."""
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from server.engine.caches import Caches
+from server.engine.memory import Memory, common_prefix
+from server.engine.rows import KVRows, fits
+
+SHAPE = {
+    "vocab_size": 200,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": None,
+}
+HEADS_OF_16 = {**SHAPE, "head_dim": 16}
+#: Architectures with what is special about them: shared key heads, windows, soft caps, norms, sinks, experts, learned
+#: positions.
+FITTING: dict[str, dict[str, Any]] = {
+    "llama": SHAPE,
+    "mistral": {**SHAPE, "sliding_window": 16},
+    "qwen2": SHAPE,
+    "qwen3": HEADS_OF_16,
+    "gemma2": {**HEADS_OF_16, "sliding_window": 16},
+    "gemma3_text": {**HEADS_OF_16, "sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"] * 2},
+    "phi3": {**SHAPE, "sliding_window": 16},
+    "gpt_oss": {**HEADS_OF_16, "sliding_window": 16, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "gpt2": {"vocab_size": 200, "n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 512},
+}
+UNFIT: dict[str, dict[str, Any]] = {
+    "falcon": {**SHAPE, "alibi": True},
+    "gptj": {"vocab_size": 200, "n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 512, "rotary_dim": 8},
+}
+LENGTHS = (5, 40, 23, 70)
+NEW = 24
+
+
+def random_model(kind: str, shape: dict[str, Any]) -> PreTrainedModel:
+    torch.manual_seed(3)
+    config = AutoConfig.for_model(kind, **shape)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval().float()
+    for weight in model.parameters():
+        if weight.ndim > 1:  # wide apart, so that the argmax is never close
+            torch.nn.init.normal_(weight, std=0.15)
+    return model
+
+
+def prompts() -> list[list[int]]:
+    torch.manual_seed(4)
+    return [torch.randint(2, 199, (length,)).tolist() for length in LENGTHS]
+
+
+def by_transformers(model: PreTrainedModel, prompt: list[int]) -> list[int]:
+    with torch.inference_mode():
+        made: Any = model.generate(  # type: ignore[operator]
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+            max_new_tokens=NEW,
+            do_sample=False,
+            pad_token_id=0,
+            eos_token_id=None,
+        )
+    tokens: list[int] = made[0].tolist()
+    return tokens
+
+
+def together(memory: Memory, given: list[list[int]], piece: int) -> list[list[int]]:
+    """All texts continued greedily, side by side, at most `piece` tokens of each a pass."""
+    texts = [list(prompt) for prompt in given]
+    rows = [memory.take(text) for text in texts]
+    while unfinished := [at for at, text in enumerate(texts) if len(text) < len(given[at]) + NEW]:
+        batch = [(rows[at], texts[at][len(rows[at].held) :][:piece]) for at in unfinished]
+        for at, logits in zip(unfinished, memory.run(batch), strict=True):
+            if len(rows[at].held) == len(texts[at]):
+                texts[at].append(int(logits.argmax()))
+        assert memory.reach(max(map(len, texts)) + 1)
+    for row in rows:
+        memory.give_back(row)
+    return texts
+
+
+@pytest.mark.parametrize("kind", FITTING)
+def test_rows_write_what_transformers_writes(kind: str) -> None:
+    model = random_model(kind, FITTING[kind])
+    alone = [by_transformers(model, prompt) for prompt in prompts()]
+    assert len({token for text in alone for token in text[-NEW:]}) > 3
+    assert fits(model)
+    memory = KVRows(model, 2**30)
+    assert together(memory, prompts(), piece=13) == alone
+    assert [together(memory, [prompt], piece=512)[0] for prompt in prompts()] == alone
+
+
+@pytest.mark.parametrize("kind", UNFIT)
+def test_other_models_are_found_out_and_read_one_by_one(kind: str) -> None:
+    model = random_model(kind, UNFIT[kind])
+    alone = [by_transformers(model, prompt) for prompt in prompts()]
+    assert not fits(model)
+    assert [by_transformers(model, prompt) for prompt in prompts()] == alone
+    memory = Caches(model)
+    assert together(memory, prompts(), piece=512) == alone
+    assert together(memory, prompts(), piece=512) == alone  # with what the first time left behind
+
+
+def test_a_model_without_keys_and_values_is_refused() -> None:
+    with pytest.raises(ValueError, match="MambaForCausalLM keeps no keys"):
+        Caches(random_model("mamba", SHAPE))
+
+
+def test_attention_in_chunks_does_not_fit() -> None:
+    shape = {**HEADS_OF_16, "num_local_experts": 2, "layer_types": ["chunked_attention", "full_attention"] * 2}
+    assert not fits(random_model("llama4_text", shape))
+
+
+def test_a_known_beginning_is_not_read_again() -> None:
+    memory = KVRows(random_model("llama", SHAPE), 2**30)
+    beginning = prompts()[3]
+    first = memory.take(beginning)
+    assert first is not None and first.held == []
+    memory.run([(first, beginning)])
+    second = memory.take([*beginning, 5])  # beside the first, which is still taken
+    assert second is not None and second is not first
+    assert second.held == beginning
+    third = memory.take([*beginning[:40], 7, 8, 9])
+    assert third is not None and third.held == beginning[:40]
+    whole = memory.take(beginning)  # never all of it: there must be something to read
+    assert whole is not None and whole.held == beginning[:-1]
+    copied = memory.run([(second, [5]), (whole, beginning[-1:])])
+    memory.clear()
+    fresh = [memory.take(text) for text in ([*beginning, 5], beginning)]
+    anew = memory.run([(fresh[0], [*beginning, 5]), (fresh[1], beginning)])
+    torch.testing.assert_close(copied, anew, rtol=1e-4, atol=1e-4)
+
+
+def test_memory_stays_within_its_bound() -> None:
+    model = random_model("llama", SHAPE)
+    each = 2 * 4 * 2 * 16 * 4  # bytes a token: keys and values, layers, heads, width, float32
+    memory = KVRows(model, 3 * 256 * each)
+    rows = []
+    for start in range(3):
+        row = memory.take([start + 2, 3, 4])
+        assert row is not None
+        memory.run([(row, [start + 2, 3, 4])])
+        rows.append(row)
+    assert memory.take([9, 9, 9]) is None
+    assert memory.bytes <= 3 * 256 * each
+    assert memory.reach(257) is False  # for three rows that long there is no memory, and all are taken
+    memory.give_back(rows[0])
+    memory.give_back(rows[1])
+    assert memory.reach(257)
+    assert memory.bytes <= 3 * 256 * each
+    assert rows[2].held == [4, 3, 4]
+    with pytest.raises(MemoryError):
+        memory.reach(1025)
+    memory.give_back(rows[2])
+    memory.clear()
+    assert memory.bytes == 0
+
+
+def test_the_longest_unused_makes_room() -> None:
+    model = random_model("llama", SHAPE)
+    memory = KVRows(model, 2 * 256 * 2 * 4 * 2 * 16 * 4)
+    for start in (2, 3, 4):
+        row = memory.take([start] * 40)
+        assert row is not None
+        memory.run([(row, [start] * 40)])
+        memory.give_back(row)
+    assert [memory.known([start] * 40) for start in (2, 3, 4)] == [0, 40, 40]
+
+
+@pytest.mark.parametrize(("one", "two", "shared"), [([], [1], 0), ([1, 2], [1, 3], 1), ([5] * 200, [5] * 130, 130)])
+def test_common_prefix(one: list[int], two: list[int], shared: int) -> None:
+    assert common_prefix(one, two) == shared
+    assert common_prefix([*one, 7], [*two, 8]) == shared or one == two
