@@ -29,6 +29,7 @@ def create_app(host: "Host") -> "Flask":
         body,
         generations,
         health,
+        metrics,
         models,
         origins,
         questions,
@@ -68,6 +69,7 @@ def create_app(host: "Host") -> "Flask":
     for routes in (
         about.blueprint(),
         health.blueprint(host),
+        metrics.blueprint(host),
         models.blueprint(host, room),
         tools.blueprint(host, room),
         questions.blueprint(host),

@@ -72,6 +72,7 @@ def test_openapi_describes_the_routes(empty_server: Server) -> None:
     routes = {(path, method) for path, methods in document["paths"].items() for method in methods}
     assert routes == {
         ("/health", "get"),
+        ("/metrics", "get"),
         ("/tools", "get"),
         ("/load_model", "post"),
         ("/unload_model", "post"),

@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 
+from server import counts
 from server.engine.memory import Memory, common_prefix
 from server.engine.sampling import choose
 from server.engine.sequence import Sequence
@@ -147,6 +148,8 @@ class Decoder:
         except Exception as error:  # boundary: the model's code comes from elsewhere
             self._failed(batch, error)
             return
+        counts.PASSES.inc()
+        counts.BATCH.observe(len(batch))
         # On a GPU the pass is only under way, and what follows is done beside it.
         ready: list[int] = []
         for number, (sequence, _) in enumerate(batch):

@@ -43,10 +43,15 @@ class GuidedEngine(Engine):
         self.context_length: int = model.config.get_text_config().max_position_embeddings
         self._width = width
         self._model = model
-        memory = KVRows(model, kv_bytes or _affordable(model)) if fits(model) else Caches(model)
-        self._decoder = Decoder(memory, self.tokenizer.eos_token_id, self.context_length)
+        self._memory = KVRows(model, kv_bytes or _affordable(model)) if fits(model) else Caches(model)
+        self._decoder = Decoder(self._memory, self.tokenizer.eos_token_id, self.context_length)
         self.close = weakref.finalize(self, self._decoder.close)
         """Ends what is being written, and lets the model go."""
+
+    @property
+    def kv_bytes(self) -> int:
+        """What KV memory takes now."""
+        return self._memory.bytes
 
     def program(self) -> Model:
         """A fresh guidance model object: `lm = engine.program(); lm += gen(...)`."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from server import keep
+from server import counts, keep
 from server.errors import ReloadFailedError, ToolsNotLoadedError
 from server.reload.canary import Trial, try_in_a_process
 from server.reload.failure import LoadError
@@ -201,6 +201,7 @@ class Workspace:
             content = wanted.hash
             generation = self._load(wanted, llm, dry_run)
         except LoadError as failure:
+            counts.RELOADS.labels("failed").inc()
             refusal = self._failed(failure)
             if snapshot is None and not dry_run:
                 # A copy: the one that is raised holds, by its traceback, the code that failed.
@@ -216,6 +217,7 @@ class Workspace:
         if not dry_run:
             # The files as they are now must not undo what was brought back.
             self._last_look = _Look(stamp, content if snapshot is None else self._content())
+        counts.RELOADS.labels("done").inc()
         return ReloadReport(
             workspace=self.name,
             generation=wanted.hash,

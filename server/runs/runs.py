@@ -5,7 +5,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
-from server import logs
+from server import counts, logs
 from server.errors import HearthError, QueueFullError, RunNotFoundError, ShuttingDownError, known
 from server.runs.record import answer_of
 from server.runs.result import AgentResult
@@ -84,6 +84,7 @@ class Runs:
             answer = None
             error = None if run.cancelled.is_set() else _without_frames(known(raised))
         run.settle(answer, error)
+        counts.RUNS.labels(run.state).inc()
         try:
             self._keep(run)
         except Exception:  # boundary: whoever waits for the answer has to get it

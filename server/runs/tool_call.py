@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
+from server import counts
 from server.engine import cancellation
 from server.runs.abandoned import ToolThread
 from server.runs.run import within_tool
@@ -31,6 +33,17 @@ def call_tool(tool: "BaseTool", arguments: Mapping[str, Any], seconds: float) ->
     after `seconds`, and `RunCancelledError` when the run is cancelled meanwhile; such a tool is given up (see
     `LimitedThread`), and is among the `abandoned_tools` until it ends.
     """
+    began = time.monotonic()
+    try:
+        return _call(tool, arguments, seconds)
+    except ToolFailedError:
+        counts.TOOL_FAILURES.labels(tool.name).inc()
+        raise
+    finally:
+        counts.TOOL_SECONDS.labels(tool.name).observe(time.monotonic() - began)
+
+
+def _call(tool: "BaseTool", arguments: Mapping[str, Any], seconds: float) -> str:
     with within_tool(tool.name):
         thread = ToolThread(lambda: _invoke(tool, dict(arguments)), tool.name)
     thread.start()

@@ -1,0 +1,17 @@
+"""What is counted while the server runs, for `GET /metrics`. Names and units as Prometheus has them:
+https://prometheus.io/docs/practices/naming/"""
+
+from prometheus_client import Counter, Histogram
+
+PASSES = Counter("hearth_forward_passes", "Forward passes of the model")
+BATCH = Histogram("hearth_batch_sequences", "Texts that share a forward pass", buckets=(1, 2, 4, 8, 16, 32, 64))
+TOKENS = Counter(
+    "hearth_tokens",
+    "Tokens of finished calls of the model: prompt (cached: those of them that were still in KV memory), completion "
+    "(chosen by the model), forced (by a grammar)",
+    ["kind"],
+)
+RUNS = Counter("hearth_runs_ended", "Questions that have ended", ["outcome"])
+RELOADS = Counter("hearth_reloads", "Reloads that were asked for", ["outcome"])
+TOOL_SECONDS = Histogram("hearth_tool_seconds", "Seconds that calls of tools took", ["tool"])
+TOOL_FAILURES = Counter("hearth_tool_failures", "Calls of tools that gave no result", ["tool"])

@@ -1,0 +1,49 @@
+"""`GET /metrics`: what is counted and how things stand, for Prometheus."""
+
+import sys
+from collections.abc import Iterator
+
+from flask import Response
+from flask_openapi3 import APIBlueprint
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from server import counts  # noqa: F401  so that all are there from the start
+from server.host import Host
+
+
+def blueprint(host: Host) -> APIBlueprint:
+    """The route, over `host`."""
+    routes = APIBlueprint("metrics", __name__)
+    standing = CollectorRegistry()
+    standing.register(_Standing(host))
+
+    @routes.get("/metrics", summary="What is counted, in Prometheus' text format")
+    def metrics() -> Response:
+        return Response(generate_latest(REGISTRY) + generate_latest(standing), content_type=CONTENT_TYPE_LATEST)
+
+    return routes
+
+
+class _Standing(Collector):
+    """How things stand at this moment."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        states = [run.state for run in self._host.runs.in_flight()]
+        runs = GaugeMetricFamily("hearth_runs", "Questions in flight", labels=["state"])
+        for state in ("queued", "running"):
+            runs.add_metric([state], states.count(state))
+        yield runs
+        model = self._host.resident
+        engine = model.engine if model is not None else None
+        yield GaugeMetricFamily("hearth_kv_bytes", "KV memory", value=engine.kv_bytes if engine else 0)
+        weights = (model and model.memory_bytes) or 0
+        yield GaugeMetricFamily("hearth_model_bytes", "The model's weights", value=weights)
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available():
+            used = torch.cuda.memory_allocated()
+            yield GaugeMetricFamily("hearth_gpu_bytes", "GPU memory that this process has allocated", value=used)
