@@ -104,8 +104,8 @@ class Settings(BaseSettings):
         description="questions in flight, those that wait for their turn among them; one more is answered with 429",
     )
     MAX_CONCURRENT_RUNS: int = Field(
-        # As many as the engine keeps KV memories for. Fewer leave the model idle while tools work; with more, each
-        # answer takes longer, and none comes sooner.
+        # As many free rows of KV memory as the engine remembers, so that each run finds its text again after a tool's
+        # work. Fewer leave the model idle meanwhile; with more, each answer takes longer.
         16,
         ge=1,
         le=1024,
