@@ -18,7 +18,7 @@ MOST_PRINTED = 4000
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("systems", nargs="*", choices=SYSTEMS, default=list(SYSTEMS), help="all, unless named")
+    parser.add_argument("systems", nargs="*", default=SYSTEMS, help=f"all, unless named: {', '.join(SYSTEMS)}")
     parser.add_argument("--times", type=int, default=100, help="edits in a series")
     parser.add_argument("--slow-times", type=int, default=100, help="the same where an edit is a new process")
     chosen = parser.parse_args()
@@ -32,10 +32,10 @@ def main() -> None:
             editor = Editor(system)
             if system.restarts:
                 edits = series(editor, 1, chosen.slow_times)
-                load = under_load(editor, every=15, seconds=90)
+                load = under_load(editor, every=15, seconds=60)
             else:
                 edits = series(editor, 5, chosen.times)
-                load = under_load(editor, every=3, seconds=60)
+                load = under_load(editor, every=3, seconds=45)
             print(row(system, edits, load), flush=True)
             told += tell(system, "a syntax error", broken(editor, unclosed=True))
             told += tell(system, "an error half-way", broken(editor, halfway=True))

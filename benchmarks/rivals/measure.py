@@ -19,8 +19,6 @@ POLL_SECONDS = 0.1
 """How soon an author does who waits for the new code."""
 GAP_SECONDS = 1.0
 """So long without an answer for anybody counts as unavailable."""
-WATCH_SECONDS, WATCH_RESTARTS_SECONDS = 4.0, 15.0
-"""How long a system is asked after a broken edit."""
 
 
 @dataclass
@@ -155,15 +153,14 @@ def broken(editor: Editor, unclosed: bool = False, halfway: bool = False) -> Bro
     """Save an edit with such a mistake, ask for a while, and then save one without."""
     system = editor.system
     editor.edit()
-    seconds = WATCH_RESTARTS_SECONDS if system.restarts else WATCH_SECONDS
-    ask = system.asker(seconds)
-    system.told, printed = "", len(system.console())
+    ask = system.asker(system.settling)
+    system.told, printed = "", system.console()
     editor.save(unclosed, halfway)
     seen = Broken()
-    deadline = time.perf_counter() + seconds
+    deadline = time.perf_counter() + system.settling
     while time.perf_counter() < deadline:
         seen.answers[_asked(ask)] += 1
-    seen.told, seen.printed = system.told, system.console()[printed:]
+    seen.told, seen.printed = system.told, system.console().removeprefix(printed)
     editor.edit()
     return seen
 

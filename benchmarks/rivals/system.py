@@ -19,7 +19,7 @@ from benchmarks.rivals import user_code
 from tests.server_process import REPOSITORY
 
 APPS = Path(__file__).parent / "apps"
-START_SECONDS = 120.0
+START_SECONDS = 240.0
 Ask = Callable[[], tuple[int, int]]
 """Asks the question; gives the numbers of the tool's edit and of the wording's. Raises where no answer comes."""
 
@@ -38,6 +38,8 @@ class System(ABC):
     name: str
     patience = 0.0
     """Seconds after which an author who still sees old code saves again. 0: it should answer when `apply` returns."""
+    settling = 4.0
+    """Seconds that it is asked for after a broken edit."""
     restarts = False
     """An edit makes a new process."""
 
@@ -108,12 +110,13 @@ class App:
                 return
             except Exception as error:  # boundary: each client has its own errors for a server that isn't there yet
                 if self.process.poll() is not None or time.monotonic() > deadline:
+                    self.stop()
                     raise AssertionError(f"it does not answer: {error!r}\n{self.output()}") from error
             time.sleep(0.1)
 
     def stop(self) -> None:
         """End it and its children."""
-        processes = self.processes()
+        processes = self.processes() if self.process.poll() is None else []
         self.process.terminate()
         _, alive = psutil.wait_procs(processes, timeout=20)
         for process in alive:

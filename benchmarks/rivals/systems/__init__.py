@@ -29,8 +29,8 @@ SYSTEMS: dict[str, type[System]] = {
 @contextmanager
 def running(kind: type[System]) -> Iterator[System]:
     """Such a system, started, in a folder of its own; it is ended with the block."""
-    # Ray would give its replica one thread, and the others as many as there are cores.
-    os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+    # As Ray sets it, for all: a model on every core would wait in each pass for a core that the askers have.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory() as folder:
         system = kind(Path(folder))
         system.start()

@@ -84,6 +84,7 @@ class HearthRestarted(HearthExplicit):
     """The author ends the server and starts it again."""
 
     name = "Hearth, restarted"
+    settling = 15.0
     restarts = True
 
     def apply(self) -> None:

@@ -10,6 +10,7 @@ import psutil
 import requests
 
 from benchmarks.rivals.system import App, Ask, System, free_port, http_asker, prepare, shown
+from tests.server_process import REPOSITORY
 
 SERVE = ("ray::ServeReplica", "ray::ServeController", "ray::Proxy")
 """How Ray names Serve's processes."""
@@ -20,6 +21,7 @@ class RayServe(System):
 
     name = "Ray Serve, user_config"
     patience = 10.0
+    settling = 30.0
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -36,9 +38,9 @@ class RayServe(System):
         cores = len(os.sched_getaffinity(0))
         ports = [f"--port={free_port()}", f"--dashboard-port={self._api.split(':')[2].partition('/')[0]}"]
         command = ["ray", "start", "--head", "--block", "--disable-usage-stats", f"--num-cpus={cores}", *ports]
-        # The replica is to find app.py.
-        path = f"{self.folder}{os.pathsep}{Path(__file__).parents[3]}"
-        self._app = App(self.folder, [*command, f"--temp-dir={self._session}"], PYTHONPATH=path)
+        # The replica is to find app.py; and Ray would give way to every other process of the machine.
+        settings = {"PYTHONPATH": f"{self.folder}{os.pathsep}{REPOSITORY}", "RAY_worker_niceness": "0"}
+        self._app = App(self.folder, [*command, f"--temp-dir={self._session}"], **settings)
 
         def deploy_and_ask() -> tuple[int, int]:
             if self._deployed == 0:
@@ -69,7 +71,7 @@ class RayServe(System):
         return http_asker(f"http://127.0.0.1:{self._port}/ask", seconds)
 
     def console(self) -> str:
-        """What `serve status` shows."""
+        """What `serve status` shows at the moment."""
         application = requests.get(self._api, timeout=60).json()["applications"]["agent"]
         deployment = application["deployments"]["Agent"]
         return (

@@ -13,6 +13,7 @@ class UvicornReload(System):
 
     name = "uvicorn --reload"
     patience = 60.0
+    settling = 15.0
     restarts = True
 
     def __init__(self, folder: Path) -> None:
