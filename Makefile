@@ -7,7 +7,7 @@ PIP := $(PYTHON) -m pip --disable-pip-version-check --quiet
 QUICK_ALLOCATION := MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=8589934592 \
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
-.PHONY: run setup test test-slow lint bench train eval-embedded
+.PHONY: run setup test test-slow lint bench bench-rivals train eval-embedded
 
 run: .venv/installed
 	$(PYTHON) app.py
@@ -28,6 +28,10 @@ lint: .venv/installed-dev
 bench: .venv/installed-dev
 	$(PYTHON) -m benchmarks
 
+bench-rivals: .venv-rivals/installed
+	.venv-rivals/bin/python -m benchmarks.rivals
+	.venv-rivals/bin/python -m benchmarks.rivals.growth
+
 train: .venv/installed-dev
 	$(QUICK_ALLOCATION) $(PYTHON) -m server.embedded.train
 
@@ -43,4 +47,11 @@ $(PYTHON):
 
 .venv/installed-dev: requirements-dev.txt .venv/installed
 	$(PIP) install -r requirements-dev.txt
+	touch $@
+
+# What Hearth is compared with, above the packages of .venv, which it finds by the .pth file.
+.venv-rivals/installed: benchmarks/rivals/requirements.txt .venv/installed-dev
+	python3.11 -m venv .venv-rivals
+	$(PYTHON) -c 'import site; print(site.getsitepackages()[0])' > .venv-rivals/lib/python3.11/site-packages/hearth.pth
+	.venv-rivals/bin/python -m pip --disable-pip-version-check --quiet install -r benchmarks/rivals/requirements.txt
 	touch $@
