@@ -170,20 +170,22 @@ class KVRows:
     def take(self, tokens: Sequence[int]) -> Row | None:
         if not self.reach(len(tokens) + 1):
             return None
-        source = max(self.rows, key=lambda row: common_prefix(row.held, tokens), default=None)
-        shared = min(common_prefix(source.held, tokens), len(tokens) - 1) if source else 0
+        known = {row.index: common_prefix(row.held, tokens) for row in self.rows}
+        source = max(self.rows, key=lambda row: known[row.index], default=None)
+        shared = min(known[source.index], len(tokens) - 1) if source else 0
         if not shared:
             source = None
-        row = source
-        if source is None or source.taken or 2 * shared < len(source.held):
+        # What a free row holds beyond the beginning that it shares is lost; not if that is most of it.
+        free = [row for row in self.rows if not row.taken and 0 < len(row.held) <= 2 * known[row.index]]
+        row = max(free, key=lambda one: known[one.index], default=None)
+        own = known[row.index] if row is not None else 0
+        if row is None:
             row = self._fresh(keep=source)
-            if row is None:
-                return None
-            if shared and row is not source:
-                assert source is not None
-                for tensor in (*self._keys.values(), *self._values.values()):
-                    tensor[row.index, :, :shared] = tensor[source.index, :, :shared]
-        assert row is not None
+        if row is None:
+            return None
+        if source is not None and row is not source and own < shared:
+            for tensor in (*self._keys.values(), *self._values.values()):
+                tensor[row.index, :, :shared] = tensor[source.index, :, :shared]
         row.held = list(tokens[:shared])
         row.taken = True
         return row
