@@ -66,17 +66,26 @@ def code_copy(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def engine() -> "GuidedEngine":
-    """An engine of this process's own over the embedded model, in float32 on the CPU."""
+def make_engine() -> "Callable[..., GuidedEngine]":
+    """Makes an engine of this process's own over the embedded model, in float32 on the CPU; takes `kv_bytes`."""
     from server.engine import GuidedEngine
     from server.model import load_model
 
-    loaded = load_model(
-        "embedded",
-        load_in_8bit=False,
-        device_map="cpu",
-        dtype="float32",
-        int8_threshold=6.0,
-        progress=lambda stage, done, total: None,
-    )
-    return GuidedEngine(loaded.model, loaded.tokenizer)
+    def make(kv_bytes: int | None = None) -> "GuidedEngine":
+        loaded = load_model(
+            "embedded",
+            load_in_8bit=False,
+            device_map="cpu",
+            dtype="float32",
+            int8_threshold=6.0,
+            progress=lambda stage, done, total: None,
+        )
+        return GuidedEngine(loaded.model, loaded.tokenizer, kv_bytes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def engine(make_engine: "Callable[..., GuidedEngine]") -> "GuidedEngine":
+    """One for all tests."""
+    return make_engine()

@@ -1,6 +1,7 @@
 """The engine on the embedded model: each call as if it were alone, and nothing from outside taken for control."""
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
 
@@ -15,7 +16,6 @@ from hypothesis import strategies as st
 from server.embedded.tokenizer import CHAT_TEMPLATE, END
 from server.engine import GuidedEngine, ResidentChatModel, cancellation, usage
 from server.errors import ModelNotLoadedError, OutOfMemoryError, PromptTooLongError, RunCancelledError
-from server.model import load_model
 
 NUMBERS = "one two three four five six seven eight".split()
 
@@ -163,18 +163,12 @@ def test_many_runs_of_which_some_are_cancelled(engine: GuidedEngine) -> None:
     assert not any(row.taken for row in engine._decoder._memory.rows)
 
 
-def test_little_memory_makes_them_wait_and_not_fail() -> None:
-    loaded = load_model(
-        "embedded",
-        load_in_8bit=False,
-        device_map="cpu",
-        dtype="float32",
-        int8_threshold=6.0,
-        progress=lambda stage, done, total: None,
-    )
-    config = loaded.model.config
+def test_little_memory_makes_them_wait_and_not_fail(
+    engine: GuidedEngine, make_engine: Callable[..., GuidedEngine]
+) -> None:
+    config = engine._model.config
     each = 2 * config.num_hidden_layers * config.hidden_size * 4
-    engine = GuidedEngine(loaded.model, loaded.tokenizer, kv_bytes=2 * 256 * each)
+    engine = make_engine(kv_bytes=2 * 256 * each)
     alone = [str(program(engine, number)) for number in range(12)]
     with ThreadPoolExecutor(12) as pool:
         assert list(pool.map(lambda number: str(program(engine, number)), range(12))) == alone
@@ -190,18 +184,10 @@ def test_little_memory_makes_them_wait_and_not_fail() -> None:
     assert engine._decoder._memory.bytes <= 2 * 256 * each
 
 
-def test_closing_ends_what_is_being_written() -> None:
-    loaded = load_model(
-        "embedded",
-        load_in_8bit=False,
-        device_map="cpu",
-        dtype="float32",
-        int8_threshold=6.0,
-        progress=lambda stage, done, total: None,
-    )
-    engine = GuidedEngine(loaded.model, loaded.tokenizer)
+def test_closing_ends_what_is_being_written(make_engine: Callable[..., GuidedEngine]) -> None:
+    engine = make_engine()
     begun = threading.Event()
-    loaded.model.register_forward_pre_hook(lambda *_: begun.set())
+    engine._model.register_forward_pre_hook(lambda *_: begun.set())
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(lambda: str(engine.program() + "Count: " + gen(regex=r"[a-z ]+", max_tokens=3000)))
         assert begun.wait(60)
