@@ -116,13 +116,18 @@ def _over_invented_tools(rng: Random, phrasing: Phrasing) -> Situation:
 
 def _over_written_tools(rng: Random, phrasing: Phrasing) -> Situation:
     """Written tools, sometimes among shipped and invented ones."""
-    tools = written_tools.choose(rng, rng.choice((1, 2, 2, 3, 3, 3, 4, 5, 6, 8)))
-    own = rng.sample(shipped.TOOLS, rng.randint(1, 3)) if rng.random() < 0.25 else []
+    draw = rng.random()
+    if draw < 0.2:  # as in a notebook: a person's own first tool or two beside those that ship
+        tools, own = written_tools.choose(rng, rng.choice((1, 1, 2))), list(shipped.TOOLS)
+    else:
+        tools = written_tools.choose(rng, rng.choice((1, 2, 2, 3, 3, 3, 4, 5, 6, 8)))
+        own = rng.sample(shipped.TOOLS, rng.randint(1, 3)) if draw < 0.4 else []
     extra = [invent_tool(rng)] if rng.random() < 0.15 else []
     specs = [*own, *(tool.spec for tool in extra), *(tool.spec for tool in tools)]
     listed = {spec.name: spec for spec in specs}
     order = list(listed.values())
-    rng.shuffle(order)
+    if rng.random() < 0.8:
+        rng.shuffle(order)
     examples: list[Example] = []
     while len(examples) < EXAMPLES_A_SITUATION:
         draw = rng.random()

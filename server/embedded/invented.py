@@ -36,28 +36,33 @@ def value_of(rng: Random, name: str, kind: Any) -> Any:
 
 
 def any_key(rng: Random) -> str:
-    """What a thing is called: a label, a name, a word, a few words."""
+    """What a thing is called: a label, a name, a word, a few words, or what people say."""
     draw = rng.random()
     if draw < 0.45:
         return words.identifier(rng)
     if draw < 0.65:
         return rng.choice(words.PEOPLE + words.PLACES)
-    if draw < 0.8:
+    if draw < 0.77:
         return words.any_word(rng)
+    if draw < 0.85:
+        return words.saying(rng)
     return words.phrase(rng, 2, 4)
 
 
 def _shown(rng: Random, value: Any) -> str:
-    """A value as it stands in a question: several words, and now and then one, between quotation marks."""
+    """A value as it stands in a question."""
     if isinstance(value, bool):
         return rng.choice(("yes", "true", "on") if value else ("no", "false", "off"))
-    if not isinstance(value, str):
-        return str(value)
-    if " " in value or rng.random() < 0.2:
-        marks = [mark for mark in ("'", '"', "'", '"', "`") if mark not in value]
+    return in_marks(rng, value) if isinstance(value, str) else str(value)
+
+
+def in_marks(rng: Random, text: str) -> str:
+    """A text of several words, and now and then one word, between quotation marks."""
+    if " " in text or rng.random() < 0.2:
+        marks = [mark for mark in ("'", '"', "'", '"', "`") if mark not in text]
         mark = rng.choice(marks) if marks else ""
-        return mark + value + mark
-    return value
+        return mark + text + mark
+    return text
 
 
 def _stated(rng: Random, name: str, value: Any) -> str:

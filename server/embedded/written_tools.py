@@ -32,11 +32,14 @@ KINDS: dict[str, Callable[[Random], str]] = {
     "date": words.date,
     "time": lambda rng: f"{rng.randint(0, 23):02}:{rng.choice(('00', '15', '30', '45'))}",
     "word": words.any_word,
+    "saying": lambda rng: words.saying(rng) if rng.random() < 0.5 else words.phrase(rng),
     "phrase": words.phrase,
     "sentence": words.sentence,
 }
 #: The share of texts that are of any kind, whatever the tool's own are, so that they are copied and not known.
 SURPRISING_SHARE = 0.25
+#: The share of questions that name the tool, of those for tools that take one text.
+NAMED_SHARE = 0.2
 _SLOT = re.compile(r"\{(\w+)\}")
 
 
@@ -127,18 +130,27 @@ def _disguised(rng: Random, tool: WrittenTool) -> WrittenTool:
 
 def single(rng: Random, phrasing: Phrasing, tool: WrittenTool) -> Example:
     """A question that one call of `tool` answers."""
-    text = phrasing.pick(tuple(tool.questions))
-    said = dict(tool.questions[text])
-    for name in _SLOT.findall(text):
+    need, said = tool.need, dict[str, Any]()
+    if list(tool.spec.arguments.values()) == ["string"] and rng.random() < NAMED_SHARE:
+        need = tool.spec.name
+        name = next(iter(tool.own.arguments)).rstrip("?")
         said[name] = _value(rng, tool, name)
-    question = phrasing.as_typed(text)
-    question = _SLOT.sub(lambda slot: str(said[slot[1]]), question)
+        question = phrasing.ask(
+            invented.PHRASINGS["explicit"], t=tool.spec.name, v=invented.in_marks(rng, str(said[name]))
+        )
+    else:
+        text = phrasing.pick(tuple(tool.questions))
+        said |= tool.questions[text]
+        for name in _SLOT.findall(text):
+            said[name] = _value(rng, tool, name)
+        question = phrasing.as_typed(text)
+        question = _SLOT.sub(lambda slot: str(said[slot[1]]), question)
     listed = {
         own.rstrip("?"): shown.rstrip("?") for own, shown in zip(tool.own.arguments, tool.spec.arguments, strict=True)
     }
     given = {shown: said[own] for own, shown in listed.items() if own in said}
     result = rng.choice(tool.results)
-    step = Step(one_call(tool.need, tool.spec), tool.spec.name, given, result)
+    step = Step(one_call(need, tool.spec), tool.spec.name, given, result)
     return Example(question, result, (step,), kind="realistic")
 
 
