@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+
 class Host:
     """What the process keeps between requests. Safe for any number of threads; idle until it is asked."""
 

@@ -260,8 +260,8 @@ class Answer(BaseModel):
     provenance: Provenance = Field(description="what else decides the answer, besides question and generation")
     details: dict[str, Any] | None = Field(
         None,
-        description="what else the agent tells: the `plan` of plan_execute with each step's state, the `choice` of auto "
-        "and its probability, `out_of_steps`; nothing: null",
+        description="what else the agent tells: the `plan` of plan_execute with each step's state, the `choice` of "
+        "auto and its probability, `out_of_steps`; nothing: null",
     )
     not_reloaded: NotReloaded | None = Field(
         None, description="only when code has changed on disk that can't be loaded, and HEARTH_RELOAD looks for it"
