@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import psutil
 import pytest
 import requests
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests.server_process import REPOSITORY, Server, end, start
 
@@ -64,6 +66,16 @@ def huge(tmp_path_factory: pytest.TempPathFactory, second: str) -> str:
     (folder / "config.json").write_text(
         json.dumps(config | {"hidden_size": 2**16, "intermediate_size": 2**18, "num_hidden_layers": 50})
     )
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory, second: str) -> str:
+    """A folder with a model of more than 100 MB, with random weights."""
+    folder = tmp_path_factory.mktemp("models") / "large"
+    shutil.copytree(second, folder)
+    config = AutoConfig.from_pretrained(second, hidden_size=1024, intermediate_size=4096, num_hidden_layers=2)
+    AutoModelForCausalLM.from_config(config, dtype="float32").save_pretrained(folder)
     return str(folder)
 
 
@@ -151,6 +163,19 @@ def test_a_model_is_unloaded_by_name(both: Server, second: str) -> None:
     error = error_of(both.session.post("/run_script", json={**QUESTION, "model": second}), 404)
     assert error["type"] == "model_not_resident"
     assert ask(both)["model"] == "embedded"
+
+
+def test_the_memory_of_an_unloaded_model_is_given_back(shared: Server, large: str) -> None:
+    process = psutil.Process(shared.process.pid)
+    for turn in range(2):
+        before = process.memory_info().rss
+        loaded = shared.session.post("/load_model", json={"model": large, "replace": False}).json()["model"]
+        assert loaded["memory_bytes"] > 100e6
+        assert process.memory_info().rss > before + 0.9 * loaded["memory_bytes"]
+        shared.session.post("/unload_model", json={"model": large}).raise_for_status()
+        left = process.memory_info().rss - before
+        # The first time the process itself grows somewhat.
+        assert left < (0.4 if turn == 0 else 0.2) * loaded["memory_bytes"]
 
 
 def test_a_name_stands_for_one_model(shared: Server) -> None:

@@ -54,6 +54,7 @@ def test_weights_that_were_away_are_the_same(kind: str) -> None:
     largest = max(model.parameters(), key=lambda weight: weight.numel())
     for _ in range(2):
         assert weights.move_out() == size
+        assert weights.move_out() == 0
         assert largest.untyped_storage().nbytes() == 0
         assert weights.bytes == size
         weights.move_back()

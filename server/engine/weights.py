@@ -39,10 +39,12 @@ class Weights:
         return sum(storage.nbytes() for storage in self._storages()) + sum(copy.nbytes() for _, copy in self._away)
 
     def move_out(self) -> int:
-        """Move all that isn't in the host's memory there; gives how many bytes that were.
+        """Move all that isn't in the host's memory there, unless they are away; gives how many bytes that were.
 
         Raises `OutOfMemoryError` where they find no place there, and `ModelCannotSleepError`; then nothing has moved.
         """
+        if self._away:
+            return 0
         moving = [storage for storage in self._storages() if not _is_host(storage.device)]
         if not all(storage.resizable() for storage in moving):
             raise ModelCannotSleepError(
