@@ -568,7 +568,8 @@ class Lab:
 
         `generation`: the code that is to answer in place of the live one, by its hash or the first digits of it.
         `model`: the name of a resident one, in place of the default. `max_steps`: tool calls that it may take.
-        `stream`: show thoughts, actions, observations and the answer as they come, below the cell in a notebook, and else on standard output.
+        `stream`: show thoughts, actions, observations and the answer as they come, below the cell in a notebook, and
+        else on standard output.
         """
         wanted = self._named({"question": question, "generation": generation, "model": model, "max_steps": max_steps})
         if not stream:
