@@ -53,3 +53,5 @@ def configure(level: str, stream: TextIO = sys.stderr) -> None:
     # about torchao: nothing that one could act on.
     for name in ("waitress.queue", "torchao", "torch.utils._pytree"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # alembic tells each step of a migration; what came of them the store tells itself.
+    logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -18,7 +18,7 @@ from server.embedded.phrasing import Phrasing
 EXAMPLES_A_SITUATION = 8
 #: The shares of situations with no tools at all: moods of texts, and talk; of those that let a plan be written, an
 #: agent be chosen, an answer be drawn from a plan's results; and of those in the middle of a conversation.
-PLAIN_SHARE, CHAT_SHARE, PLAN_SHARE, CHOOSE_SHARE, CONCLUDE_SHARE, HISTORY_SHARE = 0.03, 0.03, 0.07, 0.05, 0.02, 0.08
+PLAIN_SHARE, CHAT_SHARE, PLAN_SHARE, CHOOSE_SHARE, CONCLUDE_SHARE, HISTORY_SHARE = 0.03, 0.03, 0.12, 0.05, 0.02, 0.10
 #: Of the rest, the share of questions that are a step of a plan.
 STEP_SHARE = 0.07
 #: The shares of situations: over the shipped ones, over written ones; the rest is invented.
@@ -166,7 +166,8 @@ def _over_written_tools(rng: Random, phrasing: Phrasing) -> Situation:
     """Written tools, sometimes among shipped and invented ones."""
     draw = rng.random()
     if draw < 0.2:  # as in a notebook: a person's own first tool or two beside those that ship
-        tools, own = written_tools.choose(rng, rng.choice((1, 1, 2))), list(shipped.TOOLS)
+        subject = "small_text_tools" if rng.random() < 0.5 else None
+        tools, own = written_tools.choose(rng, rng.choice((1, 1, 2)), subject), list(shipped.TOOLS)
     else:
         tools = written_tools.choose(rng, rng.choice((1, 2, 2, 3, 3, 3, 4, 5, 6, 8)))
         own = rng.sample(shipped.TOOLS, rng.randint(1, 3)) if draw < 0.4 else []

@@ -9,8 +9,9 @@ from pydantic_core import PydanticCustomError
 LONGEST_QUESTION = 100_000
 EVENTS: dict[str, Any] = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
 """Server-sent events: `event: <kind>`, `data: <JSON>`, and an `id` that Last-Event-ID resumes from."""
-Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-LongName = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
+LongName = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00]*$")]
+"""Anything but the one character that a database can't hold."""
 
 
 def _not_blank(text: str) -> str:
@@ -97,11 +98,11 @@ class KeptName(WorkspaceName):
 
 
 class GenerationHash(Taken):
-    generation: str = Field(description="a generation's hash, or at least the first 4 digits of it")
+    generation: Name = Field(description="a generation's hash, or at least the first 4 digits of it")
 
 
 class RunId(Taken):
-    run_id: str
+    run_id: Name
 
 
 class Question(WorkspaceChoice):
@@ -193,6 +194,7 @@ class Health(BaseModel):
     abandoned: int = Field(description="calls of tools that went past their time, or their run's, and go on")
     abandoned_tools: list[AbandonedTool] | None = Field(None, description="these calls; only with the token")
     autoload_error: Failure | None = Field(None, description="only when loading at the start failed")
+    store_error: Failure | None = Field(None, description="only when the last record could not be kept")
 
 
 class ModelLoaded(BaseModel):
@@ -296,6 +298,7 @@ class Answer(BaseModel):
     not_reloaded: NotReloaded | None = Field(
         None, description="only when code has changed on disk that can't be loaded, and HEARTH_RELOAD looks for it"
     )
+    not_recorded: Failure | None = Field(None, description="only when no record of the run could be kept")
 
 
 class Replayed(Answer):
