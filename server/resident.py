@@ -116,8 +116,7 @@ class ResidentModels:
     - A model that is loaded beside the others comes last, and changes nothing for them, also when it fails.
     - A model is unloaded, or falls asleep, as soon as no run uses it; from the moment that this is asked for it takes
       no new runs.
-    - One load, unload, sleep or wake happens at a time. Callers who want the same model share one load, which belongs
-      to all of them: none can end it.
+    - One load, unload, sleep or wake happens at a time. Callers who want the same model share one load.
     """
 
     def __init__(self) -> None:
@@ -159,9 +158,14 @@ class ResidentModels:
         with self._changed:
             if self._closing:
                 raise ShuttingDownError("The server is shutting down and loads no more models.")
+            there = self._places[:1] if replace else self._places
+            ready = next((one.model for one in there if one.model and one.model.request == request), None)
+            if ready is not None and ready.state == "ready" and not ready.leaving and not self._loads:
+                return ready
             load = self._loads.get(key)
             if load is None:
                 load = self._loads[key] = Future()
+                # A thread of its own: the load belongs to all who wait for it, and none of them can end it.
                 context = copy_context()
                 threading.Thread(
                     target=context.run, args=(self._load, key, build, load), name="model load", daemon=True
@@ -306,8 +310,8 @@ class ResidentModels:
         with self._one_at_a_time:
             try:
                 outcome = self._bring(*key, build)
-            except HearthError as error:
-                outcome = error
+            except BaseException as error:  # boundary: the thread's end, and nobody may wait for ever
+                outcome = _known(error, key[0].name)
             with self._changed:
                 del self._loads[key]
         with self._changed:

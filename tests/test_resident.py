@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from server.errors import (
-    HearthError,
     ModelAsleepError,
     ModelLoadError,
     ModelNameTakenError,
@@ -35,7 +34,7 @@ class Engine:
     def __init__(self, name: str, history: list[str]) -> None:
         self.name = name
         self.history = history
-        self.error: HearthError | None = None
+        self.error: Exception | None = None
         self.shares_with = 0
         self.when_closed: Callable[[], None] = lambda: None
 
@@ -498,6 +497,15 @@ def test_loading_wakes_a_sleeping_model(models: ResidentModels, recipe: Recipe) 
     assert models.load(request("two"), recipe, replace=False).state == "ready"
     assert recipe.history == ["wake two"]
     assert shown(models) == [("one", "asleep"), ("two", "ready")]
+
+
+def test_whatever_wakes_wrongly_is_an_answer(models: ResidentModels, recipe: Recipe) -> None:
+    models.load(request("one"), recipe)
+    models.sleep()
+    recipe.engines["one"].error = RuntimeError("an illegal memory access")
+    with pytest.raises(ModelLoadError, match="illegal memory access"):
+        models.load(request("one"), recipe)
+    assert shown(models) == [("one", "asleep")]
 
 
 def test_a_sleeping_model_is_replaced_and_unloaded(models: ResidentModels, recipe: Recipe) -> None:
