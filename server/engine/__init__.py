@@ -5,6 +5,6 @@
 """
 
 from server.engine.chat_model import ResidentChatModel
-from server.engine.engine import GuidedEngine
+from server.engine.engine import GuidedEngine, OutOfTokensError
 
-__all__ = ["GuidedEngine", "ResidentChatModel"]
+__all__ = ["GuidedEngine", "OutOfTokensError", "ResidentChatModel"]
