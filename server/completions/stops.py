@@ -4,8 +4,10 @@ from collections.abc import Iterable
 
 
 def cut(text: str, stops: Iterable[str]) -> str:
-    """`text` up to where the first of `stops` begins in it."""
-    return text[: min((place for stop in stops if (place := text.find(stop)) >= 0), default=len(text))]
+    """`text` up to where that of `stops` begins that is the first to be complete: the same in whatever
+    pieces the text comes."""
+    found = [(place + len(stop), place) for stop in stops if (place := text.find(stop)) >= 0]
+    return text[: min(found)[1]] if found else text
 
 
 def settled(text: str, stops: Iterable[str]) -> str:
