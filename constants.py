@@ -53,6 +53,12 @@ class Settings(BaseSettings):
         default_factory=lambda: platformdirs.user_data_path("hearth"),
         description="folder for what is kept: generations, runs, workspaces",
     )
+    DATABASE_URL: str | None = Field(
+        None,
+        repr=False,
+        description="PostgreSQL database for generations and runs, like postgresql://user:password@host/name; "
+        "a SQLite file in DATA_DIR unless it is set",
+    )
     WORKSPACES_DIR: Path | None = Field(
         None,
         description="folder of the workspaces, each laid out like server/; in DATA_DIR unless it is set",
@@ -159,6 +165,25 @@ class Settings(BaseSettings):
     def _expand(cls, folder: Path | None) -> Path | None:
         return None if folder is None else folder.expanduser().absolute()
 
+    @field_validator("DATABASE_URL")
+    @classmethod
+    def _check_database(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        # Late: it takes longer to import than all else here.
+        from sqlalchemy import make_url
+
+        try:
+            parsed = make_url(url)
+        except Exception:  # what it says may have the password in it
+            parsed = None
+        if parsed is None or parsed.drivername != "postgresql" or not parsed.database:
+            raise ValueError("It can't be read as the URL of a PostgreSQL database")
+        if "@" in f"{parsed.host}{parsed.database}":
+            # Or half a password would be taken for a host, and be shown as one.
+            raise ValueError("An @ in the password has to be written as %40")
+        return url
+
     @field_validator("LOAD_IN_8BIT", "DTYPE", "RELOAD", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
@@ -214,7 +239,8 @@ def read_settings() -> Settings:
                 lines[""] = problem["msg"].removeprefix("Value error, ")
                 continue
             name = str(problem["loc"][0])
-            got = "a value that is kept secret" if name == "TOKEN" else _shortened(problem["input"])
+            secret = not Settings.model_fields[name].repr
+            got = "a value that is kept secret" if secret else _shortened(problem["input"])
             reason = problem["msg"].removeprefix("Value error, ")
             takes = Settings.model_fields[name].description
             # A union has a problem for each of its members, and its description names them all.

@@ -205,6 +205,8 @@ class Answer:
     """Of a question that was asked again: is the answer the one that it was?"""
     not_reloaded: dict[str, Any] | None = None
     """Why code that has changed on disk did not answer: `message` and `errors`."""
+    not_recorded: dict[str, Any] | None = None
+    """Why no record of the run is kept: `message`."""
 
     def __str__(self) -> str:
         return self.answer
@@ -218,7 +220,8 @@ class Answer:
         return "\n\n".join([*parts, *map(_escaped, self._warnings())])
 
     def _warnings(self) -> list[str]:
-        return [] if self.not_reloaded is None else [f"This is older code's answer. {self.not_reloaded['message']}"]
+        told = (("This is older code's answer.", self.not_reloaded), ("It is not recorded.", self.not_recorded))
+        return [f"{what} {why['message']}" for what, why in told if why is not None]
 
     def _origin(self) -> str:
         same = {None: "", True: ", the same answer", False: ", another answer"}[self.same_answer]
@@ -380,6 +383,8 @@ class Health:
     model: Model | None
     tools: int | None
     autoload_error: str | None = None
+    store_error: str | None = None
+    """Why the record of the last run could not be kept."""
 
 
 # Finding the server
@@ -544,13 +549,14 @@ class Lab:
         if model is not None:
             progress = model.get("progress")
             model = _made(Model, model, progress=progress and _made(Progress, progress), error=_reason(model))
-        failed = body.get("autoload_error")
+        failed, unkept = body.get("autoload_error"), body.get("store_error")
         return _made(
             Health,
             body,
             model=model,
             tools=None if tools is None else tools["count"],
             autoload_error=None if failed is None else failed["message"],
+            store_error=None if unkept is None else unkept["message"],
         )
 
     # Asking

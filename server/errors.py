@@ -242,10 +242,14 @@ class OutOfMemoryError(HearthError):
 
 
 class StoreError(HearthError):
-    """The data folder can't be read or written."""
+    """What is kept can't be read or written."""
 
     status = 503
     code = "storage_failed"
+
+
+class StoreRefusedError(StoreError):
+    """What was to be kept contradicts what is kept, such as a run of code that was never kept."""
 
 
 class ShuttingDownError(HearthError):

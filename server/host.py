@@ -39,13 +39,13 @@ class Host:
     """What the process keeps between requests. Safe for any number of threads; idle until it is asked."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises `StoreError` when the data folder can't be used."""
+        """Raises `StoreError` when the data folder or the database can't be used."""
         self.settings = settings
         self.models = ModelSlot()
         self.runs = Runs(settings.MAX_RUNS, settings.MAX_CONCURRENT_RUNS, self._keep_record)
-        database = Database(settings.DATA_DIR)
-        self.generations = GenerationStore(database)
-        self.records = RunStore(database)
+        self.database = Database(settings.DATA_DIR, settings.DATABASE_URL)
+        self.generations = GenerationStore(self.database)
+        self.records = RunStore(self.database)
         self.workspaces = Workspaces(
             Path(__file__).parent,
             settings.WORKSPACES_DIR or settings.DATA_DIR / "workspaces",
@@ -264,11 +264,7 @@ class Host:
         }
 
     def _keep_record(self, run: Run) -> None:
-        try:
-            self.records.add(record_of(run))
-        except StoreError as error:
-            # The answer is worth more than its record.
-            log.error("the record of run %s is lost: %s", run.id, error.message)
+        self.records.add(record_of(run))
 
     def runs_of(self, workspace: str | None, limit: int) -> list[dict[str, Any]]:
         """The records of the last runs, of a workspace or of all, the latest first, those in flight before them."""
@@ -346,10 +342,11 @@ class Host:
                         log.info("%s: generation %s is live", space.name, report.generation)
 
     def close(self) -> None:
-        """Take nothing new, let runs in flight end within the grace period, and cancel the rest."""
+        """Take nothing new, let runs in flight end within the grace period, cancel the rest, and keep them all."""
         self._closing.set()
         self.models.close()
         self.runs.drain(self.settings.SHUTDOWN_GRACE)
+        self.database.close()
 
 
 def _shown(identity: dict[str, Any]) -> str:

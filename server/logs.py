@@ -51,3 +51,5 @@ def configure(level: str, stream: TextIO = sys.stderr) -> None:
     logging.captureWarnings(True)
     # waitress warns whenever a request waits for a thread, which says nothing that one could act on.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+    # alembic tells each step of a migration; what came of them the store tells itself.
+    logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.postgres_process import NotInstalledError, Postgres
 from tests.server_process import REPOSITORY, Server, copy_code, end, start
 
 if TYPE_CHECKING:
@@ -57,6 +58,23 @@ def empty_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield shared
     finally:
         end(shared)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server of the tests' own."""
+    try:
+        server = Postgres()
+    except NotInstalledError as reason:
+        pytest.skip(str(reason))
+    yield server
+    server.end()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str | None:
+    """What HEARTH_DATABASE_URL says: nothing, or a new and empty database of PostgreSQL."""
+    return None if request.param == "sqlite" else request.getfixturevalue("postgres").database()
 
 
 @pytest.fixture

@@ -1,20 +1,29 @@
-"""The data folder: what is kept, and what happens when it can't be."""
+"""The store: what is kept, in both kinds of database, and what happens when it can't be."""
 
 import os
+import re
 import sqlite3
 import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection, text
 
 from server.errors import GenerationInUseError, GenerationNotFoundError, RunNotFoundError, StoreError
 from server.reload import Snapshot
 from server.store import Database, GenerationStore, RunStore
+from server.store.group_writer import GroupWriter
+from server.store.schema import LATEST
+from server.store.tables import METADATA
+from tests.full_disk import full_disk
 from tests.server_process import REPOSITORY, clean_environment
 
 FILES = {"model.py": b"recipe", "tools/x.py": b"one", "tools/\udcff.py": b"\xff\x00"}
@@ -23,8 +32,8 @@ OTHER = "aaaa33334444"
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    made = Database(tmp_path / "data")
+def database(tmp_path: Path, database_url: str | None) -> Iterator[Database]:
+    made = Database(tmp_path / "data", database_url)
     yield made
     made.close()
 
@@ -44,9 +53,8 @@ def record(run: str, generation: str | None, workspace: str = "main") -> dict[st
 
 
 def blobs(database: Database) -> int:
-    with database.transaction() as connection:
-        count: int = connection.execute("SELECT count(*) FROM blob").fetchone()[0]
-    return count
+    with database.reading() as connection:
+        return connection.execute(text("SELECT count(*) FROM blob")).scalar_one()
 
 
 def test_files_come_back_as_they_were(generations: GenerationStore) -> None:
@@ -122,8 +130,8 @@ def test_a_run_of_code_that_was_never_kept_is_refused(runs: RunStore) -> None:
     assert runs.latest(None, 10) == []
 
 
-def test_many_threads_and_two_servers_on_one_folder(tmp_path: Path) -> None:
-    both = [Database(tmp_path), Database(tmp_path)]
+def test_many_threads_and_two_servers_on_one_database(tmp_path: Path, database_url: str | None) -> None:
+    both = [Database(tmp_path, database_url), Database(tmp_path, database_url)]
 
     def work(number: int) -> None:
         store, runs = GenerationStore(both[number % 2]), RunStore(both[number % 2])
@@ -133,21 +141,118 @@ def test_many_threads_and_two_servers_on_one_folder(tmp_path: Path) -> None:
             store.take_over(f"w{number}", generation, files)
             runs.add(record(f"{number}-{turn}", generation))
             assert store.files(generation) == files
+            assert runs.get(f"{number}-{turn}")["generation"] == generation
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(8, work)
     assert len(RunStore(both[0]).latest(None, 1000)) == 80
     assert all(len(GenerationStore(both[1]).history(f"w{number}", 100)) == 10 for number in range(8))
     for database in both:
         database.close()
 
 
+def at_once(threads: int, work: Callable[[int], None]) -> None:
+    """Do that with each number on a thread of its own, and raise what goes wrong."""
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, range(threads)))
+
+
+def test_two_servers_that_start_at_once_on_an_empty_database(tmp_path: Path, database_url: str | None) -> None:
+    def start(number: int) -> None:
+        Database(tmp_path / "data", database_url).close()
+
+    at_once(4, start)
+
+
+def test_what_is_written_at_once_shares_transactions_in_the_order_in_which_it_came(
+    database: Database,
+) -> None:
+    order: list[tuple[int, Connection]] = []
+    with busy(database) as go_on, ThreadPoolExecutor(10) as pool:
+        for number in range(10):
+            pool.submit(database.write, lambda connection, number=number: order.append((number, connection)))
+            until(lambda number=number: len(database._group._waiting) > number)
+        go_on.set()
+    assert [number for number, _ in order] == list(range(10))
+    assert len({id(connection) for _, connection in order}) == 1
+
+
+@contextmanager
+def busy(database: Database) -> Iterator[threading.Event]:
+    """Within it the writer is at work, until the event is set."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work(_: Connection) -> None:
+        begun.set()
+        go_on.wait(60)
+
+    writing = threading.Thread(target=database.write, args=(work,))
+    writing.start()
+    assert begun.wait(60)
+    yield go_on
+    writing.join(60)
+
+
+def until(met: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not met():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_a_record_that_is_refused_takes_no_other_with_it(generations: GenerationStore, runs: RunStore) -> None:
+    generations.take_over("main", HASH, FILES)
+
+    def work(number: int) -> None:
+        if number % 4:
+            runs.add(record(f"r{number}", HASH))
+        else:
+            with pytest.raises(StoreError):
+                runs.add(record(f"r{number}", OTHER))
+
+    at_once(16, work)
+    assert {one["run_id"] for one in runs.latest(None, 100)} == {f"r{number}" for number in range(16) if number % 4}
+
+
+def test_nobody_waits_for_ever_for_a_database_that_does_not_answer() -> None:
+    answers = threading.Event()
+
+    @contextmanager
+    def transaction() -> Iterator[Any]:
+        answers.wait(60)
+        yield None
+
+    writer, kept = GroupWriter(transaction, patience=0.2), []
+    with pytest.raises(StoreError, match="may be kept later, or not"):
+        writer.write(lambda _: kept.append("first"))
+    with pytest.raises(StoreError, match="is not kept"):
+        writer.write(lambda _: kept.append("second"))
+    answers.set()
+    writer.write(lambda _: kept.append("third"))
+    writer.close()
+    assert kept == ["first", "third"]
+
+
+def test_what_waits_is_kept_at_the_end_and_nothing_later_is_taken(tmp_path: Path, database_url: str | None) -> None:
+    database = Database(tmp_path, database_url)
+    runs = RunStore(database)
+    with busy(database) as go_on, ThreadPoolExecutor(5) as pool:
+        adding = [pool.submit(runs.add, record(f"r{number}", None)) for number in range(4)]
+        until(lambda: len(database._group._waiting) == 4)
+        closing = pool.submit(database.close)
+        until(lambda: database._group._closed)
+        go_on.set()
+        for one in [*adding, closing]:
+            one.result(60)
+    with pytest.raises(StoreError, match="has ended"):
+        runs.add(record("late", None))
+    again = Database(tmp_path, database_url)
+    assert len(RunStore(again).latest(None, 100)) == 4
+    again.close()
+
+
 def test_a_transaction_that_fails_leaves_nothing(database: Database, generations: GenerationStore) -> None:
-    with pytest.raises(ZeroDivisionError), database.transaction() as connection:
-        connection.execute("INSERT INTO generation VALUES ('x')")
+    with pytest.raises(ZeroDivisionError), database.writing() as connection:
+        connection.execute(text("INSERT INTO generation VALUES ('x')"))
         _ = 1 / 0
     with pytest.raises(GenerationNotFoundError):
         generations.files("x")
@@ -156,11 +261,11 @@ def test_a_transaction_that_fails_leaves_nothing(database: Database, generations
 
 
 KILLED = """
-    import os, sys
+    import sys
     from pathlib import Path
     from server.store import Database, GenerationStore
 
-    store = GenerationStore(Database(Path(sys.argv[1])))
+    store = GenerationStore(Database(Path(sys.argv[1]), sys.argv[2] or None))
     print("begun", flush=True)
     for turn in range(100_000):
         files = {f"tools/{number}.py": f"{turn} {number}".encode() for number in range(20)}
@@ -169,10 +274,10 @@ KILLED = """
 """
 
 
-def test_a_server_killed_while_it_writes_leaves_whole_generations(tmp_path: Path) -> None:
+def test_a_server_killed_while_it_writes_leaves_whole_generations(tmp_path: Path, database_url: str | None) -> None:
     for _ in range(3):
         process = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path)],
+            [sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path), database_url or ""],
             cwd=REPOSITORY,
             stdout=subprocess.PIPE,
             text=True,
@@ -183,7 +288,7 @@ def test_a_server_killed_while_it_writes_leaves_whole_generations(tmp_path: Path
         last = int((lines + process.stdout.readlines())[-1])
         process.stdout.close()
         process.wait()
-        database = Database(tmp_path)
+        database = Database(tmp_path, database_url)
         store = GenerationStore(database)
         history = store.history("main", 1000)
         assert history and int(history[0].generation) >= last
@@ -197,25 +302,65 @@ def test_a_server_killed_while_it_writes_leaves_whole_generations(tmp_path: Path
         database.close()
 
 
-def test_a_file_of_a_newer_hearth_is_left_alone(tmp_path: Path) -> None:
-    Database(tmp_path).close()
-    with sqlite3.connect(tmp_path / "hearth.db") as connection:
-        connection.execute("PRAGMA user_version=99")
-    connection.close()
-    with pytest.raises(StoreError, match="newer Hearth"):
-        Database(tmp_path)
+def test_the_migrations_make_the_tables_that_queries_name(database: Database) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    with database.reading() as connection:
+        context = MigrationContext.configure(connection, opts={"version_table": "hearth_version"})
+        assert compare_metadata(context, METADATA) == []
+        assert context.get_current_revision() == LATEST
 
 
-def test_a_full_disk_is_told_and_loses_nothing(database: Database, generations: GenerationStore) -> None:
-    generations.take_over("main", HASH, FILES)
-    with database.transaction() as connection:
-        pages = connection.execute("PRAGMA page_count").fetchone()[0]
-    # SQLite's own bound: what is written past it fails as it does on a full disk.
-    database._connection.execute(f"PRAGMA max_page_count={pages + 1}")
-    with pytest.raises(StoreError, match="full"):
-        generations.take_over("main", OTHER, {"tools/big.py": bytes(10_000_000)})
+def test_a_file_of_the_time_before_migrations_is_taken_over_whole(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "hearth.db") as old:
+        old.executescript((REPOSITORY / "tests" / "before_migrations.sql").read_text())
+    old.close()
+    database = Database(tmp_path)
+    generations, runs = GenerationStore(database), RunStore(database)
     assert generations.files(HASH) == FILES
+    assert [(one.generation, one.time, one.runs, one.changed) for one in generations.history("main", 10)] == [
+        (OTHER, 1762934401.25, 0, ["tools/x.py"]),
+        (HASH, 1762934400.5, 1, None),
+    ]
+    assert [one["run_id"] for one in runs.latest(None, 10)] == ["r2", "r1"]
+    assert runs.get("r1") == record("r1", HASH)
+    # And it is one like any other.
+    runs.add(record("r3", OTHER))
+    with pytest.raises(StoreError):
+        runs.add(record("r4", "bbbb11112222"))
+    with pytest.raises(GenerationInUseError):
+        generations.delete(OTHER)
+    database.close()
+    again = Database(tmp_path)
+    assert [one["run_id"] for one in RunStore(again).latest(None, 10)] == ["r3", "r2", "r1"]
+    again.close()
+
+
+def test_a_database_of_a_newer_hearth_is_left_alone(tmp_path: Path, database_url: str | None) -> None:
+    database = Database(tmp_path, database_url)
+    with database.writing() as connection:
+        connection.execute(text("UPDATE hearth_version SET version_num='99'"))
+    database.close()
+    with pytest.raises(StoreError, match=rf"newer Hearth \(format 99, this one knows {LATEST}\)"):
+        Database(tmp_path, database_url)
+
+
+def test_a_full_disk_is_told_and_loses_nothing(tmp_path: Path) -> None:
+    database = Database(tmp_path)
+    generations, runs = GenerationStore(database), RunStore(database)
+    generations.take_over("main", HASH, FILES)
+    with full_disk(os.getpid(), Path(database.name)):
+        with pytest.raises(StoreError, match=re.escape(str(tmp_path))):
+            generations.take_over("main", OTHER, {"tools/big.py": bytes(100_000)})
+        with pytest.raises(StoreError, match=re.escape(str(tmp_path))):
+            runs.add(record("r1", HASH))
+        assert database.failure is not None
+        assert generations.files(HASH) == FILES
     assert [one.generation for one in generations.history("main", 10)] == [HASH]
+    runs.add(record("r1", HASH))
+    assert database.failure is None and [one["run_id"] for one in runs.latest(None, 10)] == ["r1"]
+    database.close()
 
 
 @pytest.mark.parametrize("in_the_way", ["a file for the folder", "a folder for the file"])
@@ -239,5 +384,6 @@ def test_a_data_folder_that_can_not_be_used_stops_the_start(tmp_path: Path, in_t
     assert "Traceback" not in ended.stderr
 
 
-def test_others_on_the_machine_can_not_read_it(database: Database) -> None:
-    assert os.stat(database.path.parent).st_mode & 0o077 == 0
+def test_others_on_the_machine_can_not_read_it(tmp_path: Path) -> None:
+    Database(tmp_path / "data").close()
+    assert os.stat(tmp_path / "data").st_mode & 0o077 == 0

@@ -22,6 +22,7 @@ from server.errors import (
 )
 from server.reload import Snapshot, Workspace, Workspaces, overlay
 from server.reload.overlay import Overlay
+from tests.full_disk import full_disk
 from tests.reload_code import LLM, Code, code, tool_file
 
 __all__ = ["code"]  # a fixture
@@ -327,12 +328,10 @@ def test_an_unknown_generation_is_told(lab: Lab) -> None:
 
 def test_code_that_can_not_be_kept_is_not_taken_over(lab: Lab) -> None:
     before = lab.live("main")
-    lab.code.database._connection.execute("PRAGMA query_only=ON")
     lab.code.write("tools/calculator.py", tool_file(2))
-    with pytest.raises(StoreError):
+    with full_disk(os.getpid(), Path(lab.code.database.name)), pytest.raises(StoreError):
         lab.main.reload(LLM)
     assert lab.live("main") == before and lab.ask("main") == "1"
-    lab.code.database._connection.execute("PRAGMA query_only=OFF")
     lab.main.reload(LLM)
     assert lab.ask("main") == "2"
 

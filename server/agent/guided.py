@@ -64,9 +64,7 @@ class GuidedConversation:
                 )
             choices.append(choice)
         answer = prompts.ANSWER + gen("answer", max_tokens=bounds.answer)
-        self._lm += (
-            lead + gen("thought", regex=r"[^\n]+", max_tokens=bounds.thought) + select([*choices, answer])
-        )
+        self._lm += lead + gen("thought", regex=r"[^\n]+", max_tokens=bounds.thought) + select([*choices, answer])
         thought = str(self._lm["thought"]).strip()
         if "answer" in self._lm:
             return Act(thought, answer=str(self._lm["answer"]).strip())

@@ -35,6 +35,17 @@ class PlannedStep:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
+def plan_schema(least: int) -> dict[str, Any]:
+    """The JSON schema of a plan with at least so many steps."""
+    step = {"type": "string", "minLength": 1, "maxLength": LONGEST_STEP}
+    return {
+        "type": "object",
+        "properties": {"steps": {"type": "array", "items": step, "minItems": least, "maxItems": MOST_STEPS}},
+        "required": ["steps"],
+        "additionalProperties": False,
+    }
+
+
 class PlanExecute(Agent):
     """Carries out a plan of up to eight steps. `details` has the `plan`, with each step's state.
 
@@ -74,16 +85,11 @@ class PlanExecute(Agent):
 
     def _plan(self, asked: str, history: Sequence[Message], least: int) -> list[PlannedStep] | None:
         """The steps that the model writes when it is `asked`, at least so many; None where it came to no end."""
-        step = {"type": "string", "minLength": 1, "maxLength": LONGEST_STEP}
-        schema = {
-            "type": "object",
-            "properties": {"steps": {"type": "array", "items": step, "minItems": least, "maxItems": MOST_STEPS}},
-            "required": ["steps"],
-            "additionalProperties": False,
-        }
         conversation = self.open(prompts.conversation(self._system, asked, history))
         try:
-            plan = conversation.write_json(schema, min(PLAN_TOKENS, int(conversation.window * PLAN_SHARE)))
+            plan = conversation.write_json(
+                plan_schema(least), min(PLAN_TOKENS, int(conversation.window * PLAN_SHARE))
+            )
         except UnreadableReplyError:
             return None
         return [PlannedStep(step) for step in plan["steps"]]
@@ -96,9 +102,7 @@ class PlanExecute(Agent):
         made = result.steps
         now.error = _failure(result)
         if now.error is not None and len(made) < calls:
-            asked = prompts.STEP_AGAIN.format(
-                task=question, done=_written(before), step=now.step, error=now.error
-            )
+            asked = prompts.STEP_AGAIN.format(task=question, done=_written(before), step=now.step, error=now.error)
             result = self._react(asked, calls - len(made))
             made = [*made, *result.steps]
             now.error = _failure(result)

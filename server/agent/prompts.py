@@ -62,8 +62,8 @@ Tools:
 
 #: The system message of a plan, which is JSON.
 PLAN = """\
-Split the task into steps, of one to eight, as JSON: {{"steps": ["what to do first", "what to do next"]}}. A step is one
-question that a tool answers, or one thing to do with a tool.
+Split the task into steps, of one to eight, as JSON: {{"steps": ["what to do first", "what to do next"]}}. A step is
+one question that a tool answers, or one thing to do with a tool.
 
 Tools:
 {tools}"""
@@ -87,9 +87,7 @@ def messages(
     return conversation(SYSTEM.format(tools=list_tools(tools)), question, history)
 
 
-def conversation(
-    system: str, question: str, history: Iterable[Mapping[str, str]] = ()
-) -> list[dict[str, str]]:
+def conversation(system: str, question: str, history: Iterable[Mapping[str, str]] = ()) -> list[dict[str, str]]:
     """A conversation for a tokenizer's `apply_chat_template`: `system`, the turns of `history`, `question`.
 
     What `history` has of the role system stands at the top of the turn of the user that follows: many templates

@@ -9,15 +9,20 @@ from collections.abc import Iterator
 from random import Random
 
 from server.agent import prompts
-from server.embedded import direct, invented, shipped, texts, two_steps, written_tools
+from server.embedded import direct, earlier, invented, several, shipped, texts, two_steps, written_tools
 from server.embedded.examples import Example, Situation, Step, ToolSpec
 from server.embedded.invented_tools import InventedTool, invent_tool, takes_one_text
 from server.embedded.phrasing import Phrasing
 
 #: Examples that share one list of tools, and so one reading of it.
 EXAMPLES_A_SITUATION = 8
-#: The shares of situations: with no tools at all, over the shipped ones, over written ones; the rest is invented.
-PLAIN_SHARE, SHIPPED_SHARE, WRITTEN_SHARE = 0.03, 0.41, 0.28
+#: The shares of situations: moods of texts, and talk, with no tools at all; a plan to be written, an agent to be
+#: chosen, an answer to be drawn from a plan's results; questions amid a conversation, and at its beginning.
+SHARES = {"none": 0.03, "chat": 0.03, "plan": 0.12, "choose": 0.05, "conclude": 0.02, "history": 0.1, "act": 0.65}
+#: Of the last, the share of questions that are a step of a plan.
+STEP_SHARE = 0.07
+#: The shares of situations: over the shipped ones, over written ones; the rest is invented.
+SHIPPED_SHARE, WRITTEN_SHARE = 0.42, 0.29
 #: Of the questions for two tools.
 CUT_SHORT_SHARE = 0.08
 
@@ -27,15 +32,55 @@ def situations(seed: int, *, held_out: bool = False) -> Iterator[Situation]:
     rng = Random(seed)
     phrasing = Phrasing(rng, held_out)
     while True:
-        draw = rng.random()
-        if draw < PLAIN_SHARE:
-            yield Situation((), tuple(texts.mood_example(rng) for _ in range(EXAMPLES_A_SITUATION)))
-        elif draw < PLAIN_SHARE + SHIPPED_SHARE:
-            yield _over_shipped_tools(rng, phrasing)
-        elif draw < PLAIN_SHARE + SHIPPED_SHARE + WRITTEN_SHARE:
-            yield _over_written_tools(rng, phrasing)
+        [purpose] = rng.choices(tuple(SHARES), tuple(SHARES.values()))
+        # Several questions in a text are many words, and where one ends is hard to see when each has a story.
+        phrasing.calm = purpose in ("plan", "choose", "conclude", "history") and rng.random() < 0.75
+        if purpose == "none":
+            examples = tuple(texts.mood_example(rng) for _ in range(EXAMPLES_A_SITUATION))
+            yield Situation((), examples, "none")
+        elif purpose == "chat":
+            yield Situation((), tuple(direct.chat(phrasing, rng) for _ in range(EXAMPLES_A_SITUATION)), "chat")
         else:
-            yield _over_invented_tools(rng, phrasing)
+            kind = rng.random()
+            over = (
+                _over_shipped_tools
+                if kind < SHIPPED_SHARE
+                else _over_written_tools
+                if kind < SHIPPED_SHARE + WRITTEN_SHARE
+                else _over_invented_tools
+            )
+            yield _put_to_use(rng, phrasing, over(rng, phrasing), purpose)
+
+
+def _put_to_use(rng: Random, phrasing: Phrasing, situation: Situation, purpose: str) -> Situation:
+    """What is made of the questions of a situation; itself where they are too few."""
+    tools, questions = situation.tools, situation.examples
+    singles = [one for one in questions if len(one.steps) == 1 and not one.wanted]
+    if len({one.question for one in singles}) < 2:
+        return situation
+    calculator = next((tool for tool in tools if tool.name == shipped.CALCULATOR.name), None)
+
+    def task() -> several.Task:
+        return several.make_task(rng, phrasing, singles, calculator)
+
+    def chosen(example: Example) -> Example:
+        if rng.random() < 0.35:
+            return Example(task().text, "plan_execute", kind="choose")
+        talk = not example.steps and not example.answer.startswith(direct.MY_TOOLS)
+        return Example(example.question, "chat" if talk else "react", kind="choose")
+
+    if purpose == "plan":
+        return Situation(tools, tuple(several.plan(rng, task()) for _ in questions), "plan")
+    if purpose == "choose":
+        return Situation(tools, tuple(chosen(one) for one in questions), "choose")
+    if purpose == "conclude":
+        return Situation((), tuple(several.conclude(task()) for _ in questions), "conclude")
+    if purpose == "history":
+        return Situation(
+            tools, tuple(earlier.with_history(rng, phrasing, one, singles, calculator) for one in questions)
+        )
+    steps = (several.step(rng, task()) if rng.random() < STEP_SHARE else one for one in questions)
+    return Situation(tools, tuple(steps))
 
 
 def _over_shipped_tools(rng: Random, phrasing: Phrasing) -> Situation:
@@ -118,7 +163,8 @@ def _over_written_tools(rng: Random, phrasing: Phrasing) -> Situation:
     """Written tools, sometimes among shipped and invented ones."""
     draw = rng.random()
     if draw < 0.2:  # as in a notebook: a person's own first tool or two beside those that ship
-        tools, own = written_tools.choose(rng, rng.choice((1, 1, 2))), list(shipped.TOOLS)
+        subject = "small_text_tools" if rng.random() < 0.5 else None
+        tools, own = written_tools.choose(rng, rng.choice((1, 1, 2)), subject), list(shipped.TOOLS)
     else:
         tools = written_tools.choose(rng, rng.choice((1, 2, 2, 3, 3, 3, 4, 5, 6, 8)))
         own = rng.sample(shipped.TOOLS, rng.randint(1, 3)) if draw < 0.4 else []
@@ -184,14 +230,29 @@ def _looks_up(tool: InventedTool) -> bool:
     return bool(tool.attribute) and not tool.record and takes_one_text(tool)
 
 
-def conversation(tools: tuple[ToolSpec, ...], question: str) -> list[dict[str, str]]:
-    """What the agent (or, with no thought of tools, a plain chat) puts before the model."""
-    return prompts.messages([(tool.name, tool.description, tool.schema) for tool in tools], question)
+def system(situation: Situation) -> str | None:
+    """The message that all of its conversations begin with, the agents' own; None where there is none."""
+    listed = prompts.list_tools((tool.name, tool.description, tool.schema) for tool in situation.tools)
+    return {
+        "act": prompts.SYSTEM.format(tools=listed),
+        "plan": prompts.PLAN.format(tools=listed),
+        "choose": prompts.CHOOSE.format(tools=listed),
+        "conclude": prompts.CONCLUDE,
+        "chat": prompts.CHAT,
+        "none": None,
+    }[situation.purpose]
+
+
+def conversation(situation: Situation, example: Example) -> list[dict[str, str]]:
+    """What stands before the model when it is asked `example`."""
+    history = [{"role": role, "content": content} for role, content in example.history]
+    turns = prompts.conversation(system(situation) or "", example.question, history)
+    return turns[1:] if situation.purpose == "none" else turns
 
 
 def assistant_parts(example: Example) -> list[tuple[str, bool]]:
     """The assistant's turn in pieces; True for what the model writes, False for what tools answered."""
-    if example.kind == "plain":
+    if example.kind in ("plain", "plan", "choose", "conclude", "chat"):
         return [(example.answer, True)]
     parts: list[tuple[str, bool]] = []
     lead = prompts.THOUGHT

@@ -6,7 +6,7 @@ from typing import Any
 from flask_openapi3 import APIBlueprint
 
 from server import VERSION
-from server.errors import HearthError
+from server.errors import HearthError, StoreError
 from server.host import Host
 from server.http.schemas import Health
 from server.resident import ResidentModel
@@ -31,6 +31,8 @@ def blueprint(host: Host) -> APIBlueprint:
         }
         if host.autoload_error is not None and tools is None:
             answer["autoload_error"] = name(host.autoload_error)
+        if host.database.failure is not None:
+            answer["store_error"] = name(StoreError(host.database.failure))
         return answer
 
     return routes

@@ -9,7 +9,8 @@ from pydantic_core import PydanticCustomError
 LONGEST_QUESTION = 100_000
 EVENTS: dict[str, Any] = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
 """Server-sent events: `event: <kind>`, `data: <JSON>`, and an `id` that Last-Event-ID resumes from."""
-Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
+"""Anything but the one character that a database can't hold."""
 
 
 def _not_blank(text: str) -> str:
@@ -88,11 +89,11 @@ class KeptName(WorkspaceName):
 
 
 class GenerationHash(Taken):
-    generation: str = Field(description="a generation's hash, or at least the first 4 digits of it")
+    generation: Name = Field(description="a generation's hash, or at least the first 4 digits of it")
 
 
 class RunId(Taken):
-    run_id: str
+    run_id: Name
 
 
 class Question(WorkspaceChoice):
@@ -176,6 +177,7 @@ class Health(BaseModel):
         description="calls of tools that went past their time, or their run's, and go on"
     )
     autoload_error: Failure | None = Field(None, description="only when loading at the start failed")
+    store_error: Failure | None = Field(None, description="only when the last record could not be kept")
 
 
 class ModelLoaded(BaseModel):
@@ -260,12 +262,13 @@ class Answer(BaseModel):
     provenance: Provenance = Field(description="what else decides the answer, besides question and generation")
     details: dict[str, Any] | None = Field(
         None,
-        description="what else the agent tells: the `plan` of plan_execute with each step's state, the `choice` of auto "
-        "and its probability, `out_of_steps`; nothing: null",
+        description="what else the agent tells: the `plan` of plan_execute with each step's state, the `choice` of "
+        "auto and its probability, `out_of_steps`; nothing: null",
     )
     not_reloaded: NotReloaded | None = Field(
         None, description="only when code has changed on disk that can't be loaded, and HEARTH_RELOAD looks for it"
     )
+    not_recorded: Failure | None = Field(None, description="only when no record of the run could be kept")
 
 
 class Replayed(Answer):

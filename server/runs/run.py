@@ -166,6 +166,14 @@ class Run:
                 stopped = isinstance(error, RunCancelledError | ShuttingDownError)
                 self.state = "cancelled" if stopped else "failed"
 
+    def is_not_recorded(self, reason: HearthError) -> None:
+        """Whoever reads its answer or its error reads there that no record of it is kept, and why."""
+        told = {"type": reason.code, "message": reason.message}
+        if self.error is not None:
+            self.error.details["not_recorded"] = told
+        elif self.answer is not None:
+            self.answer["not_recorded"] = told
+
     def tell_the_end(self) -> None:
         """The last event, for all who follow it."""
         if self.error is not None:

@@ -30,7 +30,7 @@ class Runs:
 
     def __init__(self, limit: int, at_once: int, keep: Callable[[Run], None]) -> None:
         """Up to `limit` in flight, of which `at_once` have a turn. `keep` is called with every run that has ended,
-        before anybody is told its answer."""
+        before anybody is told its answer; where it raises, that is told with the answer."""
         self.turns = Turns(at_once)
         self._limit = limit
         self._keep = keep
@@ -87,8 +87,10 @@ class Runs:
         counts.RUNS.labels(run.state).inc()
         try:
             self._keep(run)
-        except Exception:  # boundary: whoever waits for the answer has to get it
-            log.exception("the record of run %s is lost", run.id)
+        except Exception as raised:  # boundary: the answer is worth more than its record
+            reason = known(raised)
+            log.error("run %s is not recorded: %s", run.id, reason.message)
+            run.is_not_recorded(reason)
         with self._changed:
             del self._in_flight[run.id]
             self._remembered[run.id] = run

@@ -1,106 +1,168 @@
-"""The SQLite file that everything is kept in."""
+"""The database that everything is kept in."""
 
-import contextlib
-import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from server.errors import StoreError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
-VERSION = 1
-_BUSY_SECONDS = 10.0
-"""How long one server waits for another that writes to the same file."""
+from server.errors import StoreError, StoreRefusedError
+from server.store.group_writer import GroupWriter
+from server.store.schema import bring_to_latest, is_latest
 
-_SCHEMA = """
-CREATE TABLE blob (
-    digest TEXT PRIMARY KEY,                 -- SHA-256 of the data, hexadecimal
-    data BLOB NOT NULL
-);
-CREATE TABLE generation (
-    hash TEXT PRIMARY KEY                    -- as Snapshot.hash has it
-);
-CREATE TABLE file (
-    generation TEXT NOT NULL REFERENCES generation ON DELETE CASCADE,
-    path BLOB NOT NULL,                      -- bytes, since a file's name may be no text
-    digest TEXT NOT NULL REFERENCES blob,
-    PRIMARY KEY (generation, path)
-) WITHOUT ROWID;
-CREATE INDEX file_digest ON file (digest);
-CREATE TABLE take_over (                     -- when a generation became the live one of a workspace
-    id INTEGER PRIMARY KEY,
-    workspace TEXT NOT NULL,
-    generation TEXT NOT NULL REFERENCES generation ON DELETE CASCADE,
-    time REAL NOT NULL                       -- seconds since 1970
-);
-CREATE INDEX take_over_workspace ON take_over (workspace, id);
-CREATE INDEX take_over_generation ON take_over (generation);
-CREATE TABLE run (
-    id TEXT PRIMARY KEY,
-    number INTEGER NOT NULL UNIQUE,          -- the order of their ends
-    workspace TEXT NOT NULL,
-    generation TEXT REFERENCES generation,   -- NULL: it ended before any code was pinned
-    record TEXT NOT NULL                     -- JSON
-);
-CREATE INDEX run_workspace ON run (workspace, number);
-CREATE INDEX run_generation ON run (generation);
-"""
+BUSY_SECONDS = 5.0
+"""How long one who writes waits for another, of this process or not, and for a connection."""
+_LOCK = 0x48656172_7468
+"""What those who write to a PostgreSQL database lock, so that it is one at a time, as it is in SQLite."""
 
 
 class Database:
-    """The file `hearth.db` in `folder`, made when it is not there. Safe for any number of threads, and for several
-    servers on one folder."""
+    """The file `hearth.db` in a folder, or a PostgreSQL database; made when there is nothing in it. Safe for any
+    number of threads, and for several servers on one database.
 
-    def __init__(self, folder: Path) -> None:
-        """Raises `StoreError` when the folder can't be used, or a newer Hearth has written the file."""
-        self.path = folder / "hearth.db"
+    Whoever reads sees what was there at one moment, and waits for nobody who writes.
+    """
+
+    def __init__(self, folder: Path, url: str | None = None) -> None:
+        """`url` is that of a PostgreSQL database, like `postgresql://user:password@host/name`.
+
+        Raises `StoreError` when it can't be used, or a newer Hearth has written it.
+        """
+        self.failure: str | None = None
+        """Why the last change could not be kept; None if it could. A change that was refused does not count."""
         self._one_at_a_time = threading.Lock()
+        self._group = GroupWriter(self.writing, 2 * BUSY_SECONDS)
+        if url is None:
+            path = folder / "hearth.db"
+            self.name, setting = str(path), "HEARTH_DATA_DIR chooses another folder."
+            engine = _sqlite(path)
+        else:
+            parsed = make_url(url)
+            # Nothing but these two: there may be a password in the query as well.
+            where = parsed.host or parsed.query.get("host", "this machine")
+            self.name = f"The PostgreSQL database {parsed.database!r} at {where}"
+            setting = "HEARTH_DATABASE_URL chooses another database."
+            engine = _postgresql(parsed)
+        self._reading = engine.execution_options(**_READING[engine.dialect.name])
+        self._writing = engine.execution_options(hearth_writes=True)
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(
-                self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
-            self._connection.executescript(
-                "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;"
-            )
-            with self.transaction() as connection:
-                version = connection.execute("PRAGMA user_version").fetchone()[0]
-                if version > VERSION:
-                    raise StoreError(
-                        f"{self.path} was written by a newer Hearth (format {version}, this one knows {VERSION}). "
-                        "Start that one, or set HEARTH_DATA_DIR to another folder."
-                    )
-                if version == 0:
-                    for statement in _SCHEMA.split(";"):
-                        connection.execute(statement)
-                    connection.execute(f"PRAGMA user_version={VERSION}")
-        except (OSError, sqlite3.Error) as error:
-            raise StoreError(
-                f"{self.path} can't be used: {error}. HEARTH_DATA_DIR chooses another folder."
-            ) from error
+            if url is None:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with self._reading.begin() as connection:
+                done = is_latest(connection)
+            if not done:
+                with self._writing.begin() as connection:
+                    bring_to_latest(connection, self.name)
+        except (OSError, SQLAlchemyError) as error:
+            raise StoreError(f"{self.name} can't be used: {_reason(error)}. {setting}") from error
+        finally:
+            # It may be that nobody will close it.
+            engine.dispose()
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """What is done within it is kept whole at its end, or, when it raises, not at all.
+    def reading(self) -> Iterator[Connection]:
+        """A connection that sees the database as it is now. Raises `StoreError` when it can't be read."""
+        try:
+            with self._reading.begin() as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            raise self._told(error) from error
 
-        Raises `StoreError` when the disk does not take it.
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """What is done within it is kept whole at its end, or, when it raises, not at all. Nobody else writes
+        meanwhile.
+
+        Raises `StoreError` when it can't be kept, or others write for too long.
         """
-        with self._one_at_a_time:
-            try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                try:
-                    yield self._connection
-                    self._connection.execute("COMMIT")
-                except BaseException:
-                    # After some failures, a full disk among them, SQLite has rolled back already.
-                    with contextlib.suppress(sqlite3.OperationalError):
-                        self._connection.execute("ROLLBACK")
-                    raise
-            except sqlite3.Error as error:
-                raise StoreError(f"{self.path} can't be read or written: {error}.") from error
+        if not self._one_at_a_time.acquire(timeout=BUSY_SECONDS):
+            raise StoreError(f"{self.name} has been written to by others for {BUSY_SECONDS:g} s. Try again.")
+        try:
+            with self._writing.begin() as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            told = self._told(error)
+            if isinstance(error, IntegrityError | DataError):
+                raise StoreRefusedError(told.message) from error
+            self.failure = told.message
+            raise told from error
+        else:
+            self.failure = None
+        finally:
+            self._one_at_a_time.release()
+
+    def write(self, change: Callable[[Connection], None]) -> None:
+        """Do `change` on another thread, in a transaction that it shares with others', and wait until it is kept.
+
+        Raises `StoreError` when it can't be kept, or when it takes so long that nobody should wait for it.
+        """
+        try:
+            self._group.write(change)
+        except StoreRefusedError:
+            raise
+        except StoreError as error:
+            self.failure = error.message
+            raise
 
     def close(self) -> None:
-        """Give the file back. Nothing may be asked of the database after."""
-        with self._one_at_a_time:
-            self._connection.close()
+        """Keep what is under way, and give the database back. Nothing may be written after."""
+        self._group.close()
+        self._writing.dispose()
+
+    def _told(self, error: SQLAlchemyError) -> StoreError:
+        return StoreError(f"{self.name} can't be read or written: {_reason(error)}.")
+
+
+_READING: dict[str, dict[str, Any]] = {
+    # In SQLite each transaction sees one moment anyway.
+    "sqlite": {},
+    "postgresql": {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True},
+}
+
+
+def _sqlite(path: Path) -> Engine:
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)), connect_args={"timeout": BUSY_SECONDS}, pool_timeout=BUSY_SECONDS
+    )
+
+    def connect(connection: Any, _: object) -> None:
+        # The transactions are those that `begin` says, and none that the driver makes up.
+        connection.isolation_level = None
+        for setting in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {setting}").close()
+
+    def begin(connection: Connection) -> None:
+        # Whoever is about to write waits for its turn here, since a transaction that has read can't wait any more.
+        writes = connection.get_execution_options().get("hearth_writes")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    event.listen(engine, "connect", connect)
+    event.listen(engine, "begin", begin)
+    return engine
+
+
+def _postgresql(url: URL) -> Engine:
+    engine = create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        connect_args={"connect_timeout": int(BUSY_SECONDS)},
+        pool_timeout=BUSY_SECONDS,
+        # A server that was started anew has broken those that wait in the pool.
+        pool_pre_ping=True,
+    )
+
+    def begin(connection: Connection) -> None:
+        if connection.get_execution_options().get("hearth_writes"):
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{BUSY_SECONDS:g}s'")
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
+
+    event.listen(engine, "begin", begin)
+    return engine
+
+
+def _reason(error: OSError | SQLAlchemyError) -> str:
+    """What went wrong, without the statement and what was to be written by it."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return " ".join(str(cause).split()).removesuffix(".")

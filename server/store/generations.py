@@ -1,14 +1,16 @@
-"""Generations on disk, by content, and when each became live."""
+"""Generations, by content, and when each became live."""
 
 import hashlib
 import os
-import sqlite3
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from sqlalchemy import Connection, delete, exists, func, insert, select
+
 from server.errors import GenerationInUseError, GenerationNotFoundError
 from server.store.database import Database
+from server.store.tables import BLOB, FILE, GENERATION, RUN, TAKE_OVER
 
 _SHORTEST_PREFIX = 4
 _MOST_CANDIDATES = 5
@@ -38,34 +40,21 @@ class GenerationStore:
 
         Raises `StoreError`.
         """
-        digests = {path: hashlib.sha256(data).hexdigest() for path, data in files.items()}
-        with self._database.transaction() as connection:
-            if connection.execute("SELECT 1 FROM generation WHERE hash=?", [generation]).fetchone() is None:
-                connection.execute("INSERT INTO generation VALUES (?)", [generation])
-                connection.executemany(
-                    "INSERT OR IGNORE INTO blob VALUES (?, ?)", [(digests[path], files[path]) for path in files]
-                )
-                connection.executemany(
-                    "INSERT INTO file VALUES (?, ?, ?)",
-                    [(generation, os.fsencode(path), digests[path]) for path in files],
-                )
+        with self._database.writing() as connection:
+            known = select(GENERATION.c.hash).where(GENERATION.c.hash == generation)
+            if connection.execute(known).scalar() is None:
+                _add(connection, generation, files)
             if _latest(connection, workspace) != generation:
-                connection.execute(
-                    "INSERT INTO take_over (workspace, generation, time) VALUES (?, ?, ?)",
-                    [workspace, generation, time.time()],
-                )
+                row = {"workspace": workspace, "generation": generation, "time": time.time()}
+                connection.execute(insert(TAKE_OVER).values(row))
 
     def find(self, prefix: str) -> str:
         """The hash that begins with `prefix`, of at least 4 digits. Raises `GenerationNotFoundError` when there is
         none, or more than one."""
-        with self._database.transaction() as connection:
-            found = [
-                row[0]
-                for row in connection.execute(
-                    "SELECT hash FROM generation WHERE substr(hash, 1, ?)=? ORDER BY hash LIMIT ?",
-                    [len(prefix), prefix, _MOST_CANDIDATES],
-                )
-            ]
+        begins_so = func.substr(GENERATION.c.hash, 1, len(prefix)) == prefix
+        wanted = select(GENERATION.c.hash).where(begins_so).order_by(GENERATION.c.hash).limit(_MOST_CANDIDATES)
+        with self._database.reading() as connection:
+            found = list(connection.execute(wanted).scalars())
         if prefix in found:
             return prefix
         if len(prefix) < _SHORTEST_PREFIX or not found:
@@ -79,49 +68,63 @@ class GenerationStore:
 
     def files(self, generation: str) -> dict[str, bytes]:
         """The files of a generation, by their path below `server/`. Raises `GenerationNotFoundError`."""
-        found = self.find(generation)
-        with self._database.transaction() as connection:
-            rows = connection.execute(
-                "SELECT path, data FROM file JOIN blob USING (digest) WHERE generation=?", [found]
-            ).fetchall()
-        return {os.fsdecode(path): data for path, data in rows}
+        wanted = select(FILE.c.path, BLOB.c.data).join(BLOB).where(FILE.c.generation == self.find(generation))
+        with self._database.reading() as connection:
+            return {os.fsdecode(path): data for path, data in connection.execute(wanted)}
 
     def history(self, workspace: str, limit: int) -> list[TakeOver]:
         """The last `limit` times that a generation became live in a workspace, the latest first."""
-        with self._database.transaction() as connection:
-            rows = connection.execute(
-                "SELECT workspace, generation, time, "
-                "(SELECT count(*) FROM run WHERE run.generation=take_over.generation) "
-                "FROM take_over WHERE workspace=? ORDER BY id DESC LIMIT ?",
-                [workspace, limit + 1],
-            ).fetchall()
-            files = {
-                generation: set(connection.execute("SELECT path, digest FROM file WHERE generation=?", [generation]))
-                for generation in {row[1] for row in rows}
-            }
+        runs = select(func.count()).where(RUN.c.generation == TAKE_OVER.c.generation).scalar_subquery()
+        wanted = (
+            select(TAKE_OVER.c.generation, TAKE_OVER.c.time, runs)
+            .where(TAKE_OVER.c.workspace == workspace)
+            .order_by(TAKE_OVER.c.id.desc())
+            .limit(limit + 1)
+        )
+        with self._database.reading() as connection:
+            rows = connection.execute(wanted).all()
+            files = {generation: _files(connection, generation) for generation in {row[0] for row in rows}}
         told: list[TakeOver] = []
         for row, before in zip(rows[:limit], [*rows[1:], None], strict=False):
+            generation, since, answered = row
             changed = None
             if before is not None:
-                changed = sorted({os.fsdecode(path) for path, _ in files[row[1]] ^ files[before[1]]})
-            told.append(TakeOver(row[0], row[1], row[2], row[3], changed))
+                changed = sorted({os.fsdecode(path) for path, _ in files[generation] ^ files[before[0]]})
+            told.append(TakeOver(workspace, generation, since, answered, changed))
         return told
 
     def delete(self, generation: str) -> None:
         """Forget a generation and whatever only it holds. Raises `GenerationInUseError` when a recorded run names
         it."""
-        with self._database.transaction() as connection:
-            runs = connection.execute("SELECT count(*) FROM run WHERE generation=?", [generation]).fetchone()[0]
+        with self._database.writing() as connection:
+            runs = connection.execute(select(func.count()).where(RUN.c.generation == generation)).scalar_one()
             if runs:
                 raise GenerationInUseError(
                     f"{runs} recorded runs were answered by generation {generation}, and name it. It is kept."
                 )
-            connection.execute("DELETE FROM generation WHERE hash=?", [generation])
-            connection.execute("DELETE FROM blob WHERE NOT EXISTS (SELECT 1 FROM file WHERE file.digest=blob.digest)")
+            connection.execute(delete(GENERATION).where(GENERATION.c.hash == generation))
+            connection.execute(delete(BLOB).where(~exists().where(FILE.c.digest == BLOB.c.digest)))
 
 
-def _latest(connection: sqlite3.Connection, workspace: str) -> str | None:
-    row = connection.execute(
-        "SELECT generation FROM take_over WHERE workspace=? ORDER BY id DESC LIMIT 1", [workspace]
-    ).fetchone()
-    return row[0] if row else None
+def _add(connection: Connection, generation: str, files: Mapping[str, bytes]) -> None:
+    connection.execute(insert(GENERATION).values(hash=generation))
+    digests = {path: hashlib.sha256(data).hexdigest() for path, data in files.items()}
+    data = {digests[path]: files[path] for path in files}
+    kept = set(connection.execute(select(BLOB.c.digest).where(BLOB.c.digest.in_(data))).scalars())
+    new = [{"digest": digest, "data": data[digest]} for digest in data if digest not in kept]
+    if new:
+        connection.execute(insert(BLOB), new)
+    if files:
+        rows = [{"generation": generation, "path": os.fsencode(path), "digest": digests[path]} for path in files]
+        connection.execute(insert(FILE), rows)
+
+
+def _files(connection: Connection, generation: str) -> set[tuple[bytes, str]]:
+    """The path and the content's digest of each of its files."""
+    wanted = select(FILE.c.path, FILE.c.digest).where(FILE.c.generation == generation)
+    return {(path, digest) for path, digest in connection.execute(wanted)}
+
+
+def _latest(connection: Connection, workspace: str) -> str | None:
+    wanted = select(TAKE_OVER.c.generation).where(TAKE_OVER.c.workspace == workspace)
+    return connection.execute(wanted.order_by(TAKE_OVER.c.id.desc()).limit(1)).scalar()

@@ -1,10 +1,13 @@
-"""Records of runs on disk."""
+"""Records of runs."""
 
 import json
 from typing import Any
 
+from sqlalchemy import Connection, func, insert, select
+
 from server.errors import RunNotFoundError
 from server.store.database import Database
+from server.store.tables import RUN
 
 
 class RunStore:
@@ -14,27 +17,34 @@ class RunStore:
         self._database = database
 
     def add(self, record: dict[str, Any]) -> None:
-        """Keep a record. Raises `StoreError`."""
-        with self._database.transaction() as connection:
-            connection.execute(
-                "INSERT INTO run SELECT ?, coalesce(max(number), 0) + 1, ?, ?, ? FROM run",
-                [record["run_id"], record["workspace"], record["generation"], json.dumps(record)],
-            )
+        """Keep a record; it is kept when this returns. Raises `StoreError`."""
+        number = select(func.coalesce(func.max(RUN.c.number), 0) + 1).scalar_subquery()
+        statement = insert(RUN).values(
+            id=record["run_id"],
+            number=number,
+            workspace=record["workspace"],
+            generation=record["generation"],
+            record=json.dumps(record),
+        )
+
+        def change(connection: Connection) -> None:
+            connection.execute(statement)
+
+        self._database.write(change)
 
     def get(self, run: str) -> dict[str, Any]:
         """The record of the run with that id. Raises `RunNotFoundError`."""
-        with self._database.transaction() as connection:
-            row = connection.execute("SELECT record FROM run WHERE id=?", [run]).fetchone()
-        if row is None:
+        with self._database.reading() as connection:
+            found = connection.execute(select(RUN.c.record).where(RUN.c.id == run)).scalar()
+        if found is None:
             raise RunNotFoundError(f"There is no run {run!r}. GET /runs lists those that there are.")
-        record: dict[str, Any] = json.loads(row[0])
+        record: dict[str, Any] = json.loads(found)
         return record
 
     def latest(self, workspace: str | None, limit: int) -> list[dict[str, Any]]:
         """The records of the last `limit` runs, of a workspace or of all, the latest first."""
-        where, values = ("WHERE workspace=?", [workspace]) if workspace is not None else ("", [])
-        with self._database.transaction() as connection:
-            rows = connection.execute(
-                f"SELECT record FROM run {where} ORDER BY number DESC LIMIT ?", [*values, limit]
-            ).fetchall()
-        return [json.loads(row[0]) for row in rows]
+        wanted = select(RUN.c.record).order_by(RUN.c.number.desc()).limit(limit)
+        if workspace is not None:
+            wanted = wanted.where(RUN.c.workspace == workspace)
+        with self._database.reading() as connection:
+            return [json.loads(found) for found in connection.execute(wanted).scalars()]

@@ -1,0 +1,46 @@
+"""The tables, as queries name them. `migrations/` makes them; a change here needs a migration there."""
+
+from sqlalchemy import BigInteger, Column, Double, ForeignKey, Index, Integer, LargeBinary, MetaData, Table, Text
+
+METADATA = MetaData()
+
+BLOB = Table(
+    "blob",
+    METADATA,
+    Column("digest", Text, primary_key=True),  # SHA-256 of the data, hexadecimal
+    Column("data", LargeBinary, nullable=False),
+)
+GENERATION = Table(
+    "generation",
+    METADATA,
+    Column("hash", Text, primary_key=True),  # as Snapshot.hash has it
+)
+FILE = Table(
+    "file",
+    METADATA,
+    Column("generation", Text, ForeignKey("generation.hash", ondelete="CASCADE"), primary_key=True),
+    Column("path", LargeBinary, primary_key=True),  # bytes, since a file's name may be no text
+    Column("digest", Text, ForeignKey("blob.digest"), nullable=False),
+    Index("file_digest", "digest"),
+)
+TAKE_OVER = Table(  # when a generation became the live one of a workspace
+    "take_over",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("workspace", Text, nullable=False),
+    Column("generation", Text, ForeignKey("generation.hash", ondelete="CASCADE"), nullable=False),
+    Column("time", Double, nullable=False),  # seconds since 1970
+    Index("take_over_workspace", "workspace", "id"),
+    Index("take_over_generation", "generation"),
+)
+RUN = Table(
+    "run",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("number", BigInteger, nullable=False, unique=True),  # the order of their ends
+    Column("workspace", Text, nullable=False),
+    Column("generation", Text, ForeignKey("generation.hash")),  # NULL: it ended before any code was pinned
+    Column("record", Text, nullable=False),  # JSON
+    Index("run_workspace", "workspace", "number"),
+    Index("run_generation", "generation"),
+)
