@@ -183,7 +183,7 @@ def test_logprobs(ask: Callable[..., Any]) -> None:
         choice = ask(logprobs=True, top_logprobs=2).choices[0]
     except openai.BadRequestError as refused:
         assert refused.param == "logprobs"
-        pytest.xfail("refused with a 400 that says so")
+        pytest.xfail("no, and says so")
     assert choice.logprobs is not None and len(choice.logprobs.content[0].top_logprobs) == 2
 
 
