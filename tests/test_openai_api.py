@@ -74,7 +74,10 @@ def test_an_agent_answers_with_its_tools(own_server: Server, client: OpenAI) -> 
     assert extras[-1]["generation"] == trace["generation"]
 
     assert client.responses.create(model="hearth/react", input="What is 37 * 52?").output_text == "1924"
-    completion = client.completions.create(model="hearth/react", prompt="What is 37 * 52?", max_tokens=200)
+    events: list[Any] = list(client.responses.create(model="hearth/react", input="What is 37 * 52?", stream=True))
+    assert events[-1].response.output_text == "1924"
+    assert [event.step["tool"] for event in events if event.type == "response.x_hearth"] == ["calculator"]
+    completion = client.completions.create(model="hearth/react", prompt="What is 37 * 52?")
     assert completion.choices[0].text == "1924"
 
 

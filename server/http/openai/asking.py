@@ -9,6 +9,7 @@ from server.errors import ModelChangedError, UnknownModelError
 from server.host import Host
 from server.http.openai.errors import invalid
 from server.http.openai.schemas import Asked, FunctionDefinition, TextPart
+from server.http.schemas import LONGEST_QUESTION
 from server.http.streams import Message as Event
 from server.runs import AgentResult, Run
 
@@ -78,9 +79,8 @@ def begin(host: Host, asked: Asked, completion: Completion) -> Run:
     Raises `UnknownModelError`, `ModelNotLoadedError`, `InvalidRequestError` for what an agent can't do, and what
     `Host.ask` raises.
     """
-    owner, _, agent = asked.model.partition("/")
-    if owner == OWN and agent:
-        run = _question(host, asked, completion, agent)
+    if names_agent(asked):
+        run = _question(host, asked, completion, asked.model.removeprefix(f"{OWN}/"))
         host.ask(run)
         return run
     with host.models.use() as resident:
@@ -91,11 +91,9 @@ def begin(host: Host, asked: Asked, completion: Completion) -> Run:
             "lists them; POST /load_model makes another model resident."
         )
     source = completion.source
-    question = source[0] if isinstance(source, tuple) else source.messages[-1].content
-    settings = host.settings
-    run = Run(
-        question, asked.x_workspace, 0, COMPLETION, max_tokens=settings.MAX_TOKENS, timeout=settings.RUN_TIMEOUT
-    )
+    shown = source[0] if isinstance(source, tuple) else source.messages[-1].content
+    run = Run(shown[:LONGEST_QUESTION], asked.x_workspace, 0, COMPLETION)
+    run.max_tokens, run.timeout = host.settings.MAX_TOKENS, host.settings.RUN_TIMEOUT
 
     def work(engine: "GuidedEngine") -> AgentResult:
         from server.completions.writing import complete
@@ -110,6 +108,11 @@ def begin(host: Host, asked: Asked, completion: Completion) -> Run:
     return run
 
 
+def names_agent(asked: Asked) -> bool:
+    """Whether an agent is to answer, and not the model itself."""
+    return asked.model.startswith(f"{OWN}/")
+
+
 def most_tokens(host: Host, wanted: int | None, texts: int) -> int:
     """Of each text: what is wanted, as far as all together are what a run may write."""
     most = max(host.settings.MAX_TOKENS // texts, 1)
@@ -118,18 +121,11 @@ def most_tokens(host: Host, wanted: int | None, texts: int) -> int:
 
 def _question(host: Host, asked: Asked, completion: Completion, agent: str) -> Run:
     """The last message as a question for an agent, with those before it as its history."""
-    source, settings = completion.source, host.settings
+    source, count = completion.source, completion.count
     if isinstance(source, tuple):
-        source = Conversation(tuple(Message("user", text) for text in source[:1]))
-        several = len(completion.source) > 1  # type: ignore[arg-type]
-    else:
-        several = False
-    for name, given in {
-        "tools": source.tools,
-        "response_format": source.answer,
-        "stop": completion.stop,
-        "n": completion.count > 1 or several,
-    }.items():
+        source, count = Conversation((Message("user", source[0]),)), count * len(source)
+    wanted = {"tools": source.tools, "response_format": source.answer, "stop": completion.stop, "n": count > 1}
+    for name, given in wanted.items():
         if given:
             raise invalid(f"{name} is for the model itself: the agent {agent!r} goes its own way.", name)
     *earlier, last = source.messages
@@ -137,9 +133,9 @@ def _question(host: Host, asked: Asked, completion: Completion, agent: str) -> R
         raise invalid("An agent answers the last message, which has to be the user's, and not empty.", "messages")
     if any(message.calls or message.role == "tool" for message in earlier):
         raise invalid("An agent calls its own tools: the messages before can't have calls of others.", "messages")
-    run = Run(last.content, asked.x_workspace, settings.MAX_STEPS, agent)
+    run = Run(last.content, asked.x_workspace, host.settings.MAX_STEPS, agent)
     run.history = [{"role": message.role, "content": message.content} for message in earlier]
-    run.max_tokens, run.timeout = completion.max_tokens, settings.RUN_TIMEOUT
+    run.max_tokens, run.timeout = completion.max_tokens, host.settings.RUN_TIMEOUT
     return run
 
 

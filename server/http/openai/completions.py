@@ -8,10 +8,13 @@ from flask_openapi3 import APIBlueprint
 from server.completions.asked import Completion
 from server.host import Host
 from server.http.following import stream, wait_for
-from server.http.openai.asking import begin, most_tokens
+from server.http.openai.asking import begin, most_tokens, names_agent
 from server.http.openai.errors import invalid
 from server.http.openai.schemas import MOST_TEXTS, CompletionRequest, OpenAIAnswer
 from server.http.openai.texts import REFUSED, Texts, sampling_of
+
+DEFAULT_TOKENS = 16
+"""Of a text, as OpenAI has it."""
 
 
 def blueprint(host: Host) -> APIBlueprint:
@@ -30,7 +33,7 @@ def blueprint(host: Host) -> APIBlueprint:
             raise invalid(f"These are {texts} texts; one request may ask for {MOST_TEXTS} at most.", "n")
         completion = Completion(
             tuple(body.prompt),
-            most_tokens(host, body.max_tokens, texts),
+            most_tokens(host, body.max_tokens or (None if names_agent(body) else DEFAULT_TOKENS), texts),
             count,
             tuple(body.stop or ()),
             sampling_of(body, body.seed),

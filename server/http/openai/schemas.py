@@ -189,7 +189,7 @@ class CompletionRequest(AskedForTexts):
         Field(min_length=1, max_length=MOST_TEXTS),
         BeforeValidator(_listed, json_schema_input_type=str | list[str]),
     ]
-    max_tokens: int | None = Field(16, ge=1, description="of each text")
+    max_tokens: int | None = Field(None, ge=1, description="of each text; else 16, or as many as an agent needs")
 
     best_of: Annotated[Any, only(1)] = None
     echo: Annotated[Any, only(False)] = None
