@@ -9,9 +9,10 @@ import re
 import secrets
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 import platformdirs
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "HEARTH_"
@@ -20,6 +21,23 @@ LONGEST_SHOWN_VALUE = 200
 
 class SettingsError(ValueError):
     """A setting does not fit. The message names the variable, what it got and what it takes."""
+
+
+def _check_base_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        fits = False
+    if not fits or parts.username is not None or parts.query or parts.fragment:
+        raise ValueError(
+            "it has to be like http://gpubox:8000/v1, without a name, a password or anything behind a ? or #"
+        )
+    return url
+
+
+BaseUrl = Annotated[str, AfterValidator(_check_base_url)]
+"""Where a server's API is."""
 
 
 class Settings(BaseSettings):
@@ -59,7 +77,20 @@ class Settings(BaseSettings):
     )
 
     MODEL: str = Field(
-        "embedded", min_length=1, description="model to load: embedded, a Hugging Face id, or a local folder"
+        "embedded",
+        min_length=1,
+        description="model to load: embedded, a Hugging Face id, a local folder, or one behind an API, like "
+        "openai:NAME",
+    )
+    BASE_URL: BaseUrl | None = Field(
+        None,
+        description="where openai: models are asked: the URL of vLLM, SGLang, llama.cpp's server or LocalAI, like "
+        "http://gpubox:8000/v1; OpenAI itself unless it is set",
+    )
+    BACKGROUND_MODEL: str = Field(
+        "",
+        description="model behind an API that does what nobody waits for, like openai:NAME; empty: the one that is "
+        "loaded, when it has nothing else to do",
     )
     LOAD_IN_8BIT: Literal["auto"] | bool = Field(
         "auto",

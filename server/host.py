@@ -16,6 +16,7 @@ from server.errors import (
     GenerationNotFoundError,
     HearthError,
     InternalError,
+    InvalidRequestError,
     ModelChangedError,
     ReloadFailedError,
     RunCancelledError,
@@ -23,6 +24,7 @@ from server.errors import (
     StoreError,
     TooLargeError,
 )
+from server.providers import RemoteModel, is_remote
 from server.reload import MAIN, Generation, ReloadReport, Snapshot, Workspace, Workspaces, building_a_model, watched
 from server.resident import ModelRequest, ModelSlot, Report, ResidentModel
 from server.runs import AgentResult, Run, Runs, record_of
@@ -73,15 +75,29 @@ class Host:
         load_in_8bit: bool | None = None,
         device_map: str | None = None,
         dtype: str | None = None,
+        base_url: str | None = None,
         report: Report = lambda *_: None,
     ) -> ResidentModel:
         """Make a model resident and wait until it is ready. What is None comes from the settings. `report` is told
         how far it is.
 
-        It is built by the live recipe of `main`. Raises what `ModelSlot.load` raises, and `ReloadFailedError`
-        when no code is live yet and what is on disk can't be loaded.
+        It is built by the live recipe of `main`, or is behind an API, at `base_url` or at its provider's own address.
+        Raises what `ModelSlot.load` raises, `InvalidRequestError` for options that it hasn't, and
+        `ReloadFailedError` when no code is live yet and what is on disk can't be loaded.
         """
         settings = self.settings
+        name = model or settings.MODEL
+        if is_remote(name):
+            if (load_in_8bit, device_map, dtype) != (None, None, None):
+                raise InvalidRequestError(
+                    f"{name} is behind an API and isn't loaded here, so it takes no load_in_8bit, device_map or dtype."
+                )
+            return self._load_remote(name, base_url, report)
+        if base_url is not None:
+            raise InvalidRequestError(
+                f"{name} is loaded here, so it takes no base_url. A model behind an API is called PROVIDER:NAME, like "
+                "openai:NAME."
+            )
         main = self.workspaces.main
         if main.live is None:
             self._reload(main)
@@ -89,7 +105,7 @@ class Host:
             load_in_8bit = settings.LOAD_IN_8BIT
         with main.pin(with_tools=False) as generation:
             request = ModelRequest(
-                name=model or settings.MODEL,
+                name=name,
                 load_in_8bit=load_in_8bit,
                 device_map=device_map or settings.DEVICE_MAP,
                 dtype=dtype or settings.DTYPE,
@@ -97,7 +113,7 @@ class Host:
             )
 
             def build(resident: ResidentModel, report: Report) -> None:
-                from server.engine import GuidedEngine, ResidentChatModel
+                from server.engine import GuidedEngine
 
                 with building_a_model():
                     loaded = generation.load_model(
@@ -115,10 +131,33 @@ class Host:
                 resident.device = str(loaded.model.device)
                 resident.quantization = loaded.quantization
                 resident.memory_bytes = loaded.model.get_memory_footprint()
-                if self.llm is None:
-                    self.llm = ResidentChatModel(get_engine=self.models.engine)
+                self._need_llm()
 
             return self.models.load(request, build, report)
+
+    def _load_remote(self, name: str, base_url: str | None, report: Report) -> ResidentModel:
+        where, with_key = self._address(name, base_url)
+        request = ModelRequest(name, load_in_8bit=None, device_map="", dtype="", recipe="", base_url=where)
+
+        def build(resident: ResidentModel, report: Report) -> None:
+            report("connecting", 0, 1)
+            resident.engine = RemoteModel(name, where, with_key)
+            self._need_llm()
+            report("connecting", 1, 1)
+
+        return self.models.load(request, build, report)
+
+    def _address(self, name: str, base_url: str | None = None) -> tuple[str | None, bool]:
+        """Where a model behind an API is asked, None for its provider's own address; and whether the provider's key
+        is sent there: not to a place that only a request has named."""
+        own = self.settings.BASE_URL if name.startswith("openai:") else None
+        return base_url or own, base_url in (None, own)
+
+    def _need_llm(self) -> None:
+        from server.engine import ResidentChatModel
+
+        if self.llm is None:
+            self.llm = ResidentChatModel(get_engine=self.models.engine)
 
     def unload_model(self) -> None:
         """Give the model's memory back, once the runs that use it have ended."""
@@ -149,7 +188,7 @@ class Host:
     def _reload(self, space: Workspace, dry_run: bool = False, snapshot: Snapshot | None = None) -> ReloadReport:
         # The packages that reloadable code rests on take seconds to import the first time; that isn't its fault, and
         # doesn't count for its time limit.
-        import server.engine  # noqa: F401
+        import server.engine.engine  # noqa: F401
 
         return space.reload(self.llm, dry_run, snapshot)
 

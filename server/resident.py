@@ -16,6 +16,7 @@ from server.errors import HearthError, ModelLoadError, ModelNotLoadedError, Shut
 
 if TYPE_CHECKING:
     from server.engine import GuidedEngine
+    from server.providers import RemoteModel
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ class ModelRequest:
     dtype: str
     recipe: str
     """Stands for the code that builds it: with another recipe the same name is loaded anew."""
+    base_url: str | None = None
+    """Where a model behind an API is asked; None: at its provider's own address, or it is no such model."""
 
 
 @dataclass(eq=False)
@@ -48,7 +51,7 @@ class ResidentModel:
     device: str | None = None
     quantization: str | None = None
     memory_bytes: int | None = None
-    engine: "GuidedEngine | None" = None
+    engine: "GuidedEngine | RemoteModel | None" = None
     progress: tuple[str, int, int] = ("starting", 0, 1)
     """Stage, how much of it is done, and of how much."""
     error: HearthError | None = None
@@ -63,13 +66,14 @@ class ResidentModel:
 
     def identity(self) -> dict[str, str | None]:
         """What tells it from every other model, as far as that can be known."""
-        return {
+        known = {
             "name": self.name,
             "revision": self.revision,
             "quantization": self.quantization,
             "dtype": self.dtype,
             "device": self.device,
         }
+        return known if self.request.base_url is None else {**known, "base_url": self.request.base_url}
 
 
 Report = Callable[[str, int, int], None]
@@ -102,8 +106,8 @@ class ModelSlot:
     def load(self, request: ModelRequest, build: Build, report: Report = lambda *_: None) -> ResidentModel:
         """Make the model that is asked for resident, and wait until it is ready.
 
-        `report` is called, here, whenever the load has come further. Raises a `ModelError` or an `OutOfMemoryError`
-        when it can't be built, and `ShuttingDownError`. If it failed a check that needs no memory, the model that was
+        `report` is called, here, whenever the load has come further. Raises a `ModelError`, a `ProviderError` or an
+        `OutOfMemoryError` when it can't be built, and `ShuttingDownError`. If it failed a check that needs no memory, the model that was
         there stays.
         """
         with self._changed:
@@ -156,7 +160,7 @@ class ModelSlot:
                 model.users -= 1
                 self._changed.notify_all()
 
-    def engine(self) -> "GuidedEngine":
+    def engine(self) -> "GuidedEngine | RemoteModel":
         """The engine of the resident model, for those who hold on to the slot and not to a model."""
         model = self._ready
         if model is None or model.engine is None:
@@ -228,7 +232,12 @@ class ModelSlot:
         with self._changed:
             model.state = "ready"
             self._ready, self._pending = model, None
-        log.info("the model %s is ready on %s, %.0f MB", model.name, model.device, (model.memory_bytes or 0) / 1e6)
+        log.info(
+            "the model %s is ready on %s, %.0f MB",
+            model.name,
+            model.device or "its provider's side",
+            (model.memory_bytes or 0) / 1e6,
+        )
         return model
 
     def _make_room(self) -> None:

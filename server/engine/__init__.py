@@ -4,7 +4,23 @@
 `__call__`: a prompt and a whole grammar in, text and captures out. Nothing here knows agents, tools or HTTP.
 """
 
-from server.engine.chat_model import ResidentChatModel
-from server.engine.engine import GuidedEngine
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from server.engine.chat_model import ResidentChatModel
+    from server.engine.engine import GuidedEngine
 
 __all__ = ["GuidedEngine", "ResidentChatModel"]
+
+
+def __getattr__(name: str) -> Any:
+    # When they are asked for: they bring torch and LangChain, and whoever counts tokens needs neither.
+    if name == "GuidedEngine":
+        from server.engine.engine import GuidedEngine
+
+        return GuidedEngine
+    if name == "ResidentChatModel":
+        from server.engine.chat_model import ResidentChatModel
+
+        return ResidentChatModel
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,9 +2,11 @@
 
 import codecs
 import weakref
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
+from collections.abc import Sequence as Several
 from typing import Any
 
+import guidance
 import llguidance
 import psutil
 import torch
@@ -56,6 +58,23 @@ class GuidedEngine(Engine):
     def program(self) -> Model:
         """A fresh guidance model object: `lm = engine.program(); lm += gen(...)`."""
         return Program(self)
+
+    def complete(
+        self,
+        messages: list[dict[str, str]],
+        *,
+        max_tokens: int,
+        stop: Several[str] | None = None,
+        schema: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The assistant's next message, `max_tokens` long at most: free text that ends before any of `stop`, or JSON
+        that fits `schema`, which may be cut off at the limit. Raises what calling the engine raises."""
+        lm = self.program() + guidance.string(self.tokenizer.render_chat(messages))
+        if schema is None:
+            lm += guidance.gen("reply", max_tokens=max_tokens, stop=list(stop) if stop else None)
+        else:
+            lm += guidance.json("reply", schema=dict(schema), max_tokens=max_tokens, lenient=True)
+        return self.tokenizer.reveal(lm["reply"])
 
     def get_chat_template(self) -> None:
         """None, so that guidance's role blocks fail: they know a handful of templates by heart and write every other

@@ -26,13 +26,15 @@ def blueprint(host: Host, room: WaitingRoom) -> APIBlueprint:
     @routes.post(
         "/load_model",
         summary="Make a model resident; answers when it is ready or, with Accept: text/event-stream, as it goes on",
-        responses={200: ModelLoaded, 422: ErrorAnswer, 503: ErrorAnswer},
+        responses={200: ModelLoaded, 422: ErrorAnswer, 502: ErrorAnswer, 503: ErrorAnswer},
     )
     def load_model(body: ModelChoice) -> dict[str, Any] | Response:
         def load(report: Report = lambda *_: None) -> dict[str, Any]:
             started = time.perf_counter()
             with room.place():
-                resident = host.load_model(body.model, body.load_in_8bit, body.device_map, body.dtype, report)
+                resident = host.load_model(
+                    body.model, body.load_in_8bit, body.device_map, body.dtype, body.base_url, report
+                )
             return {"model": describe(resident), "seconds": time.perf_counter() - started}
 
         return event_stream(_progress(load)) if wants_events() else load()
