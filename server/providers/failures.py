@@ -62,17 +62,18 @@ def explained(error: Exception, model: str, context_length: int) -> HearthError 
     return PassingError(ProviderError(f"{model} gave no answer: {said}"), _retry_after(error))
 
 
-def _said(error: BaseException) -> str:
-    """What the error says, and the one below it, which of a broken connection says more."""
-    texts = [str(error).strip()]
-    cause = error.__cause__ or error.__context__
-    while cause is not None:
-        text = str(cause).strip()
-        if text and text not in texts[0]:
-            texts.append(text)
-        cause = cause.__cause__ or cause.__context__
-    said = redacted(": ".join(text for text in texts if text) or type(error).__name__)
-    said = " ".join(said.split())
+def _said(error: Exception) -> str:
+    """What the provider said or, where it said nothing, what is at the bottom of the error: a broken connection is
+    wrapped several times."""
+    body = getattr(error, "body", None)
+    inner = body.get("error", body) if isinstance(body, dict) else None
+    said = inner.get("message") if isinstance(inner, dict) else None
+    if not isinstance(said, str) or not said.strip():
+        bottom: BaseException = error
+        while _status(error) is None and (below := bottom.__cause__ or bottom.__context__) is not None:
+            bottom = below
+        said = str(bottom) or type(bottom).__name__
+    said = " ".join(redacted(said).split())
     return (said if len(said) <= LONGEST_SAID else said[:LONGEST_SAID] + "...").rstrip(".") + "."
 
 

@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from server.engine import cancellation, pieces, usage
@@ -210,6 +211,11 @@ class RemoteModel:
         from langchain.chat_models import init_chat_model
 
         provider = self._provider
+        if find_spec(provider.module) is None:
+            raise ProviderNotInstalledError(
+                f"{self.name} needs a package that isn't installed. Where the server runs: pip install "
+                f"{provider.requirement}"
+            )
         options = dict(provider.options)
         if provider.keys:
             options["api_key"] = key
@@ -218,11 +224,6 @@ class RemoteModel:
         try:
             made: BaseChatModel = init_chat_model(model, model_provider=provider.langchain, **options)
             return made
-        except ImportError as error:
-            raise ProviderNotInstalledError(
-                f"{self.name} needs a package that isn't installed ({error}). Install it where the server runs: "
-                f"pip install {provider.requirement}"
-            ) from None
         except Exception as error:  # boundary: a provider's package
             raise ModelLoadError(
                 f"{self.name} can't be used: {type(error).__name__}: {redacted(str(error))}"
