@@ -36,9 +36,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-AGENT = "react"
-"""The name under which a question asks for `CustomAgentGuidance`."""
-
 
 class Host:
     """What the process keeps between requests. Safe for any number of threads; idle until it is asked."""
@@ -214,12 +211,10 @@ class Host:
         record of it is kept. Its `events` tell how it goes, and its `answer` or its `error` how it ended.
 
         `generation`, a hash or the beginning of one, is the code to use in place of the live one. Raises
-        `AgentNotFoundError`, `WorkspaceNotFoundError`, `QueueFullError`, `ShuttingDownError`. A run may end with
-        `GenerationNotFoundError`, `ModelNotLoadedError`, `ToolsNotLoadedError`, `ReloadFailedError`, and it waits for
+        `WorkspaceNotFoundError`, `QueueFullError`, `ShuttingDownError`. A run may end with `GenerationNotFoundError`,
+        `AgentNotFoundError`, `ModelNotLoadedError`, `ToolsNotLoadedError`, `ReloadFailedError`, and it waits for
         nothing before it does; later with `PromptTooLongError`, `OutOfMemoryError`, and what it was stopped for.
         """
-        if run.agent != AGENT:
-            raise AgentNotFoundError(f"There is no agent {run.agent!r}. There is: {AGENT}.")
         space = self.workspaces.get(run.workspace)
         self.runs.begin(run, lambda: self._answer(run, space, generation))
 
@@ -230,6 +225,11 @@ class Host:
             with self.models.use():
                 pinned = held.enter_context(self._code(run, space, generation))
             run.generation = pinned.hash
+            if run.agent not in pinned.agents:
+                raise AgentNotFoundError(
+                    f"There is no agent {run.agent!r} in the workspace {run.workspace!r}. "
+                    f"There are: {', '.join(sorted(pinned.agents))}."
+                )
             held.enter_context(self.runs.turns.take(run))
             model = held.enter_context(self.models.use())
             # Late: it brings torch, which is there by now.
@@ -241,7 +241,7 @@ class Host:
                 return call_agent(run, lambda: self._ask_agent(run, pinned, model))
 
     def _ask_agent(self, run: Run, code: Generation, model: ResidentModel) -> AgentResult:
-        agent = code.agent(model.engine, code.tools, run.max_steps, self.settings.TOOL_TIMEOUT)
+        agent = code.agents[run.agent](model.engine, code.tools, run.max_steps, self.settings.TOOL_TIMEOUT)
         result: AgentResult = agent(run.question)
         return result
 

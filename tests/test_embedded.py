@@ -65,10 +65,12 @@ def test_the_written_tools_are_sound() -> None:
 
 
 def test_the_prompt_is_the_agents_own() -> None:
-    [(situation, _), *_] = [pair for pair in examples(5, 20) if pair[0].tools]
-    system, user = corpus.conversation(situation.tools, "Why?")
+    [(situation, example), *_] = [
+        pair for pair in examples(5, 20) if pair[0].tools and pair[0].purpose == "act" and not pair[1].history
+    ]
+    system, user = corpus.conversation(situation, example)
     assert system["content"].startswith(prompts.SYSTEM.split("{tools}")[0])
-    assert user["content"] == "Why?"
+    assert user["content"] == example.question
     for tool in situation.tools:
         assert prompts.describe_tool(tool.name, tool.description, tool.schema) in system["content"]
 
@@ -77,7 +79,7 @@ def test_the_fast_forward_pass_is_llamas() -> None:
     model = LlamaForCausalLM.from_pretrained(WEIGHTS, dtype=torch.float32).eval()
     encoder = Encoder(AutoTokenizer.from_pretrained(WEIGHTS))
     [(situation, example), *_] = examples(11, 1)
-    tokens = torch.tensor([encoder.prompt(situation) + encoder.example(example)[0]])
+    tokens = torch.tensor([encoder.prompt(situation) + encoder.example(situation, example)[0]])
     places = torch.arange(tokens.shape[1])[None]
     with torch.no_grad():
         hidden, _ = train.forward(train.Weights(model), tokens, places, None, None)

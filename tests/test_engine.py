@@ -1,11 +1,13 @@
 """The engine on the embedded model: each call as if it were alone, and nothing from outside taken for control."""
 
+import gc
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
 
 import guidance
+import psutil
 import pytest
 import torch
 from guidance import gen, select
@@ -137,10 +139,11 @@ def test_a_long_prompt_is_read_in_pieces_beside_the_others(engine: GuidedEngine)
     assert [str(future.result()) for future in futures] == alone
 
 
-def test_many_runs_of_which_some_are_cancelled(engine: GuidedEngine) -> None:
+@pytest.mark.parametrize("many", [200, pytest.param(1000, marks=pytest.mark.slow)])
+def test_many_runs_of_which_some_are_cancelled(engine: GuidedEngine, many: int) -> None:
     alone = [str(program(engine, number)) for number in range(24)]
     rng = Random(5)
-    ways = [(number % 24, rng.random() < 0.3) for number in range(200)]
+    ways = [(number % 24, rng.random() < 0.3) for number in range(many)]
 
     def run(number: int, cancel: bool) -> str | None:
         event = threading.Event()
@@ -155,10 +158,17 @@ def test_many_runs_of_which_some_are_cancelled(engine: GuidedEngine) -> None:
         finally:
             timer.cancel()
 
-    with ThreadPoolExecutor(48) as pool:
-        given = list(pool.map(lambda way: run(*way), ways))
-    for (number, cancel), text in zip(ways, given, strict=True):
-        assert text == alone[number] or (cancel and text is None)
+    def all_of_them() -> int:
+        with ThreadPoolExecutor(many // 4) as pool:
+            given = list(pool.map(lambda way: run(*way), ways))
+        for (number, cancel), text in zip(ways, given, strict=True):
+            assert text == alone[number] or (cancel and text is None)
+        gc.collect()
+        return psutil.Process().memory_info().rss
+
+    before = all_of_them()
+    if many == 1000:
+        assert all_of_them() - before < 32 * 2**20, "once warm, memory is as it was"
     assert not engine._decoder._active and not engine._decoder._waiting
     assert not any(row.taken for row in engine._decoder._memory.rows)
 

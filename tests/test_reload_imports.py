@@ -328,7 +328,7 @@ def test_guidance_functions_work(code: Code) -> None:
     )
     code.reload()
     assert code.workspace.live is not None
-    assert "'\\n    x\\n    y\\n'" in repr(code.workspace.live.agent.grammar)
+    assert "'\\n    x\\n    y\\n'" in repr(code.workspace.live.agents["react"].grammar)
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])

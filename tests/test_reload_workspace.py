@@ -32,7 +32,7 @@ def test_the_first_load(code: Code) -> None:
         seconds=report.seconds,
     )
     assert live.load_model("name") == "name"
-    assert live.agent.__name__ == "CustomAgentGuidance"
+    assert live.agents["react"].__name__ == "CustomAgentGuidance"
 
 
 def test_what_changed_is_told(code: Code) -> None:

@@ -42,16 +42,70 @@ OUT_OF_STEPS_NOTE = " (The agent ran out of steps after {steps}; it was not done
 CUT = " ... ({characters} more characters)"
 
 
-def messages(tools: Iterable[tuple[str, str, Mapping[str, Any]]], question: str) -> list[dict[str, str]]:
-    """The conversation that opens a run, for a tokenizer's `apply_chat_template`.
+#: What has been asked and found earlier in a session, as far as its turns are not shown themselves.
+NOTES = "Notes on the conversation so far:\n{notes}"
+NOTE = "{number}. {asked} -> {found}"
 
-    `tools` are (name, description, JSON schema of the arguments).
+#: The system message of `chat`.
+CHAT = "Answer in a few sentences. Say so where you do not know."
+
+#: The system message of `auto`, which chooses one of the names before the colons.
+CHOOSE = """\
+Choose who answers the question, by its name.
+
+chat: talk, and questions that no tool helps with
+react: one question that a tool answers, or two tools one after the other
+plan_execute: several questions or tasks at once
+
+Tools:
+{tools}"""
+
+#: The system message of a plan, which is JSON.
+PLAN = """\
+Split the task into steps, of one to eight, as JSON: {{"steps": ["what to do first", "what to do next"]}}. A step is
+one question that a tool answers, or one thing to do with a tool.
+
+Tools:
+{tools}"""
+#: What the model reads when it may change what is left of a plan.
+REVISE = "Task: {task}\nDone:\n{done}\nLeft:\n{left}\nWrite the steps that are left now. There may be none."
+#: What the model reads as the question of a step.
+STEP = "Task: {task}\nDone:\n{done}\nNow: {step}"
+#: The same when it failed before.
+STEP_AGAIN = "Task: {task}\nDone:\n{done}\nThe next step failed: {error}\nNow, once more: {step}"
+#: The system message for the answer from a plan's results, and what the model reads then.
+CONCLUDE = "Answer the task from what the steps gave, and with nothing else."
+RESULTS = "Task: {task}\nDone:\n{done}"
+DONE, FAILED_STEP, LEFT, NOTHING = "{number}. {step} -> {result}", "failed: {error}", "{number}. {step}", "(nothing)"
+
+
+def messages(
+    tools: Iterable[tuple[str, str, Mapping[str, Any]]], question: str, history: Iterable[Mapping[str, str]] = ()
+) -> list[dict[str, str]]:
+    """The conversation that opens a run of the default agent. `tools` are (name, description, JSON schema of the
+    arguments)."""
+    return conversation(SYSTEM.format(tools=list_tools(tools)), question, history)
+
+
+def conversation(system: str, question: str, history: Iterable[Mapping[str, str]] = ()) -> list[dict[str, str]]:
+    """A conversation for a tokenizer's `apply_chat_template`: `system`, the turns of `history`, `question`.
+
+    What `history` has of the role system stands at the top of the turn of the user that follows: many templates
+    take one system message, at the beginning.
     """
-    listed = "\n".join(describe_tool(*tool) for tool in tools) or NO_TOOLS
-    return [
-        {"role": "system", "content": SYSTEM.format(tools=listed)},
-        {"role": "user", "content": question},
-    ]
+    turns, notes = [{"role": "system", "content": system}], ""
+    for turn in [*history, {"role": "user", "content": question}]:
+        if turn["role"] == "system":
+            notes += turn["content"] + "\n\n"
+        else:
+            turns.append({"role": turn["role"], "content": notes + turn["content"]})
+            notes = ""
+    return turns
+
+
+def list_tools(tools: Iterable[tuple[str, str, Mapping[str, Any]]]) -> str:
+    """A line a tool, as `describe_tool` has it."""
+    return "\n".join(describe_tool(*tool) for tool in tools) or NO_TOOLS
 
 
 def describe_tool(name: str, description: str, schema: Mapping[str, Any]) -> str:

@@ -9,15 +9,20 @@ from collections.abc import Iterator
 from random import Random
 
 from server.agent import prompts
-from server.embedded import direct, invented, shipped, texts, two_steps, written_tools
+from server.embedded import direct, earlier, invented, several, shipped, texts, two_steps, written_tools
 from server.embedded.examples import Example, Situation, Step, ToolSpec
 from server.embedded.invented_tools import InventedTool, invent_tool, takes_one_text
 from server.embedded.phrasing import Phrasing
 
 #: Examples that share one list of tools, and so one reading of it.
 EXAMPLES_A_SITUATION = 8
-#: The shares of situations: with no tools at all, over the shipped ones, over written ones; the rest is invented.
-PLAIN_SHARE, SHIPPED_SHARE, WRITTEN_SHARE = 0.03, 0.41, 0.28
+#: The shares of situations with no tools at all: moods of texts, and talk; of those that let a plan be written, an
+#: agent be chosen, an answer be drawn from a plan's results; and of those in the middle of a conversation.
+PLAIN_SHARE, CHAT_SHARE, PLAN_SHARE, CHOOSE_SHARE, CONCLUDE_SHARE, HISTORY_SHARE = 0.03, 0.03, 0.07, 0.05, 0.02, 0.08
+#: Of the rest, the share of questions that are a step of a plan.
+STEP_SHARE = 0.07
+#: The shares of situations: over the shipped ones, over written ones; the rest is invented.
+SHIPPED_SHARE, WRITTEN_SHARE = 0.42, 0.29
 #: Of the questions for two tools.
 CUT_SHORT_SHARE = 0.08
 
@@ -29,13 +34,56 @@ def situations(seed: int, *, held_out: bool = False) -> Iterator[Situation]:
     while True:
         draw = rng.random()
         if draw < PLAIN_SHARE:
-            yield Situation((), tuple(texts.mood_example(rng) for _ in range(EXAMPLES_A_SITUATION)))
-        elif draw < PLAIN_SHARE + SHIPPED_SHARE:
-            yield _over_shipped_tools(rng, phrasing)
-        elif draw < PLAIN_SHARE + SHIPPED_SHARE + WRITTEN_SHARE:
-            yield _over_written_tools(rng, phrasing)
-        else:
-            yield _over_invented_tools(rng, phrasing)
+            examples = tuple(texts.mood_example(rng) for _ in range(EXAMPLES_A_SITUATION))
+            yield Situation((), examples, "none")
+            continue
+        if draw < PLAIN_SHARE + CHAT_SHARE:
+            examples = tuple(direct.chat(phrasing, rng) for _ in range(EXAMPLES_A_SITUATION))
+            yield Situation((), examples, "chat")
+            continue
+        kind = rng.random()
+        over = (
+            _over_shipped_tools
+            if kind < SHIPPED_SHARE
+            else _over_written_tools
+            if kind < SHIPPED_SHARE + WRITTEN_SHARE
+            else _over_invented_tools
+        )
+        yield _put_to_use(rng, phrasing, over(rng, phrasing))
+
+
+def _put_to_use(rng: Random, phrasing: Phrasing, situation: Situation) -> Situation:
+    """The situation, or another made of its questions."""
+    singles = [one for one in situation.examples if len(one.steps) == 1 and not one.wanted]
+    if len({one.question for one in singles}) < 2:
+        return situation
+    calculator = next((tool for tool in situation.tools if tool.name == shipped.CALCULATOR.name), None)
+
+    def task() -> several.Task:
+        return several.make_task(rng, phrasing, singles, calculator)
+
+    def chosen(example: Example) -> Example:
+        if rng.random() < 0.35:
+            return Example(task().text, "plan_execute", kind="choose")
+        talk = not example.steps and not example.answer.startswith(direct.MY_TOOLS)
+        return Example(example.question, "chat" if talk else "react", kind="choose")
+
+    draw = rng.random()
+    for share, purpose, make in (
+        (PLAN_SHARE, "plan", lambda example: several.plan(rng, task())),
+        (CHOOSE_SHARE, "choose", chosen),
+        (CONCLUDE_SHARE, "conclude", lambda example: several.conclude(task())),
+    ):
+        if draw < share:
+            tools = situation.tools if purpose != "conclude" else ()
+            return Situation(tools, tuple(make(example) for example in situation.examples), purpose)  # type: ignore[arg-type]
+        draw -= share
+    examples = situation.examples
+    if draw < HISTORY_SHARE:
+        examples = tuple(earlier.with_history(rng, phrasing, one, singles, calculator) for one in examples)
+    else:
+        examples = tuple(several.step(rng, task()) if rng.random() < STEP_SHARE else one for one in examples)
+    return Situation(situation.tools, examples)
 
 
 def _over_shipped_tools(rng: Random, phrasing: Phrasing) -> Situation:
@@ -184,14 +232,29 @@ def _looks_up(tool: InventedTool) -> bool:
     return bool(tool.attribute) and not tool.record and takes_one_text(tool)
 
 
-def conversation(tools: tuple[ToolSpec, ...], question: str) -> list[dict[str, str]]:
-    """What the agent (or, with no thought of tools, a plain chat) puts before the model."""
-    return prompts.messages([(tool.name, tool.description, tool.schema) for tool in tools], question)
+def system(situation: Situation) -> str | None:
+    """The message that all of its conversations begin with, the agents' own; None where there is none."""
+    listed = prompts.list_tools((tool.name, tool.description, tool.schema) for tool in situation.tools)
+    return {
+        "act": prompts.SYSTEM.format(tools=listed),
+        "plan": prompts.PLAN.format(tools=listed),
+        "choose": prompts.CHOOSE.format(tools=listed),
+        "conclude": prompts.CONCLUDE,
+        "chat": prompts.CHAT,
+        "none": None,
+    }[situation.purpose]
+
+
+def conversation(situation: Situation, example: Example) -> list[dict[str, str]]:
+    """What stands before the model when it is asked `example`."""
+    history = [{"role": role, "content": content} for role, content in example.history]
+    turns = prompts.conversation(system(situation) or "", example.question, history)
+    return turns[1:] if situation.purpose == "none" else turns
 
 
 def assistant_parts(example: Example) -> list[tuple[str, bool]]:
     """The assistant's turn in pieces; True for what the model writes, False for what tools answered."""
-    if example.kind == "plain":
+    if example.kind in ("plain", "plan", "choose", "conclude", "chat"):
         return [(example.answer, True)]
     parts: list[tuple[str, bool]] = []
     lead = prompts.THOUGHT

@@ -12,6 +12,8 @@ PHRASINGS = read_phrasings("direct")
 NOT_NEEDED = "No tool is needed."
 NONE_FITS = "No tool fits."
 CANNOT = "None of my tools can answer that."
+MY_TOOLS, NO_TOOLS = "My tools: ", "I have no tools."
+UNKNOWN = "I do not know that."
 
 
 def small_talk(phrasing: Phrasing, rng: Random) -> Example:
@@ -20,11 +22,19 @@ def small_talk(phrasing: Phrasing, rng: Random) -> Example:
     return Example(_typed(rng, text), answer, thought=NOT_NEEDED)
 
 
+def chat(phrasing: Phrasing, rng: Random) -> Example:
+    """A turn of a conversation without tools."""
+    if rng.random() < 0.6:
+        example = small_talk(phrasing, rng)
+        return Example(example.question, example.answer, kind="chat")
+    return Example(outside(phrasing, rng).question, UNKNOWN, kind="chat")
+
+
 def which_tools(phrasing: Phrasing, rng: Random, tools: Sequence[ToolSpec]) -> Example:
     names = ", ".join(tool.name for tool in tools)
     return Example(
         _typed(rng, phrasing.pick(PHRASINGS["which_tools"])),
-        f"My tools: {names}." if names else "I have no tools.",
+        f"{MY_TOOLS}{names}." if names else NO_TOOLS,
         thought=NOT_NEEDED,
     )
 

@@ -1,12 +1,16 @@
-"""Scores the embedded model: `python -m server.embedded.evaluate`, with the real agent, engine and tools.
+"""Scores the embedded model: `python -m server.embedded.evaluate`, with the real agents, engine and tools.
 
-Three sets, of which the training has seen none: questions made with another seed from the phrasings that are
-kept for scoring; those in questions.jsonl, written by hand by someone who had seen neither the phrasings nor the
-model; and those in questions_seen.jsonl, written likewise, but known to whoever wrote more phrasings later. The tools
-of made questions answer with what the corpus has for them if they are called right, and with an error if not.
+Three sets, of which the training has seen none: questions made with another seed from the phrasings that are kept for
+scoring; those in questions.jsonl, written by hand by someone who had seen neither the phrasings nor the model; and
+those in questions_seen.jsonl, written likewise, but known to whoever wrote more phrasings later. The tools of made
+questions answer with what the corpus has for them if they are called right, and with an error if not.
 
 A line of these files is `{"question", "tool", "answer", "tools"?}`: the tool that is to be used first (null:
 none), the final answer, and, where it isn't about the shipped tools, the tools with what each of them gives.
+
+Two more were written by hand without a look at the phrasings: in questions_auto.jsonl (`{"question", "agent"}`) each
+question is for one of the agents that `auto` chooses from, and in questions_plans.jsonl (`{"question", "results"}`)
+each is a task for `plan_execute` over the shipped tools, with what makes up its answer.
 """
 
 import argparse
@@ -21,13 +25,17 @@ from typing import Any
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
 
 from server.agent import CustomAgentGuidance
+from server.agent.auto import Auto
+from server.agent.guided import GuidedConversation
+from server.agent.plan_execute import PlanExecute, plan_schema
 from server.embedded import corpus
 from server.embedded.examples import Example, Situation, ToolSpec
 from server.engine import GuidedEngine, ResidentChatModel
 from server.model import load_model
 from server.tools import load_tools
 
-WRITTEN = {"written by hand": "questions.jsonl", "written, and seen": "questions_seen.jsonl"}
+WRITTEN = {"by hand": "questions.jsonl", "by hand, and seen": "questions_seen.jsonl"}
+FOR_AUTO, FOR_PLANS = "questions_auto.jsonl", "questions_plans.jsonl"
 SEED = 20_001
 MAX_STEPS = 4
 SCORED = ("tool", "input", "answer")
@@ -35,7 +43,8 @@ SCORED = ("tool", "input", "answer")
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was right about an answer. Tools and inputs are compared step by step; a made question has both."""
+    """What was right about an answer. Tools and inputs are compared step by step; where nothing of the kind was asked
+    for, they count as the answer does."""
 
     kind: str
     tool: bool
@@ -78,8 +87,11 @@ def made_questions(number: int) -> Iterator[tuple[Situation, Example]]:
 
 
 def judge_made(engine: GuidedEngine, situation: Situation, example: Example) -> Verdict:
+    if situation.purpose != "act":
+        return _judge_text(engine, situation, example)
     tools = {spec.name: PreparedTool(spec, example).as_tool() for spec in situation.tools}
-    result = CustomAgentGuidance(engine, tools, MAX_STEPS)(example.question)
+    history = [{"role": role, "content": content} for role, content in example.history]
+    result = CustomAgentGuidance(engine, tools, MAX_STEPS)(example.question, history)
     expected = [(step.tool, step.input) for step in example.steps]
     given = [(step.tool, step.input) for step in result.steps]
     return Verdict(
@@ -88,6 +100,38 @@ def judge_made(engine: GuidedEngine, situation: Situation, example: Example) -> 
         input=given == expected,
         answer=result.answer == example.answer.strip(),
         shown=f"{example.question!r} -> {given} {result.answer!r}, not {expected} {example.answer!r}",
+    )
+
+
+def _judge_text(engine: GuidedEngine, situation: Situation, example: Example) -> Verdict:
+    """Of what an agent other than the default one has the model write."""
+    conversation = GuidedConversation(engine, corpus.conversation(situation, example))
+    if situation.purpose == "plan":
+        written = corpus.dump(conversation.write_json(plan_schema(0), 768))
+    elif situation.purpose == "choose":
+        written = conversation.choose(("chat", "react", "plan_execute")).option
+    else:
+        written = conversation.write("", 256)
+    right = written == example.answer.strip()
+    return Verdict(example.kind, right, right, right, f"{example.question!r} -> {written!r}, not {example.answer!r}")
+
+
+def judge_choice(engine: GuidedEngine, shipped: dict[str, BaseTool], line: dict[str, Any]) -> Verdict:
+    choice = Auto(engine, shipped, MAX_STEPS).choose(line["question"])
+    right = choice.option == line["agent"]
+    return Verdict("auto, by hand", right, right, right, f"{line['question']!r} -> {choice}, not {line['agent']}")
+
+
+def judge_plan(engine: GuidedEngine, shipped: dict[str, BaseTool], line: dict[str, Any]) -> Verdict:
+    result = PlanExecute(engine, shipped, 2 * MAX_STEPS)(line["question"])
+    failed = any(step.error is not None for step in result.steps)
+    answer = result.answer == "; ".join(line["results"])
+    return Verdict(
+        "plans, by hand",
+        tool=bool(result.steps),
+        input=not failed,
+        answer=answer,
+        shown=f"{line['question']!r} -> {result.details['plan']} {result.answer!r}, not {line['results']}",
     )
 
 
@@ -118,9 +162,13 @@ def _scripted(tool: dict[str, Any]) -> BaseTool:
     )
 
 
+def _lines(file: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(__file__).with_name(file).read_text(encoding="utf-8").splitlines()]
+
+
 def report(verdicts: list[Verdict]) -> None:
     """Print the shares that are right, by kind of question."""
-    groups = {"made, all": [verdict for verdict in verdicts if verdict.kind not in WRITTEN]}
+    groups = {"made, all": [verdict for verdict in verdicts if "by hand" not in verdict.kind]}
     for verdict in verdicts:
         groups.setdefault(verdict.kind, []).append(verdict)
     print(f"{'questions':<20} {'n':>5}", *(f"{what:>8}" for what in SCORED))
@@ -150,8 +198,9 @@ def main() -> None:
         judge_made(engine, *pair) for pair in itertools.islice(made_questions(arguments.number), arguments.number)
     ]
     for kind, file in WRITTEN.items():
-        for line in Path(__file__).with_name(file).read_text(encoding="utf-8").splitlines():
-            verdicts.append(judge_written(engine, shipped, json.loads(line), kind))
+        verdicts += [judge_written(engine, shipped, line, kind) for line in _lines(file)]
+    verdicts += [judge_choice(engine, shipped, line) for line in _lines(FOR_AUTO)]
+    verdicts += [judge_plan(engine, shipped, line) for line in _lines(FOR_PLANS)]
     report(verdicts)
     print(f"{len(verdicts)} questions in {time.perf_counter() - started:.0f} s")
     if arguments.wrong:

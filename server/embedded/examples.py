@@ -1,7 +1,7 @@
 """What one example is: the tools on offer, a question, the steps that answer it, the answer."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class Step:
 @dataclass(frozen=True)
 class Example:
     """`thought` is the last one, before the answer; `kind` names the sort of question in the scores; `wanted` is
-    the tool that the model would have called next where its steps are used up."""
+    the tool that the model would have called next where its steps are used up; `history` has the role and the content
+    of the turns before."""
 
     question: str
     answer: str
@@ -47,14 +48,16 @@ class Example:
     thought: str = "Now I know the answer."
     kind: str = "direct"
     wanted: str = ""
+    history: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
 class Situation:
-    """Several examples over one list of tools. With no tools at all it is a plain conversation."""
+    """Several examples over one list of tools, all behind one system message: `purpose` names it."""
 
     tools: tuple[ToolSpec, ...]
     examples: tuple[Example, ...] = field(default=())
+    purpose: Literal["act", "plan", "choose", "conclude", "chat", "none"] = "act"
 
 
 def one_call(need: str, tool: ToolSpec) -> str:

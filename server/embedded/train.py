@@ -38,7 +38,7 @@ TOKENIZER_SITUATIONS = 3000
 SITUATIONS_A_STEP = 4
 ROWS_AT_ONCE = 16
 POOL = 32  # batches made at once, so that prompts of like length go together
-LONGEST_PROMPT, LONGEST_EXAMPLE = 900, 420  # tokens; the few longer ones are left out
+LONGEST_PROMPT, LONGEST_EXAMPLE = 900, 480  # tokens; the few longer ones are left out
 PEAK_RATE, WARMUP, DECAY_FROM = 1e-3, 60, 0.45
 
 
@@ -66,18 +66,13 @@ class Encoder:
 
     def prompt(self, situation: Situation) -> list[int]:
         """What all examples of a situation begin with."""
-        if situation.examples[0].kind == "plain":
-            return self(USER)
-        system = corpus.conversation(situation.tools, "")[:1]
-        return self(str(self.tokenizer.apply_chat_template(system, tokenize=False)) + USER)
+        system = corpus.system(situation)
+        return self((self._rendered([{"role": "system", "content": system}], asked=False) if system else "") + USER)
 
-    def example(self, example: Example) -> tuple[list[int], list[bool]]:
+    def example(self, situation: Situation, example: Example) -> tuple[list[int], list[bool]]:
         """An example behind that, and which of its tokens the model writes."""
-        asked = str(
-            self.tokenizer.apply_chat_template(
-                [{"role": "user", "content": example.question}], tokenize=False, add_generation_prompt=True
-            )
-        )
+        turns = [turn for turn in corpus.conversation(situation, example) if turn["role"] != "system"]
+        asked = self._rendered(turns, asked=True)
         tokens = self(asked.removeprefix(USER))
         written = [False] * len(tokens)
         for text, by_model in corpus.assistant_parts(example):
@@ -85,6 +80,9 @@ class Encoder:
             tokens += part
             written += [by_model] * len(part)
         return [*tokens, *self(END)], [*written, True]
+
+    def _rendered(self, turns: list[dict[str, str]], asked: bool) -> str:
+        return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=asked))
 
 
 def batches(encoder: Encoder, seed: int) -> Iterator[Batch]:
@@ -94,9 +92,11 @@ def batches(encoder: Encoder, seed: int) -> Iterator[Batch]:
         pool = []
         for situation in itertools.islice(stream, POOL * SITUATIONS_A_STEP):
             prompt = encoder.prompt(situation)
-            rows = [encoder.example(example) for example in situation.examples]
-            if len(prompt) <= LONGEST_PROMPT and all(len(tokens) <= LONGEST_EXAMPLE for tokens, _ in rows):
-                pool.append((prompt, rows))
+            rows = [encoder.example(situation, example) for example in situation.examples]
+            rows = [row for row in rows if len(row[0]) <= LONGEST_EXAMPLE]
+            if rows and len(prompt) <= LONGEST_PROMPT:
+                # As many in each situation: where some were too long, others come twice.
+                pool.append((prompt, list(itertools.islice(itertools.cycle(rows), corpus.EXAMPLES_A_SITUATION))))
         pool.sort(key=lambda item: len(item[0]))
         groups = [pool[at : at + SITUATIONS_A_STEP] for at in range(0, len(pool), SITUATIONS_A_STEP)]
         rng.shuffle(groups)
@@ -220,7 +220,8 @@ def make_tokenizer(seed: int) -> PreTrainedTokenizerBase:
         for situation in itertools.islice(corpus.situations(seed), TOKENIZER_SITUATIONS):
             for example in situation.examples:
                 yield example.question + "".join(text for text, _ in corpus.assistant_parts(example))
-            yield from (message["content"] for message in corpus.conversation(situation.tools, "")[:1])
+            if system := corpus.system(situation):
+                yield system
 
     return train_tokenizer(texts())
 

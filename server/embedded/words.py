@@ -119,18 +119,21 @@ def any_word(rng: Random) -> str:
 #: What people say, and hand a tool to try it out.
 SAYINGS = (
     "hello|hi|hey|hello world|hello there|hi there|good morning|good evening|good night|thanks|thank you|"
-    "thanks a lot|bye|goodbye|see you|see you tomorrow|yes|no|ok|okay|please|sorry|welcome|test|testing|this is a test|"
-    "foo|bar|foo bar|abc|abcabc|help|how are you|who are you|what can you do|nice to meet you|happy birthday|"
-    "good luck|well done|stop|go|coffee break|lunch at noon|the quick brown fox|to be or not to be|hello from the lab|"
-    "cheers|congratulations|never mind|wait|my name|what is this|something|anything|a b c|1 2 3|hooray|oh no|"
-    "it works|it is late|good to see you|have a nice day|tools|list your tools|write in capital letters"
+    "thanks a lot|bye|goodbye|see you|see you tomorrow|yes|no|ok|okay|please|sorry|welcome|test|testing|"
+    "this is a test|foo|bar|foo bar|abc|abcabc|help|how are you|who are you|what can you do|nice to meet you|"
+    "happy birthday|good luck|well done|stop|go|coffee break|lunch at noon|the quick brown fox|"
+    "to be or not to be|hello from the lab|cheers|congratulations|never mind|wait|my name|what is this|"
+    "something|anything|a b c|1 2 3|hooray|oh no|it works|it is late|good to see you|have a nice day|tools|"
+    "list your tools|write in capital letters"
 ).split("|")
 
 
 def saying(rng: Random) -> str:
     """Something that people say, written in one way or another."""
     text = rng.choice(SAYINGS)
-    return rng.choice((text, text, text, text.capitalize(), text.capitalize(), text.title(), text + "!", text.upper()))
+    return rng.choice(
+        (text, text, text, text.capitalize(), text.capitalize(), text.title(), text + "!", text.upper())
+    )
 
 
 def phrase(rng: Random, low: int = 1, high: int = 5) -> str:

@@ -16,7 +16,7 @@ from guidance.models._engine import Engine, EngineState
 from guidance.models._engine._engine import LogitsOutput
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from server.engine import cancellation, pieces, usage
+from server.engine import cancellation, likelihood, pieces, usage
 from server.engine.caches import Caches
 from server.engine.decoder import Decoder, too_long
 from server.engine.program import Program
@@ -106,7 +106,13 @@ class GuidedEngine(Engine):
         parser = llguidance.LLInterpreter(self.tokenizer._ll_tokenizer, grammar, log_level=0)
         counted = usage.Usage(prompt_tokens=len(prompt))
         sequence = Sequence(
-            parser.process_prompt(prompt), parser, self._width, sampling_params, cancellation.current(), counted
+            parser.process_prompt(prompt),
+            parser,
+            self._width,
+            sampling_params,
+            cancellation.current(),
+            counted,
+            likelihood.current(),
         )
         # A small model may write half a character, which guidance could not decode.
         decoder = codecs.getincrementaldecoder("utf-8")("replace")

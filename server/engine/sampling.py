@@ -32,6 +32,8 @@ def choose(logits: torch.Tensor, sequences: Several[Sequence], end: int) -> list
         sampling = sequence.sampling
         if sequence.temperature >= GREEDY_BELOW or (sampling and any(sampling.values())):
             chosen[number] = _drawn(offered[number : number + 1], sequence)
+        if sequence.likelihood is not None:
+            sequence.likelihood.log_probability += float(offered[number].float().log_softmax(-1)[chosen[number]])
     fits = allowed.gather(1, chosen[:, None])[:, 0]
     return [int(token) for token in torch.where(fits, chosen, end).tolist()]
 

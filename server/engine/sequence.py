@@ -10,6 +10,7 @@ import llguidance
 import torch
 from guidance._schema import SamplingParams
 
+from server.engine.likelihood import Likelihood
 from server.engine.memory import Row
 from server.engine.usage import Usage
 
@@ -28,12 +29,15 @@ class Sequence:
         sampling: SamplingParams | None,
         cancelled: threading.Event | None,
         usage: Usage,
+        likelihood: Likelihood | None,
     ) -> None:
-        """`tokens` as `parser` wants the prompt. `usage` is counted up; `cancelled` may be set at any time."""
+        """`tokens` as `parser` wants the prompt. `usage` and `likelihood` are counted up; `cancelled` may be set at
+        any time."""
         self.tokens = tokens
         self.sampling = sampling
         self.cancelled = cancelled or threading.Event()
         self.usage = usage
+        self.likelihood = likelihood
         self.parser = parser
         self.row: Row | None = None
         self.abandoned = False

@@ -33,13 +33,18 @@ _current: ContextVar[Usage | None] = ContextVar("usage", default=None)
 
 @contextmanager
 def measured() -> Iterator[Usage]:
-    """Collects the usage of every call of an engine in this context, a tool's own calls included."""
-    usage = Usage()
+    """Collects the usage of every call of an engine in this context, a tool's own calls included.
+
+    Within another, it counts for both.
+    """
+    usage, outer = Usage(), _current.get()
     token = _current.set(usage)
     try:
         yield usage
     finally:
         _current.reset(token)
+        if outer is not None:
+            outer.add(usage)
 
 
 def record(usage: Usage) -> None:

@@ -108,7 +108,11 @@ class Question(WorkspaceChoice):
     """A question, and what is to answer it."""
 
     question: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_QUESTION), AfterValidator(_not_blank)]
-    agent: Name = Field("react", description="`react` is the one there is: CustomAgentGuidance")
+    agent: Name = Field(
+        "react",
+        description="`react` (tools, one after the other), `chat` (the model alone), `plan_execute` (a plan, step by "
+        "step), `auto` (one of these, by the model's choice), or one of the workspace's own",
+    )
     max_steps: int | None = Field(None, ge=1, le=32, description="tool calls it may take; else HEARTH_MAX_STEPS")
     generation: Name | None = Field(
         None, description="the code that is to answer in place of the live one: its hash, or the first digits of it"
@@ -249,7 +253,7 @@ class NotReloaded(BaseModel):
 
 
 class Answer(BaseModel):
-    """As a stream: the events `queued`, `started`, `token`, `step`, and `answer` (this object) or `error`."""
+    """As a stream: the events `queued`, `started`, `token`, `step`, `plan`, and `answer` (this object) or `error`."""
 
     model_config = ConfigDict(openapi_extra={"content": EVENTS["content"]})  # type: ignore[typeddict-unknown-key]
 
@@ -264,6 +268,11 @@ class Answer(BaseModel):
     seconds: float = Field(description="from the question's arrival to its answer")
     queued_seconds: float = Field(description="how much of that it waited")
     provenance: Provenance = Field(description="what else decides the answer, besides question and generation")
+    details: dict[str, Any] | None = Field(
+        None,
+        description="what else the agent tells: the `plan` of plan_execute with each step's state, the `choice` of "
+        "auto and its probability, `out_of_steps`; nothing: null",
+    )
     not_reloaded: NotReloaded | None = Field(
         None, description="only when code has changed on disk that can't be loaded, and HEARTH_RELOAD looks for it"
     )

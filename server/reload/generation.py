@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+DEFAULT_AGENT = "react"
+"""The name under which a question asks for `CustomAgentGuidance`."""
 _ENTRY_POINTS = (("model", "load_model"), ("tools", "load_tools"), ("agent", "CustomAgentGuidance"))
 
 
@@ -46,6 +48,8 @@ class Generation:
         self._modules = importer.import_all()
         self._deadline_seconds = deadline_seconds
         _check_entry_points(self._modules)
+        self.agents = _agents(self._modules["agent"])
+        """The agents by name: classes that are made with a model, tools, and how often and how long to call them."""
 
     @property
     def hash(self) -> str:
@@ -60,11 +64,6 @@ class Generation:
     def load_model(self) -> Any:
         """The function `load_model` of the recipe, `server/model.py`."""
         return self.module("model").load_model
-
-    @property
-    def agent(self) -> Any:
-        """The class `CustomAgentGuidance` of `server/agent`."""
-        return self.module("agent").CustomAgentGuidance
 
     @property
     def tools(self) -> "dict[str, BaseTool] | None":
@@ -160,6 +159,13 @@ def _check_entry_points(modules: Mapping[str, ModuleType]) -> None:
             )
     if errors:
         raise LoadError(errors)
+
+
+def _agents(module: ModuleType) -> dict[str, Any]:
+    """What `load_agents` of `server/agent` gives. Code that has none, such as generations that were kept before there
+    were others, has the default agent alone."""
+    load_agents = getattr(module, "load_agents", None)
+    return load_agents() if load_agents is not None else {DEFAULT_AGENT: module.CustomAgentGuidance}
 
 
 def _file_of_module(module: ModuleType | None, name: str) -> str:

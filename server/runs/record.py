@@ -24,6 +24,8 @@ def answer_of(run: Run, result: AgentResult) -> dict[str, Any]:
         "queued_seconds": run.queued_seconds,
         "provenance": run.provenance,
     }
+    if details := getattr(result, "details", None):
+        answer["details"] = details
     if run.not_reloaded is not None:
         answer["not_reloaded"] = run.not_reloaded
     plain: dict[str, Any] = json.loads(json.dumps(answer))

@@ -12,3 +12,4 @@ class AgentResult(Protocol):
     steps: list[Any]
     """Dataclasses with `thought`, `tool`, `input`, `observation` and `error`, in order."""
     usage: dict[str, int]
+    # It may have `details` as well: what else there is to tell, as JSON has it.

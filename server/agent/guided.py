@@ -1,0 +1,72 @@
+"""A conversation with the resident model: whatever has a fixed form is constrained by a grammar."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import guidance
+from guidance import gen, select
+from guidance.library import capture
+
+from server.engine import GuidedEngine, likelihood
+
+from . import prompts
+from .conversation import Act, Bounds, Choice, UnreadableReplyError
+
+
+class GuidedConversation:
+    """See `Conversation`."""
+
+    def __init__(self, engine: GuidedEngine, messages: list[dict[str, str]]) -> None:
+        self._engine = engine
+        self._lm = engine.program() + guidance.string(engine.tokenizer.render_chat(messages))
+
+    @property
+    def window(self) -> int:
+        return self._engine.context_length
+
+    @property
+    def length(self) -> int:
+        return self._engine.tokenizer.count(str(self._lm))
+
+    def add(self, text: str) -> None:
+        self._lm += guidance.string(self._engine.tokenizer.protect(text))
+
+    def cut(self, text: str, tokens: int) -> str:
+        return self._engine.tokenizer.cut(text, tokens)
+
+    def write(self, lead: str, max_tokens: int) -> str:
+        self._lm += lead + gen("text", max_tokens=max_tokens)
+        return str(self._lm["text"]).strip()
+
+    def write_json(self, schema: Mapping[str, Any], max_tokens: int) -> Any:
+        self._lm += guidance.json("value", schema=dict(schema), max_tokens=max_tokens)
+        try:
+            return json.loads(self._lm["value"])
+        except ValueError as error:
+            raise UnreadableReplyError(f"The model's JSON was not done after {max_tokens} tokens.") from error
+
+    def choose(self, options: Sequence[str]) -> Choice:
+        with likelihood.measured() as chance:
+            self._lm += select(list(options), name="option")
+        return Choice(self._lm["option"], math.exp(chance.log_probability))
+
+    def act(self, lead: str, tools: Mapping[str, Mapping[str, Any]], may_call: bool, bounds: Bounds) -> Act:
+        choices = []
+        for number, (name, schema) in enumerate(tools.items()):
+            choice = prompts.ACTION + capture(guidance.string(name), "tool")
+            if may_call:
+                # A name for each: guidance takes two `json` of one name for the same, whatever their schemas are.
+                # Lenient: what a grammar can't say, such as that the members of a list differ, the tool checks.
+                choice += prompts.ACTION_INPUT + guidance.json(
+                    f"input_{number}", schema=dict(schema), max_tokens=bounds.input, lenient=True
+                )
+            choices.append(choice)
+        answer = prompts.ANSWER + gen("answer", max_tokens=bounds.answer)
+        self._lm += lead + gen("thought", regex=r"[^\n]+", max_tokens=bounds.thought) + select([*choices, answer])
+        thought = str(self._lm["thought"]).strip()
+        if "answer" in self._lm:
+            return Act(thought, answer=str(self._lm["answer"]).strip())
+        tool = str(self._lm["tool"])
+        return Act(thought, tool, self._lm[f"input_{list(tools).index(tool)}"] if may_call else None)
