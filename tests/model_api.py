@@ -2,6 +2,7 @@
 asked of it is decoded, and it fails in the ways that vendors do."""
 
 import json
+import re
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from server.engine import GuidedEngine
 
+OBSERVED = re.compile("Observation:")
 PIECE = 6
 """Characters of a reply that are sent at a time."""
 
@@ -68,12 +70,70 @@ class ModelApi:
 
     def reply(self, messages: list[dict[str, Any]], limit: int, stop: list[str], schema: Any) -> tuple[str, int, int]:
         """What the embedded model writes, and the tokens of the conversation and of the reply."""
-        from server.engine import usage
+        import guidance
 
-        plain = [{"role": one["role"], "content": _text(one["content"])} for one in messages]
+        from server.engine import usage
+        from server.engine.engine import write
+
+        turns = [{"role": one["role"], "content": _as_learned(_text(one["content"]))} for one in messages]
+        # It learned to call tools within one turn of its own: what it read of them stands in it.
+        *_, asked = (
+            at for at, turn in enumerate(turns) if turn["role"] == "user" and not OBSERVED.match(turn["content"])
+        )
+        tokenizer = self.engine.tokenizer
+        lm = self.engine.program() + guidance.string(
+            tokenizer.render_chat(turns[: asked + 1])
+            + "".join(tokenizer.protect(turn["content"]) + "\n" for turn in turns[asked + 1 :])
+        )
         with usage.measured() as used:
-            text = self.engine.complete(plain, max_tokens=limit, stop=stop, schema=schema)
-        return text, used.prompt_tokens, used.completion_tokens + used.forced_tokens
+            if schema is not None and "step" in schema["properties"]:
+                text = _step(lm, schema, limit)
+            else:
+                text = write(lm, limit, stop, schema)
+        return tokenizer.reveal(text), used.prompt_tokens, used.completion_tokens + used.forced_tokens
+
+
+def _as_learned(said: str) -> str:
+    """A step that was written as JSON, in the words in which the embedded model learned to write it."""
+    try:
+        act = json.loads(said)
+        step = act["step"]
+    except (ValueError, KeyError, TypeError):
+        return said
+    if "answer" in step:
+        return f"Thought: {act['thought']}\nAnswer: {step['answer']}"
+    call = f"Thought: {act['thought']}\nAction: {step['action']}"
+    return call + (f"\nAction Input: {json.dumps(step['action_input'])}" if "action_input" in step else "")
+
+
+def _step(lm: Any, schema: Mapping[str, Any], limit: int) -> str:
+    """A step of an agent that fits `schema`, decoded in the embedded model's words and told as JSON."""
+    import guidance
+    from guidance import gen, select
+    from guidance.library import capture
+
+    choices = []
+    for number, option in enumerate(schema["properties"]["step"]["anyOf"]):
+        parts = option["properties"]
+        if "answer" in parts:
+            choices.append("\nAnswer: " + gen("answer", max_tokens=limit // 2))
+            continue
+        choice = "\nAction: " + capture(select(parts["action"]["enum"]), "tool")
+        if "action_input" in parts:
+            given = {**parts["action_input"], "$defs": schema.get("$defs", {})}
+            choice += "\nAction Input: " + guidance.json(
+                f"input_{number}", schema=given, max_tokens=limit // 2, lenient=True
+            )
+        choices.append(choice)
+    lm += "Thought: " + gen("thought", regex=r"[^\n]+", max_tokens=limit // 4) + select(choices)
+    if "answer" in lm:
+        step: dict[str, Any] = {"answer": lm["answer"]}
+    else:
+        step = {"action": lm["tool"]}
+        for number in range(len(choices)):
+            if f"input_{number}" in lm:
+                step["action_input"] = json.loads(lm[f"input_{number}"])
+    return json.dumps({"thought": lm["thought"], "step": step}, ensure_ascii=False)
 
 
 def _text(content: Any) -> str:

@@ -47,6 +47,8 @@ LEARNS_FROM = 500
 too much."""
 ENDS = ("finish_reason", "stop_reason", "done_reason", "status")
 """How the packages say that a reply is at its end; one that stops without it was broken off."""
+THINKING_TOKENS = 8192
+"""What a model that thinks may write above the most of a reply, since its thoughts count as well."""
 PROBE = {
     "type": "object",
     "properties": {"ready": {"type": "boolean"}},
@@ -99,7 +101,9 @@ class RemoteModel:
         if self._provider.langchain == "ollama":
             # It would cut longer conversations without a word.
             self._options["num_ctx"] = self.context_length
-        self._takes_stop = not profile.get("reasoning_output", False)
+        thinks = bool(profile.get("reasoning_output"))
+        self._takes_stop = not thinks
+        self._thinking = min(THINKING_TOKENS, (profile.get("max_output_tokens") or THINKING_TOKENS) // 2) * thinks
         self.takes_schema = self._probe(profile)
 
     def __repr__(self) -> str:
@@ -112,6 +116,10 @@ class RemoteModel:
     def count(self, text: str) -> int:
         """About how many tokens `text` has, rather too many than too few."""
         return int(_bytes(text) / self._bytes_a_token) + 1
+
+    def cut(self, text: str, tokens: int) -> str:
+        """The beginning of `text`, about so many tokens long at most."""
+        return text.encode("utf-8", "replace")[: int(tokens * self._bytes_a_token)].decode("utf-8", "ignore")
 
     def complete(
         self,
@@ -204,7 +212,8 @@ class RemoteModel:
         read = sum(_bytes(message["content"]) for message in messages)
         if read >= LEARNS_FROM and reply.prompt_tokens:
             self._bytes_a_token = read / reply.prompt_tokens
-        return text
+        # Whole characters: some servers send halves of surrogate pairs.
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
     def _opened(self, model: str, base_url: str | None, key: str) -> "BaseChatModel":
         """The package's own chat model."""
