@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from constants import Settings
 from server import VERSION, keep
+from server.background import BackgroundModel
 from server.errors import (
     AgentNotFoundError,
     GenerationInUseError,
@@ -18,6 +19,7 @@ from server.errors import (
     InternalError,
     InvalidRequestError,
     ModelChangedError,
+    ModelNotFoundError,
     ReloadFailedError,
     RunCancelledError,
     RunNotFoundError,
@@ -55,6 +57,9 @@ class Host:
             settings.RELOAD_TIMEOUT,
             settings.CANARY,
         )
+        self.background = BackgroundModel(
+            self._reach_background if settings.BACKGROUND_MODEL else None, self.models, self.runs.turns
+        )
         self._closing = threading.Event()
         self.llm: ResidentChatModel | None = None
         """What tools are handed: it asks whichever model is resident. None before the first model."""
@@ -87,12 +92,12 @@ class Host:
         if is_remote(name):
             if (load_in_8bit, device_map, dtype) != (None, None, None):
                 raise InvalidRequestError(
-                    f"{name} is behind an API and isn't loaded here, so it takes no load_in_8bit, device_map or dtype."
+                    f"{name} is behind an API and not loaded here. It takes no load_in_8bit, device_map or dtype."
                 )
             return self._load_remote(name, base_url, report)
         if base_url is not None:
             raise InvalidRequestError(
-                f"{name} is loaded here, so it takes no base_url. A model behind an API is called PROVIDER:NAME, like "
+                f"{name} is loaded here and takes no base_url. A model behind an API is called PROVIDER:NAME, like "
                 "openai:NAME."
             )
         main = self.workspaces.main
@@ -149,6 +154,14 @@ class Host:
         is sent there: not to a place that only a request has named."""
         own = self.settings.BASE_URL if name.startswith("openai:") else None
         return base_url or own, base_url in (None, own)
+
+    def _reach_background(self) -> RemoteModel:
+        name = self.settings.BACKGROUND_MODEL
+        if not is_remote(name):
+            raise ModelNotFoundError(
+                f"HEARTH_BACKGROUND_MODEL is {name}. It takes a model behind an API, like openai:NAME."
+            )
+        return RemoteModel(name, *self._address(name))
 
     def _need_llm(self) -> None:
         from server.engine import ResidentChatModel
@@ -365,6 +378,7 @@ class Host:
     def close(self) -> None:
         """Take nothing new, let runs in flight end within the grace period, and cancel the rest."""
         self._closing.set()
+        self.background.close()
         self.models.close()
         self.runs.drain(self.settings.SHUTDOWN_GRACE)
 
