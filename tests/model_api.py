@@ -5,7 +5,7 @@ import json
 import re
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,9 +21,9 @@ PIECE = 6
 
 @dataclass(frozen=True)
 class Fault:
-    """How a request goes wrong. `status` is answered at once. Of the others something is sent first: `broken` closes
-    the connection in the middle of the reply, `cut` ends it there as if all were well, and `slow` goes no further
-    until the client leaves or the server ends."""
+    """How a request goes wrong. `status` is answered at once. In the middle of the reply `broken` closes the
+    connection, `cut` ends it as if all were well, and `slow` goes no further until the client leaves or the server
+    ends. `empty` replies with nothing, `garbled` with the reply from its end to its beginning."""
 
     kind: str = "status"
     status: int = 500
@@ -32,14 +32,14 @@ class Fault:
 
 
 class ModelApi:
-    """The server. `key`: what has to be sent; empty: anything goes. `schemas`: `taken`, `refused`, or `ignored`.
+    """The server. `accepts`: the keys that it takes; empty: any. `schemas`: `taken`, `refused`, or `ignored`.
 
     `faults` are met one a request, the first first. `asked` has the bodies of all requests that came.
     """
 
-    def __init__(self, engine: "GuidedEngine", key: str = "", schemas: str = "taken") -> None:
+    def __init__(self, engine: "GuidedEngine", accepts: Collection[str] = (), schemas: str = "taken") -> None:
         self.engine = engine
-        self.key = key
+        self.accepts = accepts
         self.schemas = schemas
         self.faults: deque[Fault] = deque()
         self.asked: list[dict[str, Any]] = []
@@ -70,10 +70,7 @@ class ModelApi:
 
     def reply(self, messages: list[dict[str, Any]], limit: int, stop: list[str], schema: Any) -> tuple[str, int, int]:
         """What the embedded model writes, and the tokens of the conversation and of the reply."""
-        import guidance
-
         from server.engine import usage
-        from server.engine.engine import write
 
         turns = [{"role": one["role"], "content": _as_learned(_text(one["content"]))} for one in messages]
         # It learned to call tools within one turn of its own: what it read of them stands in it.
@@ -81,15 +78,13 @@ class ModelApi:
             at for at, turn in enumerate(turns) if turn["role"] == "user" and not OBSERVED.match(turn["content"])
         )
         tokenizer = self.engine.tokenizer
-        lm = self.engine.program() + guidance.string(
-            tokenizer.render_chat(turns[: asked + 1])
-            + "".join(tokenizer.protect(turn["content"]) + "\n" for turn in turns[asked + 1 :])
-        )
+        prompt = tokenizer.render_chat(turns[: asked + 1])
+        prompt += "".join(tokenizer.protect(turn["content"]) + "\n" for turn in turns[asked + 1 :])
         with usage.measured() as used:
             if schema is not None and "step" in schema["properties"]:
-                text = _step(lm, schema, limit)
+                text = _step(self.engine, prompt, schema, limit)
             else:
-                text = write(lm, limit, stop, schema)
+                text = self.engine.write(prompt, limit, stop, schema)
         return tokenizer.reveal(text), used.prompt_tokens, used.completion_tokens + used.forced_tokens
 
 
@@ -106,7 +101,7 @@ def _as_learned(said: str) -> str:
     return call + (f"\nAction Input: {json.dumps(step['action_input'])}" if "action_input" in step else "")
 
 
-def _step(lm: Any, schema: Mapping[str, Any], limit: int) -> str:
+def _step(engine: "GuidedEngine", prompt: str, schema: Mapping[str, Any], limit: int) -> str:
     """A step of an agent that fits `schema`, decoded in the embedded model's words and told as JSON."""
     import guidance
     from guidance import gen, select
@@ -125,7 +120,13 @@ def _step(lm: Any, schema: Mapping[str, Any], limit: int) -> str:
                 f"input_{number}", schema=given, max_tokens=limit // 2, lenient=True
             )
         choices.append(choice)
-    lm += "Thought: " + gen("thought", regex=r"[^\n]+", max_tokens=limit // 4) + select(choices)
+    lm = (
+        engine.program()
+        + guidance.string(prompt)
+        + "Thought: "
+        + gen("thought", regex=r"[^\n]+", max_tokens=limit // 4)
+        + select(choices)
+    )
     if "answer" in lm:
         step: dict[str, Any] = {"answer": lm["answer"]}
     else:
@@ -154,7 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
         speaks_anthropic = self.path.endswith("/v1/messages")
         key = self.headers.get("x-api-key") or self.headers.get("Authorization", "").removeprefix("Bearer ")
         api.keys.append(key)
-        if api.key and key != api.key:
+        if api.accepts and key not in api.accepts:
             # As careless as a vendor may be.
             return self._refuse(401, f"Incorrect API key provided: {key}. You can find your key in the console.")
         fault = api.faults.popleft() if api.faults else None
@@ -180,6 +181,8 @@ class _Handler(BaseHTTPRequestHandler):
                 f"This model's maximum context length is {api.engine.context_length} tokens, and you asked for more.",
             )
         text, read, written = api.reply(messages, limit, stop, schema if api.schemas == "taken" else None)
+        if fault is not None and fault.kind in ("empty", "garbled"):
+            text, fault = "" if fault.kind == "empty" else text[::-1], None
         events = (_anthropic if speaks_anthropic else _openai)(text, read, written, limit)
         self._stream(list(events), fault)
 

@@ -1,10 +1,10 @@
 """The guidance engine over the resident model."""
 
 import codecs
-import re
 import weakref
 from collections.abc import Generator, Mapping
 from collections.abc import Sequence as Several
+from contextlib import closing
 from typing import Any
 
 import guidance
@@ -70,8 +70,28 @@ class GuidedEngine(Engine):
     ) -> str:
         """The assistant's next message, `max_tokens` long at most: free text that ends before any of `stop`, or JSON
         that fits `schema`, which may be cut off at the limit. Raises what calling the engine raises."""
-        lm = self.program() + guidance.string(self.tokenizer.render_chat(messages))
-        return self.tokenizer.reveal(write(lm, max_tokens, stop or (), schema))
+        prompt = self.tokenizer.render_chat(messages)
+        return self.tokenizer.reveal(self.write(prompt, max_tokens, stop or (), schema))
+
+    def write(
+        self, prompt: str, max_tokens: int, stop: Several[str] = (), schema: Mapping[str, Any] | None = None
+    ) -> str:
+        """The same behind `prompt`, as guidance and the model read it."""
+        if schema is None:
+            grammar = guidance.gen(max_tokens=max_tokens)
+        else:
+            grammar = guidance.json(schema=dict(schema), max_tokens=max_tokens, lenient=True)
+        state = EngineState()
+        state.prompt = prompt
+        text = ""
+        # guidance's own `stop` would take the model's end for no end.
+        with closing(self(state, grammar.ll_grammar())) as responses:
+            for response in responses:
+                text += response.new_bytes.decode()
+                found = [at for at in map(text.find, stop) if at >= 0]
+                if found:
+                    return text[: min(found)]
+        return text
 
     def get_chat_template(self) -> None:
         """None, so that guidance's role blocks fail: they know a handful of templates by heart and write every other
@@ -137,19 +157,6 @@ class GuidedEngine(Engine):
             ff_tokens=counted.forced_tokens,
             round_trips=1,
         )
-
-
-def write(lm: Model, max_tokens: int, stop: Several[str], schema: Mapping[str, Any] | None) -> str:
-    """What the model writes behind `lm`: up to its own end, before any of `stop`, or as `schema` has it."""
-    if schema is not None:
-        return str((lm + guidance.json("text", schema=dict(schema), max_tokens=max_tokens, lenient=True))["text"])
-    if not stop:
-        return str((lm + guidance.gen("text", max_tokens=max_tokens))["text"])
-    # guidance's own `stop` takes the model's end for no end. This text may end anywhere, and at a stop it has to.
-    words = "|".join(re.escape(word).replace("/", r"\/").replace("\n", "n") for word in stop)
-    grammar = f"start: TEXT\nTEXT: /(?s:.*)/ & ~/(?s:.*)(?:{words})(?s:.+)/"
-    text = str((lm + guidance.lark(grammar, name="text", max_tokens=max_tokens))["text"])
-    return text[: min((at for at in map(text.find, stop) if at >= 0), default=len(text))]
 
 
 def _affordable(model: PreTrainedModel) -> int:
