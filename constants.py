@@ -17,6 +17,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "HEARTH_"
 LONGEST_SHOWN_VALUE = 200
+MAY_HOLD_SECRETS = ("TOKEN", "BASE_URL")
+"""Settings whose values aren't shown: people write passwords into URLs."""
 
 
 class SettingsError(ValueError):
@@ -30,9 +32,7 @@ def _check_base_url(url: str) -> str:
     except ValueError:
         fits = False
     if not fits or parts.username is not None or parts.query or parts.fragment:
-        raise ValueError(
-            "it has to be like http://gpubox:8000/v1, without a name, a password or anything behind a ? or #"
-        )
+        raise ValueError("It is no URL like http://gpubox:8000/v1, without a password and without a ? or #")
     return url
 
 
@@ -190,6 +190,13 @@ class Settings(BaseSettings):
     def _expand(cls, folder: Path | None) -> Path | None:
         return None if folder is None else folder.expanduser().absolute()
 
+    @field_validator("BACKGROUND_MODEL")
+    @classmethod
+    def _check_background(cls, name: str) -> str:
+        if name and ":" not in name:
+            raise ValueError("It has to be behind an API")
+        return name
+
     @field_validator("LOAD_IN_8BIT", "DTYPE", "RELOAD", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
@@ -245,7 +252,7 @@ def read_settings() -> Settings:
                 lines[""] = problem["msg"].removeprefix("Value error, ")
                 continue
             name = str(problem["loc"][0])
-            got = "a value that is kept secret" if name == "TOKEN" else _shortened(problem["input"])
+            got = "a value that is kept secret" if name in MAY_HOLD_SECRETS else _shortened(problem["input"])
             reason = problem["msg"].removeprefix("Value error, ")
             takes = Settings.model_fields[name].description
             # A union has a problem for each of its members, and its description names them all.

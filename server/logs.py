@@ -54,3 +54,6 @@ def configure(level: str, stream: TextIO = sys.stderr) -> None:
     logging.captureWarnings(True)
     # waitress warns whenever a request waits for a thread, which says nothing that one could act on.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+    for client in ("httpx", "httpx2"):
+        # A line for each request to a model behind an API.
+        logging.getLogger(client).setLevel(logging.WARNING)

@@ -1,6 +1,8 @@
 """Models behind an API, with the vendors' own packages over real HTTP: what they answer, and how they fail."""
 
 import json
+import os
+import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +20,7 @@ from langchain_core.tools import BaseTool
 from constants import Settings
 from server.agent import load_agents
 from server.agent.agent import AgentResult
+from server.embedded.train import WEIGHTS
 from server.engine import GuidedEngine, ResidentChatModel, cancellation, pieces, usage
 from server.errors import (
     HearthError,
@@ -37,7 +40,7 @@ from server.providers.catalog import NO_KEY, PROVIDERS
 from server.tools import load_tools
 from tests.event_stream import read
 from tests.model_api import Fault, ModelApi
-from tests.server_process import REPOSITORY, Server, end, start
+from tests.server_process import READY_SECONDS, REPOSITORY, Server, end, start
 
 KEY = "sk-key-0123456789-that-nobody-may-see"
 VENDORS = {"openai": "/v1", "anthropic": ""}
@@ -164,6 +167,45 @@ def test_openai_itself_gets_strict_schemas(api: ModelApi, monkeypatch: pytest.Mo
     assert {"type": "null"} in sent["schema"]["properties"]["word"]["anyOf"]
     assert "max_completion_tokens" in api.asked[-1] and "max_tokens" not in api.asked[-1]
     assert ask(model, "What is 37 * 52?").answer == "1924"
+
+
+@pytest.fixture(scope="module")
+def transformers_serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of `transformers serve` over the embedded model's weights."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    log = tmp_path_factory.mktemp("serve") / "output.txt"
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(WEIGHTS), "--device", "cpu"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port)],
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(log.parent)},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    url = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + READY_SECONDS
+    try:
+        while True:
+            try:
+                assert requests.get(url + "/health", timeout=10).status_code == 200
+                break
+            except requests.ConnectionError:
+                assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+                time.sleep(0.1)
+        yield url
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_server_that_is_not_ours(transformers_serve: str) -> None:
+    model = RemoteModel(f"openai:{WEIGHTS}", transformers_serve + "/v1", with_key=False)
+    assert not model.takes_schema, "it overlooks them"
+    # It writes each turn anew, which this model hasn't learned: only the first is as good as ever.
+    step = ask(model, "What is 37 * 52?").steps[0]
+    assert (step.tool, step.input, step.observation) == ("calculator", {"expression": "37 * 52"}, "1924")
+    assert ask(model, "hello").steps == []
 
 
 # What goes wrong

@@ -14,6 +14,7 @@ LABEL = re.compile(
     r"^[\s>*#_`-]*(thought|action[\s_-]*input|action|observation|(?:final[\s_-]*)?answer)[\s*_`]*:[*_]*",
     re.IGNORECASE | re.MULTILINE,
 )
+#: The name of a tool, and behind it perhaps its input.
 CALL = re.compile(r"[`*\s]*([\w.-]+)[`*\s]*(.*)", re.DOTALL)
 
 # What other formats call the same.
@@ -41,15 +42,14 @@ def read_act(text: str, tools: Mapping[str, Mapping[str, Any]], may_call: bool) 
         if label == "action":
             if body.startswith(("{", "[", "```")):
                 return _from_json(_object(body), thought, tools, may_call)
+            if number + 1 < len(sections) and sections[number + 1][0] == "actioninput":
+                return _act(thought, body.strip("`*\"' .\n"), sections[number + 1][1], tools, may_call)
             called = CALL.match(body)
             if called is None:
                 raise ReadingError("The action has to be the name of a tool.")
-            name, behind = called[1], called[2]
-            if number + 1 < len(sections) and sections[number + 1][0] == "actioninput":
-                behind = sections[number + 1][1]
-            return _act(thought, name, behind, tools, may_call)
+            return _act(thought, called[1], called[2], tools, may_call)
     if "{" in text:
-        return _from_json(_object(text), thought if sections else "", tools, may_call)
+        return _from_json(_object(text), re.split(r"```|\{", thought)[0], tools, may_call)
     raise ReadingError("It has neither an action nor an answer.")
 
 

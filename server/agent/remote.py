@@ -52,7 +52,9 @@ class RemoteConversation:
         if lead.strip():
             # Nobody can begin the model's turn for it.
             self.add(lead)
-        text = self._ask(max_tokens, str.strip)
+        # It may write once more what the lead ends with.
+        begun = lead.strip().rpartition("\n")[2]
+        text = self._ask(max_tokens, lambda text: text.strip().removeprefix(begun).strip())
         self._did(text)
         return text
 

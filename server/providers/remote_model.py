@@ -164,9 +164,8 @@ class RemoteModel:
         reply: "_Reply",
     ) -> str:
         """One try. Raises `PassingError` as well."""
-        limit = (
-            {"extra_body": {"max_tokens": max_tokens}} if self._is_compatible else {self._provider.limit: max_tokens}
-        )
+        most = max_tokens + self._thinking
+        limit = {"extra_body": {"max_tokens": most}} if self._is_compatible else {self._provider.limit: most}
         chat: Any = self._chat.model_copy(update={**self._options, **limit})
         if schema is None:
             return self._stream(chat, messages, stop, reply)
@@ -258,6 +257,10 @@ class RemoteModel:
     def _held_to(self, chat: Any, schema: Mapping[str, Any]) -> tuple[Any, bool]:
         """`chat` as it writes nothing but what fits `schema`, and whether it is a strict one that it was given."""
         sent = _as_object(schema)
+        if self._is_compatible:
+            # As it is on the wire: for a schema the package brings a reader of its own, which knows OpenAI only.
+            form = {"type": "json_schema", "json_schema": {"name": "reply", "schema": sent}}
+            return chat.model_copy(update={"extra_body": {**chat.extra_body, "response_format": form}}), False
         is_strict = self._is_strict
         try:
             if is_strict:
