@@ -7,12 +7,12 @@ from typing import Any
 
 from langchain_core.tools import BaseTool
 
-from server.engine import GuidedEngine, usage
+from server.engine import usage
 from server.runs.plan import tell_plan
 from server.tool_schema import arguments_schema
 
 from . import prompts
-from .agent import Agent, AgentResult, Message, Step
+from .agent import Agent, AgentResult, Message, Model, Step
 from .conversation import UnreadableReplyError
 from .react import ANSWER_SHARE, ANSWER_TOKENS, CustomAgentGuidance
 
@@ -56,7 +56,7 @@ class PlanExecute(Agent):
     name = "plan_execute"
 
     def __init__(
-        self, model: GuidedEngine, tools: Mapping[str, BaseTool], max_steps: int, tool_seconds: float = 30.0
+        self, model: Model, tools: Mapping[str, BaseTool], max_steps: int, tool_seconds: float = 30.0
     ) -> None:
         super().__init__(model, tools, max_steps, tool_seconds)
         listed = ((tool.name, tool.description, arguments_schema(tool)) for tool in tools.values())

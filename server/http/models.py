@@ -27,7 +27,7 @@ def blueprint(host: Host, room: WaitingRoom) -> APIBlueprint:
     @routes.post(
         "/load_model",
         summary="Make a model resident; answers when it is ready or, with Accept: text/event-stream, as it goes on",
-        responses={200: ModelLoaded, **dict.fromkeys((409, 422, 503), ErrorAnswer)},
+        responses={200: ModelLoaded, **dict.fromkeys((409, 422, 502, 503), ErrorAnswer)},
     )
     def load_model(body: ModelChoice) -> dict[str, Any] | Response:
         def load(report: Report = lambda *_: None) -> dict[str, Any]:
