@@ -5,6 +5,7 @@ mistake of ours: the caller gets an id, and the log has that id with the traceba
 """
 
 import logging
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from flask import Flask, Response, jsonify, request
@@ -103,6 +104,12 @@ class AgentNotFoundError(NotFoundError):
     """There is no agent of that name."""
 
     code = "agent_not_found"
+
+
+class UnknownModelError(NotFoundError):
+    """There is no resident model, and no agent, of that name."""
+
+    code = "model_not_found"
 
 
 class ConflictError(HearthError):
@@ -281,12 +288,25 @@ class InternalError(HearthError):
     """A mistake of ours. `id`: what to look for in the log."""
 
 
-def register_handler(app: Flask) -> None:
-    """Answer every error of `app` with the one JSON shape."""
-    app.register_error_handler(Exception, _answer)
+Shape = Callable[[HearthError], tuple[dict[str, Any], int]]
+"""Gives the JSON and the status with which an error is answered."""
 
 
-def _answer(error: Exception) -> Response:
+def register_handler(app: Flask, shapes: Mapping[str, Shape]) -> None:
+    """Answer every error of `app` with the one JSON shape, or as `shapes` has it for the beginning of the path."""
+
+    def answer(error: Exception) -> Response:
+        shape = next((shape for prefix, shape in shapes.items() if request.path.startswith(prefix)), _own_shape)
+        return _answer(error, shape)
+
+    app.register_error_handler(Exception, answer)
+
+
+def _own_shape(error: HearthError) -> tuple[dict[str, Any], int]:
+    return error.to_dict(), error.status
+
+
+def _answer(error: Exception, shape: Shape) -> Response:
     headers: dict[str, str] = {}
     if isinstance(error, HTTPException):
         told = _from_http(error)
@@ -295,8 +315,9 @@ def _answer(error: Exception) -> Response:
         told = known(error)
     if "retry_after" in told.details:
         headers["Retry-After"] = str(told.details["retry_after"])
-    response = jsonify(told.to_dict())
-    response.status_code = told.status
+    body, status = shape(told)
+    response = jsonify(body)
+    response.status_code = status
     response.headers.update(headers)
     return response
 

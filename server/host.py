@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ from server.runs.agent_call import call_agent
 from server.store import Database, GenerationStore, RunStore
 
 if TYPE_CHECKING:
-    from server.engine import ResidentChatModel
+    from server.engine import GuidedEngine, ResidentChatModel
 
 log = logging.getLogger(__name__)
 
@@ -176,6 +176,21 @@ class Host:
         space = self.workspaces.get(run.workspace)
         self.runs.begin(run, lambda: self._answer(run, space, generation, model))
 
+    def complete(self, run: Run, work: Callable[["GuidedEngine"], AgentResult], model: str | None = None) -> None:
+        """Set `run` going as `ask` does, with `work` in place of an agent: no code of the workspace has a part in it.
+
+        Raises `WorkspaceNotFoundError`, `QueueFullError`, `ShuttingDownError`; the run may end with what
+        `ResidentModels.use` raises, and with what `work` raises.
+        """
+        self.workspaces.get(run.workspace)
+
+        def find_answer() -> AgentResult:
+            with self.models.use(model):
+                pass  # who can't be answered waits for nothing
+            return self._in_turn(run, lambda _: work(self.models.engine()), model)
+
+        self.runs.begin(run, find_answer)
+
     def _answer(
         self, run: Run, space: Workspace, generation: str | None, wanted: ResidentModel | str | None
     ) -> AgentResult:
@@ -190,19 +205,25 @@ class Host:
                     f"There is no agent {run.agent!r} in the workspace {run.workspace!r}. "
                     f"There are: {', '.join(sorted(pinned.agents))}."
                 )
-            held.enter_context(self.runs.turns.take(run))
-            model = held.enter_context(self.models.use(wanted))
+            held.enter_context(keep.scope(space.kept))
+            return self._in_turn(run, lambda model: self._ask_agent(run, pinned, model), wanted)
+
+    def _in_turn(
+        self, run: Run, work: Callable[[ResidentModel], AgentResult], wanted: ResidentModel | str | None
+    ) -> AgentResult:
+        """What `work` gives with the model, once `run` has its turn, and within its limits."""
+        with self.runs.turns.take(run), self.models.use(wanted) as model:
             # Late: it brings torch, which is there by now.
             from server.engine import cancellation, pieces
 
             run.start(model.name, self._provenance(run, model))
-            held.enter_context(run.limited())
-            with cancellation.scope(run.cancelled), pieces.scope(run.hear), keep.scope(space.kept):
-                return call_agent(run, lambda: self._ask_agent(run, pinned, model))
+            with run.limited(), cancellation.scope(run.cancelled), pieces.scope(run.hear):
+                return call_agent(run, lambda: work(model))
 
     def _ask_agent(self, run: Run, code: Generation, model: ResidentModel) -> AgentResult:
         agent = code.agents[run.agent](model.engine, code.tools, run.max_steps, self.settings.TOOL_TIMEOUT)
-        result: AgentResult = agent(run.question)
+        # Agents of earlier generations know no history.
+        result: AgentResult = agent(run.question, run.history) if run.history else agent(run.question)
         return result
 
     @contextmanager
@@ -278,7 +299,9 @@ class Host:
         """
         record = self.records.get(run_id)
         if record["generation"] is None:
-            raise GenerationNotFoundError(f"Run {run_id} ended before any code was chosen for it. Ask anew.")
+            raise GenerationNotFoundError(
+                f"Run {run_id} was answered without any code, or ended before any was chosen for it. Ask anew."
+            )
         model: ResidentModel | str | None = record["model"]
         if "provenance" in record:
             was, there = record["provenance"]["model"], self.models.all
@@ -290,6 +313,7 @@ class Host:
                 )
         workspace = record["workspace"] if record["workspace"] in self.workspaces.names() else MAIN
         run = Run(record["question"], workspace, record["max_steps"], record["agent"])
+        run.history = record.get("history", [])
         run.max_tokens, run.timeout = self.settings.MAX_TOKENS, self.settings.RUN_TIMEOUT
         self.ask(run, record["generation"], model)
         return run, record

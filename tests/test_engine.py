@@ -1,6 +1,7 @@
 """The engine on the embedded model: each call as if it were alone, and nothing from outside taken for control."""
 
 import gc
+import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +14,13 @@ import pytest
 import torch
 from guidance import gen, select
 from guidance.models import Model
+from guidance.models._engine import EngineState
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.embedded.tokenizer import CHAT_TEMPLATE, END
-from server.engine import GuidedEngine, ResidentChatModel, cancellation, usage, weights
+from server.engine import GuidedEngine, OutOfTokensError, ResidentChatModel, cancellation, usage, weights
+from server.engine.sequence import Sampling
 from server.errors import (
     ModelAsleepError,
     ModelNotLoadedError,
@@ -354,3 +357,39 @@ def test_the_chat_model_without_a_model() -> None:
 
 def test_the_chat_template_is_the_one_of_the_training(engine: GuidedEngine) -> None:
     assert engine.tokenizer.transformers.chat_template == CHAT_TEMPLATE
+
+
+def test_a_seed_draws_the_same_text_again(engine: GuidedEngine) -> None:
+    def draw(seed: int) -> str:
+        lm = engine.program().with_sampling_params(Sampling(**engine.sampling, temperature=5.0, seed=seed))
+        return str((lm + guidance.string("Pick: ") + gen("some", regex="[a-h]{12}"))["some"])
+
+    with ThreadPoolExecutor(8) as pool:
+        drawn = list(pool.map(draw, [1, 2, 1, 2, 1, 2, 1, 2]))
+    assert drawn == drawn[:2] * 4
+    assert drawn[0] != drawn[1]
+
+
+def test_the_tokens_of_a_whole_grammar_are_bounded(engine: GuidedEngine) -> None:
+    def write(max_tokens: int) -> tuple[str, int]:
+        state, text = EngineState(), ""
+        state.prompt = "Count: "
+        grammar = {"grammars": [{"lark_grammar": "start: /[a-z ]{40}/"}], "max_tokens": max_tokens}
+        with usage.measured() as used, pytest.raises(OutOfTokensError):
+            for response in engine(state, json.dumps(grammar)):
+                text += response.new_bytes.decode()
+        return text, used.completion_tokens + used.forced_tokens
+
+    (short, few), (long, more) = write(3), write(7)
+    assert (few, more) == (3, 7)
+    assert long.startswith(short) and len(long) > len(short) > 0
+
+
+def test_a_text_behind_nothing(engine: GuidedEngine) -> None:
+    lm = engine.program() + gen("text", max_tokens=3)
+    assert isinstance(lm["text"], str)
+
+
+def test_control_tokens_of_a_grammar_are_written_by_their_names(engine: GuidedEngine) -> None:
+    lm = engine.program() + "hello " + guidance.special_token("<|user|>") + gen("text", regex="[a-z]{3}")
+    assert str(lm).startswith("hello <|user|>")

@@ -110,6 +110,11 @@ def test_openapi_describes_the_routes(empty_server: Server) -> None:
         ("/runs/{run_id}", "delete"),
         ("/runs/{run_id}/events", "get"),
         ("/runs/{run_id}/replay", "post"),
+        ("/v1/models", "get"),
+        ("/v1/models/{model}", "get"),
+        ("/v1/chat/completions", "post"),
+        ("/v1/completions", "post"),
+        ("/v1/responses", "post"),
     }
     question = document["components"]["schemas"]["Question"]
     assert question["required"] == ["question"]
@@ -117,7 +122,12 @@ def test_openapi_describes_the_routes(empty_server: Server) -> None:
     assert question["additionalProperties"] is False
     refused = document["paths"]["/run_script"]["post"]["responses"]["422"]["content"]["application/json"]
     assert refused["schema"] == {"$ref": "#/components/schemas/ErrorAnswer"}
-    for path, method in (("/run_script", "post"), ("/load_model", "post"), ("/runs/{run_id}/events", "get")):
+    for path, method in (
+        ("/run_script", "post"),
+        ("/load_model", "post"),
+        ("/runs/{run_id}/events", "get"),
+        ("/v1/chat/completions", "post"),
+    ):
         assert "text/event-stream" in document["paths"][path][method]["responses"]["200"]["content"]
 
 

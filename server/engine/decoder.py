@@ -245,7 +245,7 @@ class Decoder:
         try:
             goes_on = step()
         except Exception as error:  # boundary: of llguidance
-            self._end(sequence, error)
+            self._end(sequence, None if sequence.out_of_tokens else error)
             return False
         if not goes_on:
             self._end(sequence)

@@ -48,6 +48,8 @@ def record_of(run: Run) -> dict[str, Any]:
         "seconds": run.seconds,
         "queued_seconds": run.queued_seconds,
     }
+    if run.history:
+        record["history"] = list(run.history)
     if run.state == "queued" and run.position is not None:
         record["position"] = run.position
     if run.answer is not None:

@@ -3,7 +3,7 @@
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -40,6 +40,8 @@ class Run:
     """How many it may write; None: any number."""
     timeout: float | None = None
     """Seconds that it may take once it has its turn; None: as long as it takes."""
+    history: Sequence[dict[str, str]] = ()
+    """What was said before the question: turns with a `role` and a `content`."""
     id: str = field(default_factory=lambda: secrets.token_hex(8))
     state: Literal["queued", "running"] | Outcome = "queued"
     position: int | None = None
