@@ -136,12 +136,6 @@ class ResidentModels:
         self._closing = False
 
     @property
-    def default(self) -> ResidentModel | None:
-        """What to tell people about, who ask for one: the model that is coming in the first place, else the one that
-        is there."""
-        return next(iter(self.all), None)
-
-    @property
     def all(self) -> list[ResidentModel]:
         """Every model in its order, those that are coming before those that they replace."""
         with self._changed:
