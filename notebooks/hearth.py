@@ -780,8 +780,8 @@ class Lab:
         """Make a model resident, and wait until it is ready, with a bar that shows how far it is.
 
         `model`: `embedded`, a Hugging Face id, a folder on the server, or one behind an API, like `openai:NAME`,
-        which is asked at `base_url`. With `replace` it takes the place of the default, and else it comes beside those that
-        are there. What is left out comes from the server's settings.
+        which is asked at `base_url`. With `replace` it takes the place of the default, and else it comes beside those
+        that are there. What is left out comes from the server's settings.
         """
         wanted = {
             "model": model,

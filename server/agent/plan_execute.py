@@ -14,12 +14,13 @@ from server.tool_schema import arguments_schema
 from . import prompts
 from .agent import Agent, AgentResult, Message, Model, Step
 from .conversation import UnreadableReplyError
-from .react import ANSWER_SHARE, ANSWER_TOKENS, CustomAgentGuidance
+from .react import CustomAgentGuidance
 
 MOST_STEPS = 8
 LONGEST_STEP = 300  # characters
-# The longest plan: tokens, or a share of the model's window if that is less.
+# The longest plan, and the longest answer: tokens, or a share of the model's window if that is less.
 PLAN_TOKENS, PLAN_SHARE = 768, 1 / 4
+ANSWER_TOKENS, ANSWER_SHARE = 1024, 1 / 8
 
 
 @dataclass
