@@ -153,8 +153,8 @@ class ResidentModels:
         """Make the model that is asked for resident, in the place of the default or, without `replace`, beside the
         others, and wait until it is ready. One that is asleep wakes up.
 
-        `report` is called, here, whenever the load has come further. Raises a `ModelError`, `ProviderError` or
-        `OutOfMemoryError` when it can't be built, `ModelNameTakenError`, and `ShuttingDownError`. If it failed a check
+        `report` is called, here, whenever the load has come further. Raises a `ModelError`, a `ProviderError` or an
+        `OutOfMemoryError` when it can't be built, `ModelNameTakenError` and `ShuttingDownError`. If it failed a check
         that needs no memory, or came beside the others, all that were there stay.
         """
         key = (request, replace)
