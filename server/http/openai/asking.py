@@ -123,7 +123,8 @@ def _question(host: Host, asked: Asked, completion: Completion, agent: str) -> R
     """The last message as a question for an agent, with those before it as its history."""
     source, count = completion.source, completion.count
     if isinstance(source, tuple):
-        source, count = Conversation((Message("user", source[0]),)), count * len(source)
+        count *= len(source)
+        source = Conversation((Message("user", source[0]),))
     wanted = {"tools": source.tools, "response_format": source.answer, "stop": completion.stop, "n": count > 1}
     for name, given in wanted.items():
         if given:
