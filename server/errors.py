@@ -94,6 +94,12 @@ class NotKeptError(NotFoundError):
     code = "not_kept"
 
 
+class ModelNotResidentError(NotFoundError):
+    """No model of that name is loaded, and others are."""
+
+    code = "model_not_resident"
+
+
 class AgentNotFoundError(NotFoundError):
     """There is no agent of that name."""
 
@@ -119,6 +125,24 @@ class ModelNotLoadedError(ConflictError):
     code = "model_not_loaded"
 
 
+class ModelAsleepError(ConflictError):
+    """The model has given its memory to others for a while."""
+
+    code = "model_asleep"
+
+
+class ModelCannotSleepError(ConflictError):
+    """The model's weights can't leave the device that they are on."""
+
+    code = "model_cannot_sleep"
+
+
+class ModelNameTakenError(ConflictError):
+    """A model of that name is resident that was loaded otherwise."""
+
+    code = "model_name_taken"
+
+
 class ToolsNotLoadedError(ConflictError):
     """The workspace's tools aren't built yet."""
 
@@ -132,7 +156,7 @@ class GenerationInUseError(ConflictError):
 
 
 class ModelChangedError(ConflictError):
-    """Another model is resident than the one that a run was answered with."""
+    """The model that a run was answered with isn't resident."""
 
     code = "model_changed"
 
@@ -235,7 +259,8 @@ class TokenLimitError(HearthError):
 
 
 class OutOfMemoryError(HearthError):
-    """The memory of the device that the model is on did not suffice."""
+    """The memory of the device that a model is on, or where it is to go, did not suffice. `needed_bytes` and
+    `free_bytes`, where they are known."""
 
     status = 503
     code = "out_of_memory"

@@ -1,5 +1,5 @@
-"""What a server of OpenAI's API supports, as a table: `python -m tests.openai_support URL MODEL`; each further pair
-of them is a column more. Runs tests/test_openai_clients.py against each."""
+"""What a server of OpenAI's API supports, as a table: `python -m tests.openai_support URL MODEL` (a second pair adds
+a column). Runs tests/test_openai_clients.py against each."""
 
 import os
 import sys

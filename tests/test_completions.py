@@ -1,4 +1,4 @@
-"""What the model itself writes: turns with tools in the ways of several chat templates, JSON, stops, limits."""
+"""What the model itself writes: conversations with tools in several chat templates' ways, JSON, stops, limits."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -83,8 +83,8 @@ MISTRAL = """\
 {%- for call in message.tool_calls %}{{ (call.function | tojson)[:-1] + ', "id": "' + call.id + '"}' }}
 {%- if not loop.last %}, {% else %}]{{ eos_token }}{% endif %}{% endfor %}
 {%- elif message.role == "assistant" %}{{ message.content + eos_token }}
-{%- elif message.role == "tool" %}[RESULT]{{ message.name + ": " + message.content }}[/RESULT]{% endif %}
-{%- endfor %}"""
+{%- elif message.role == "tool" %}[RESULT]{{ message.name + ": " + message.content }}[/RESULT]
+{%- endif %}{% endfor %}"""
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
+from types import SimpleNamespace
 
 import guidance
 import psutil
@@ -18,9 +19,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.embedded.tokenizer import CHAT_TEMPLATE, END
-from server.engine import GuidedEngine, OutOfTokensError, ResidentChatModel, cancellation, usage
+from server.engine import GuidedEngine, OutOfTokensError, ResidentChatModel, cancellation, usage, weights
 from server.engine.sequence import Sampling
-from server.errors import ModelNotLoadedError, OutOfMemoryError, PromptTooLongError, RunCancelledError
+from server.errors import (
+    ModelAsleepError,
+    ModelNotLoadedError,
+    OutOfMemoryError,
+    PromptTooLongError,
+    RunCancelledError,
+)
 
 NUMBERS = "one two three four five six seven eight".split()
 
@@ -209,6 +216,79 @@ def test_closing_ends_what_is_being_written(make_engine: Callable[..., GuidedEng
             running.result(60)
     with pytest.raises(ModelNotLoadedError):
         _ = engine.program() + "More: " + gen(max_tokens=3)
+
+
+def test_a_sleeping_engine_has_given_its_memory_back(make_engine: Callable[..., GuidedEngine]) -> None:
+    engine = make_engine()
+    alone = str(program(engine, 2))
+    taken = engine.kv_bytes
+    assert taken > 0
+    given = engine.sleep()
+    # On the CPU weights have nowhere else to go.
+    assert (given.kv_bytes, given.weights_bytes, engine.kv_bytes) == (taken, 0, 0)
+    with pytest.raises(ModelAsleepError, match="POST /wake"):
+        program(engine, 2)
+    engine.wake()
+    assert str(program(engine, 2)) == alone
+    engine.sleep()
+    engine.close()
+    with pytest.raises(ModelNotLoadedError):
+        engine.wake()
+
+
+def test_sleep_waits_for_what_is_being_written(make_engine: Callable[..., GuidedEngine]) -> None:
+    engine = make_engine()
+
+    def long() -> str:
+        return str(engine.program() + "Count: " + gen(regex=r"[a-z ]+", max_tokens=300))
+
+    alone = long()
+    begun, refused = threading.Event(), threading.Event()
+
+    def begin(*_: object) -> None:
+        begun.set()
+        assert refused.wait(60)
+
+    engine._model.register_forward_pre_hook(begin)
+    with ThreadPoolExecutor(2) as pool:
+        writing = pool.submit(long)
+        assert begun.wait(60)
+        sleeping = pool.submit(engine.sleep)
+        while not engine._decoder._asleep:
+            assert not sleeping.done()
+        with pytest.raises(ModelAsleepError):
+            program(engine, 1)
+        assert not sleeping.done()
+        refused.set()
+        assert writing.result(60) == alone
+        assert sleeping.result(60).kv_bytes > 0
+    engine.wake()
+    assert long() == alone
+
+
+def test_weights_that_cannot_go_keep_the_engine_awake(
+    make_engine: Callable[..., GuidedEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_engine()
+    alone = str(program(engine, 4))
+    monkeypatch.setattr(weights, "_is_host", lambda device: False)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=0))
+    with pytest.raises(OutOfMemoryError):
+        engine.sleep()
+    assert str(program(engine, 4)) == alone
+    monkeypatch.undo()
+
+
+def test_engines_share_the_memory_that_is_free(make_engine: Callable[..., GuidedEngine]) -> None:
+    engine, told = make_engine(), make_engine(kv_bytes=10**6)
+    whole = engine._memory.budget
+    for one in (engine, told):
+        one.share_kv_memory(4)
+    assert 0 < engine._memory.budget < 0.5 * whole
+    assert told._memory.budget == 10**6
+    _ = program(engine, 1)
+    engine.share_kv_memory(1)
+    assert engine._memory.budget > 0.5 * whole + engine.kv_bytes
 
 
 def test_sampling(engine: GuidedEngine) -> None:

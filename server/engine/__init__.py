@@ -6,5 +6,6 @@
 
 from server.engine.chat_model import ResidentChatModel
 from server.engine.engine import GuidedEngine, OutOfTokensError
+from server.engine.weights import GivenBack
 
-__all__ = ["GuidedEngine", "OutOfTokensError", "ResidentChatModel"]
+__all__ = ["GivenBack", "GuidedEngine", "OutOfTokensError", "ResidentChatModel"]

@@ -22,6 +22,7 @@ from server.engine.program import Program
 from server.engine.rows import KVRows, fits
 from server.engine.sequence import Sampling, Sequence
 from server.engine.tokenizer import EngineTokenizer
+from server.engine.weights import GivenBack, Weights
 
 #: How llguidance marks a capture that belongs to a list.
 LIST_PREFIX = "__LIST_APPEND:"
@@ -38,7 +39,8 @@ class GuidedEngine(Engine):
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, kv_bytes: int | None = None
     ) -> None:
-        """`kv_bytes`: what KV memory may take; None: most of what the GPU has free, or a part of the main memory.
+        """`kv_bytes`: what KV memory may take; None: most of what the GPU has free, or a part of the main memory (see
+        `share_kv_memory`).
 
         The model belongs to the engine from now on. `close` gives it back, and so does dropping the engine.
         """
@@ -50,8 +52,10 @@ class GuidedEngine(Engine):
         """How the model's makers have it sampled; greedily where they say nothing. For whoever has no wish."""
         self._width = width
         self._model = model
-        self._memory = KVRows(model, kv_bytes or _affordable(model)) if fits(model) else Caches(model)
-        self._decoder = Decoder(self._memory, self.tokenizer.eos_token_id, self.context_length)
+        self._shares = kv_bytes is None
+        self._memory = KVRows(model, kv_bytes or _affordable(model.device)) if fits(model) else Caches(model)
+        self._weights = Weights(model)
+        self._decoder = Decoder(self._memory, self._weights, self.tokenizer.eos_token_id, self.context_length)
         self.close = weakref.finalize(self, self._decoder.close)
         """Ends what is being written, and lets the model go."""
 
@@ -59,6 +63,30 @@ class GuidedEngine(Engine):
     def kv_bytes(self) -> int:
         """What KV memory takes now."""
         return self._memory.bytes
+
+    @property
+    def weights_bytes(self) -> int:
+        """What the weights take, also while they are away from their device. Not while they move."""
+        return self._weights.bytes
+
+    def share_kv_memory(self, engines: int) -> None:
+        """Let KV memory have what it has taken, and of what is free now as much as any of so many engines on this
+        device may take. Changes nothing for an engine that was told how much it may take."""
+        if self._shares and isinstance(self._memory, KVRows):
+            self._memory.budget = self._memory.bytes + _affordable(self._model.device) // engines
+
+    def sleep(self) -> GivenBack:
+        """Give KV memory up and, on a GPU, the weights' place, once what is being written has ended.
+
+        From now until `wake` calls raise ModelAsleepError. Raises OutOfMemoryError where the weights find no place in
+        the host's memory, and ModelCannotSleepError; then the engine is awake.
+        """
+        return self._decoder.sleep()
+
+    def wake(self) -> None:
+        """Be as before `sleep`, but for what KV memory held. Raises OutOfMemoryError where the weights' place is
+        taken; then the engine sleeps on."""
+        self._decoder.wake()
 
     def program(self) -> Model:
         """A fresh guidance model object: `lm = engine.program(); lm += gen(...)`."""
@@ -135,10 +163,10 @@ class GuidedEngine(Engine):
         )
 
 
-def _affordable(model: PreTrainedModel) -> int:
+def _affordable(device: torch.device) -> int:
     """Bytes for KV memory: of a GPU most of what is free, of the main memory, which is others' too, a quarter."""
-    if model.device.type == "cuda":
-        return int(0.8 * torch.cuda.mem_get_info(model.device)[0])
+    if device.type == "cuda":
+        return int(0.8 * torch.cuda.mem_get_info(device)[0])
     return int(0.25 * psutil.virtual_memory().available)
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from server.completions.asked import Completion, Conversation, Json, Message, Tool
 from server.completions.grammar import why_no_grammar
-from server.errors import ModelChangedError, UnknownModelError
+from server.errors import UnknownModelError
 from server.host import Host
 from server.http.openai.errors import invalid
 from server.http.openai.schemas import Asked, FunctionDefinition, TextPart
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from server.engine import GuidedEngine
 
 OWN = "hearth"
-"""The resident model, whichever it is; with a slash and a name behind it, an agent."""
+"""The default model, whichever it is; with a slash and a name behind it, an agent."""
 COMPLETION = "completion"
 """What a run of the model itself has in place of an agent's name."""
 NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}}
@@ -83,8 +83,7 @@ def begin(host: Host, asked: Asked, completion: Completion) -> Run:
         run = _question(host, asked, completion, asked.model.removeprefix(f"{OWN}/"))
         host.ask(run)
         return run
-    with host.models.use() as resident:
-        names = [OWN, resident.name]
+    names = resident_names(host)
     if asked.model not in names:
         raise UnknownModelError(
             f"There is no model {asked.model!r} here. There are: {', '.join(names)}, and agents. GET /v1/models "
@@ -98,14 +97,16 @@ def begin(host: Host, asked: Asked, completion: Completion) -> Run:
     def work(engine: "GuidedEngine") -> AgentResult:
         from server.completions.writing import complete
 
-        if asked.model not in (OWN, run.model):
-            raise ModelChangedError(
-                f"{run.model} has become the resident model in place of {asked.model}. Ask again."
-            )
         return complete(run, completion, engine)
 
-    host.complete(run, work)
+    host.complete(run, work, None if asked.model == OWN else asked.model)
     return run
+
+
+def resident_names(host: Host) -> list[str]:
+    """What the models that are ready can be asked for as. Raises `ModelNotLoadedError` where the default is not."""
+    with host.models.use():
+        return [*(model.name for model in host.models.all if model.state == "ready"), OWN]
 
 
 def names_agent(asked: Asked) -> bool:

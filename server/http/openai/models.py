@@ -7,7 +7,7 @@ from flask_openapi3 import APIBlueprint
 
 from server.errors import UnknownModelError
 from server.host import Host
-from server.http.openai.asking import OWN
+from server.http.openai.asking import OWN, resident_names
 from server.http.openai.schemas import ModelAvailable, ModelId, ModelsAvailable, ModelsQuery, OpenAIError
 
 
@@ -17,9 +17,8 @@ def blueprint(host: Host) -> APIBlueprint:
     created = int(time.time())
 
     def available(workspace: str) -> list[dict[str, Any]]:
-        """The resident model under both its names, and the agents of a workspace's live code."""
-        with host.models.use() as resident:
-            names = [resident.name, OWN]
+        """The resident models, the default one under both its names, and the agents of a workspace's live code."""
+        names = resident_names(host)
         live = host.workspaces.get(workspace).live
         if live is not None:
             names += [f"{OWN}/{agent}" for agent in sorted(live.agents)]
@@ -27,7 +26,7 @@ def blueprint(host: Host) -> APIBlueprint:
 
     @routes.get(
         "/v1/models",
-        summary="OpenAI: the resident model, and the agents",
+        summary="OpenAI: the resident models, and the agents",
         responses={200: ModelsAvailable, 409: OpenAIError},
     )
     def list_models(query: ModelsQuery) -> dict[str, Any]:

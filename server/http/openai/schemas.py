@@ -128,7 +128,7 @@ class Asked(Taken):
     """What every request has."""
 
     model: ModelName = Field(
-        description="the resident model by its name, or as `hearth`; or an agent, like `hearth/react`"
+        description="a resident model by its name, the default one as `hearth`; or an agent, like `hearth/react`"
     )
     stream: bool | None = False
     temperature: float | None = Field(
