@@ -35,6 +35,7 @@ def create_app(host: "Host") -> "Flask":
         questions,
         reload,
         runs,
+        sessions,
         tools,
         trace,
         workspaces,
@@ -77,6 +78,7 @@ def create_app(host: "Host") -> "Flask":
         workspaces.blueprint(host),
         generations.blueprint(host),
         runs.blueprint(host, followers),
+        sessions.blueprint(host),
     ):
         app.register_api(routes)
     return app

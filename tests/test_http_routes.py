@@ -94,6 +94,12 @@ def test_openapi_describes_the_routes(empty_server: Server) -> None:
         ("/runs/{run_id}", "delete"),
         ("/runs/{run_id}/events", "get"),
         ("/runs/{run_id}/replay", "post"),
+        ("/sessions", "get"),
+        ("/sessions/{session_id}", "get"),
+        ("/sessions/{session_id}", "delete"),
+        ("/sessions/{session_id}/export", "get"),
+        ("/sessions/{session_id}/notepad", "get"),
+        ("/sessions/{session_id}/notepad", "put"),
     }
     question = document["components"]["schemas"]["Question"]
     assert question["required"] == ["question"]

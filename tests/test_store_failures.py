@@ -154,7 +154,11 @@ def test_while_others_write_all_can_be_read_and_a_reload_is_refused(store: Store
         assert session.get(f"/runs/{recorded['run_id']}").json()["answer"] == "1924"
         assert session.get("/generations").json()["live"] == recorded["generation"]
         refused = session.post("/reload_modules", json={"workspace": "alice"})
+        spoken = store.ask(session_id="monday").json()
     assert (refused.status_code, refused.json()["error"]["type"]) == (503, "storage_failed")
+    # What is not recorded is no turn.
+    assert spoken["answer"] == "1924" and "not_recorded" in spoken
+    assert session.get("/sessions/monday").status_code == 404
     assert session.post("/reload_modules", json={"workspace": "alice"}).status_code == 200
 
 
