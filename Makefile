@@ -14,8 +14,9 @@ run: .venv/installed
 
 setup: .venv/installed-dev
 
+# Two files of tests at a time: much of the time goes by waiting.
 test: .venv/installed-dev
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n 2 --dist loadfile
 
 test-slow: .venv/installed-dev
 	$(PYTHON) -m pytest -m slow --timeout 1800

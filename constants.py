@@ -69,7 +69,12 @@ class Settings(BaseSettings):
     )
     LOAD_IN_8BIT: Literal["auto"] | bool = Field(
         "auto",
-        description="8-bit weights (bitsandbytes): true, false, or auto: on a CUDA GPU, and not on the CPU",
+        description="8-bit weights: true, false, or auto: on a CUDA GPU, and not on the CPU",
+    )
+    QUANTIZER: Literal["bitsandbytes", "torchao"] = Field(
+        "bitsandbytes",
+        description="what makes 8-bit weights: bitsandbytes, which multiplies in 8 bit, or torchao, which stores in "
+        "8 bit and multiplies in DTYPE",
     )
     DEVICE_MAP: str = Field(
         "auto", min_length=1, description="where accelerate puts the model: auto, cpu, cuda, cuda:1, ..."
@@ -83,7 +88,7 @@ class Settings(BaseSettings):
         ge=0,
         le=1000,
         allow_inf_nan=False,
-        description="with 8-bit weights: activations above it stay in full precision; 0: none do, faster",
+        description="with bitsandbytes: activations above it stay in full precision; 0: none do, faster",
     )
     KV_MEMORY_GB: float | None = Field(
         None,
@@ -184,7 +189,7 @@ class Settings(BaseSettings):
             raise ValueError("An @ in the password has to be written as %40")
         return url
 
-    @field_validator("LOAD_IN_8BIT", "DTYPE", "RELOAD", mode="before")
+    @field_validator("LOAD_IN_8BIT", "QUANTIZER", "DTYPE", "RELOAD", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value

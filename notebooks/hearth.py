@@ -378,7 +378,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Model:
-    """The resident model. `state` is loading, ready or failed."""
+    """A resident model. `state` is loading, ready, asleep or failed."""
 
     name: str
     state: str
@@ -582,18 +582,25 @@ class Lab:
         *,
         session: str | None = None,
         generation: str | None = None,
+        model: str | None = None,
         max_steps: int | None = None,
         stream: bool = False,
     ) -> Answer:
         """Ask a question, and wait for the answer as long as it takes. Whoever interrupts this cancels the run.
 
         `session`: the conversation that it goes on with or begins, by any name. `generation`: the code that is to
-        answer in place of the live one, by its hash or the first digits of it.
-        `max_steps`: tool calls that it may take. `stream`: show thoughts, actions, observations and the answer as
-        they come, below the cell in a notebook, and else on standard output.
+        answer in place of the live one, by its hash or the first digits of it. `model`: the name of a resident one,
+        in place of the default. `max_steps`: tool calls that it may take. `stream`: show thoughts, actions,
+        observations and the answer as they come, below the cell in a notebook, and else on standard output.
         """
         wanted = self._named(
-            {"question": question, "session_id": session, "generation": generation, "max_steps": max_steps}
+            {
+                "question": question,
+                "session_id": session,
+                "generation": generation,
+                "model": model,
+                "max_steps": max_steps,
+            }
         )
         if not stream:
             return _answer(self._json("POST", "/run_script", body=wanted, seconds=None), question)
@@ -612,6 +619,7 @@ class Lab:
         *,
         at_once: int = 8,
         generation: str | None = None,
+        model: str | None = None,
         max_steps: int | None = None,
     ) -> Any:
         """Ask many questions, up to `at_once` at a time, and wait for all of them.
@@ -626,9 +634,8 @@ class Lab:
         def answer(place: int) -> None:
             while True:
                 try:
-                    rows[place] = _asked_row(
-                        listed[place], self.ask(listed[place], generation=generation, max_steps=max_steps)
-                    )
+                    answered = self.ask(listed[place], generation=generation, model=model, max_steps=max_steps)
+                    rows[place] = _asked_row(listed[place], answered)
                 except HearthError as error:
                     rows[place] = _failed_row(listed[place], error)
                     if error.status == 429 and not given_up.wait(error.retry_after or RETRY_SECONDS):
@@ -798,16 +805,23 @@ class Lab:
         self,
         model: str | None = None,
         *,
+        replace: bool = True,
         load_in_8bit: bool | None = None,
         device_map: str | None = None,
         dtype: str | None = None,
     ) -> Model:
         """Make a model resident, and wait until it is ready, with a bar that shows how far it is.
 
-        `model`: `embedded`, a Hugging Face id, or a folder on the server. What is left out comes from the server's
-        settings.
+        `model`: `embedded`, a Hugging Face id, or a folder on the server. With `replace` it takes the place of the
+        default, and else it comes beside those that are there. What is left out comes from the server's settings.
         """
-        wanted = {"model": model, "load_in_8bit": load_in_8bit, "device_map": device_map, "dtype": dtype}
+        wanted = {
+            "model": model,
+            "replace": replace,
+            "load_in_8bit": load_in_8bit,
+            "device_map": device_map,
+            "dtype": dtype,
+        }
         bar = _bar("model")
         try:
             with contextlib.closing(self._events("/load_model", _given(wanted))) as events:

@@ -40,6 +40,9 @@ def create_app(host: "Host") -> "Flask":
         trace,
         workspaces,
     )
+    from server.http.openai import chat, completions, responses
+    from server.http.openai import errors as openai_errors
+    from server.http.openai import models as openai_models
     from server.http.schemas import ErrorAnswer
     from server.http.waiting import WaitingRoom, places
 
@@ -56,7 +59,7 @@ def create_app(host: "Host") -> "Flask":
     )
     app.request_class = body.JsonRequest
     app.config["MAX_CONTENT_LENGTH"] = settings.MAX_BODY_BYTES
-    errors.register_handler(app)
+    errors.register_handler(app, {"/v1/": openai_errors.shape})
     CORS(
         app,
         origins=[origins.pattern(origin) for origin in settings.CORS_ORIGINS],
@@ -79,6 +82,10 @@ def create_app(host: "Host") -> "Flask":
         generations.blueprint(host),
         runs.blueprint(host, followers),
         sessions.blueprint(host),
+        openai_models.blueprint(host),
+        chat.blueprint(host),
+        completions.blueprint(host),
+        responses.blueprint(host),
     ):
         app.register_api(routes)
     return app

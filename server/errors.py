@@ -5,6 +5,7 @@ mistake of ours: the caller gets an id, and the log has that id with the traceba
 """
 
 import logging
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from flask import Flask, Response, jsonify, request
@@ -99,10 +100,22 @@ class NotKeptError(NotFoundError):
     code = "not_kept"
 
 
+class ModelNotResidentError(NotFoundError):
+    """No model of that name is loaded, and others are."""
+
+    code = "model_not_resident"
+
+
 class AgentNotFoundError(NotFoundError):
     """There is no agent of that name."""
 
     code = "agent_not_found"
+
+
+class UnknownModelError(NotFoundError):
+    """There is no resident model, and no agent, of that name."""
+
+    code = "model_not_found"
 
 
 class ConflictError(HearthError):
@@ -118,6 +131,24 @@ class ModelNotLoadedError(ConflictError):
     code = "model_not_loaded"
 
 
+class ModelAsleepError(ConflictError):
+    """The model has given its memory to others for a while."""
+
+    code = "model_asleep"
+
+
+class ModelCannotSleepError(ConflictError):
+    """The model's weights can't leave the device that they are on."""
+
+    code = "model_cannot_sleep"
+
+
+class ModelNameTakenError(ConflictError):
+    """A model of that name is resident that was loaded otherwise."""
+
+    code = "model_name_taken"
+
+
 class ToolsNotLoadedError(ConflictError):
     """The workspace's tools aren't built yet."""
 
@@ -131,7 +162,7 @@ class GenerationInUseError(ConflictError):
 
 
 class ModelChangedError(ConflictError):
-    """Another model is resident than the one that a run was answered with."""
+    """The model that a run was answered with isn't resident."""
 
     code = "model_changed"
 
@@ -247,7 +278,8 @@ class TokenLimitError(HearthError):
 
 
 class OutOfMemoryError(HearthError):
-    """The memory of the device that the model is on did not suffice."""
+    """The memory of the device that a model is on, or where it is to go, did not suffice. `needed_bytes` and
+    `free_bytes`, where they are known."""
 
     status = 503
     code = "out_of_memory"
@@ -275,12 +307,25 @@ class InternalError(HearthError):
     """A mistake of ours. `id`: what to look for in the log."""
 
 
-def register_handler(app: Flask) -> None:
-    """Answer every error of `app` with the one JSON shape."""
-    app.register_error_handler(Exception, _answer)
+Shape = Callable[[HearthError], tuple[dict[str, Any], int]]
+"""Gives the JSON and the status with which an error is answered."""
 
 
-def _answer(error: Exception) -> Response:
+def register_handler(app: Flask, shapes: Mapping[str, Shape]) -> None:
+    """Answer every error of `app` with the one JSON shape, or as `shapes` has it for the beginning of the path."""
+
+    def answer(error: Exception) -> Response:
+        shape = next((shape for prefix, shape in shapes.items() if request.path.startswith(prefix)), _own_shape)
+        return _answer(error, shape)
+
+    app.register_error_handler(Exception, answer)
+
+
+def _own_shape(error: HearthError) -> tuple[dict[str, Any], int]:
+    return error.to_dict(), error.status
+
+
+def _answer(error: Exception, shape: Shape) -> Response:
     headers: dict[str, str] = {}
     if isinstance(error, HTTPException):
         told = _from_http(error)
@@ -289,8 +334,9 @@ def _answer(error: Exception) -> Response:
         told = known(error)
     if "retry_after" in told.details:
         headers["Retry-After"] = str(told.details["retry_after"])
-    response = jsonify(told.to_dict())
-    response.status_code = told.status
+    body, status = shape(told)
+    response = jsonify(body)
+    response.status_code = status
     response.headers.update(headers)
     return response
 

@@ -1,4 +1,4 @@
-"""The one mutable object: the resident model, the workspaces, the runs, and what is kept of them."""
+"""The one mutable object: the resident models, the workspaces, the runs, and what is kept of them."""
 
 import hashlib
 import logging
@@ -24,14 +24,14 @@ from server.errors import (
     TooLargeError,
 )
 from server.reload import MAIN, Generation, ReloadReport, Snapshot, Workspace, Workspaces, building_a_model, watched
-from server.resident import ModelRequest, ModelSlot, Report, ResidentModel
+from server.resident import ModelRequest, Report, ResidentModel, ResidentModels
 from server.runs import AgentResult, Run, Runs, record_of
 from server.runs.agent_call import call_agent
 from server.sessions import NOTES, NoteTaker, Sessions
 from server.store import Database, GenerationStore, RunStore, SessionStore
 
 if TYPE_CHECKING:
-    from server.engine import ResidentChatModel
+    from server.engine import GuidedEngine, ResidentChatModel
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Host:
     def __init__(self, settings: Settings) -> None:
         """Raises `StoreError` when the data folder or the database can't be used."""
         self.settings = settings
-        self.models = ModelSlot()
+        self.models = ResidentModels()
         self.runs = Runs(settings.MAX_RUNS, settings.MAX_CONCURRENT_RUNS, self._keep_record)
         self.database = Database(settings.DATA_DIR, settings.DATABASE_URL)
         self.generations = GenerationStore(self.database)
@@ -61,14 +61,10 @@ class Host:
         )
         self._closing = threading.Event()
         self.llm: ResidentChatModel | None = None
-        """What tools are handed: it asks whichever model is resident. None before the first model."""
+        """What tools are handed: it asks the model that answers their run, else the default. None before the first
+        model."""
         self.autoload_error: HearthError | None = None
         """Why the loading at the start failed; None if it did not. It is told as long as `main` has no tools."""
-
-    @property
-    def resident(self) -> ResidentModel | None:
-        """The model that is loading, ready or failed; None if there is none."""
-        return self.models.shown
 
     def load_model(
         self,
@@ -76,12 +72,14 @@ class Host:
         load_in_8bit: bool | None = None,
         device_map: str | None = None,
         dtype: str | None = None,
+        quantizer: str | None = None,
+        replace: bool = True,
         report: Report = lambda *_: None,
     ) -> ResidentModel:
-        """Make a model resident and wait until it is ready. What is None comes from the settings. `report` is told
-        how far it is.
+        """Make a model resident, in the place of the default or, without `replace`, beside the others, and wait until
+        it is ready. What is None comes from the settings. `report` is told how far it is.
 
-        It is built by the live recipe of `main`. Raises what `ModelSlot.load` raises, and `ReloadFailedError`
+        It is built by the live recipe of `main`. Raises what `ResidentModels.load` raises, and `ReloadFailedError`
         when no code is live yet and what is on disk can't be loaded.
         """
         settings = self.settings
@@ -94,6 +92,7 @@ class Host:
             request = ModelRequest(
                 name=model or settings.MODEL,
                 load_in_8bit=load_in_8bit,
+                quantizer=quantizer or settings.QUANTIZER,
                 device_map=device_map or settings.DEVICE_MAP,
                 dtype=dtype or settings.DTYPE,
                 recipe=hashlib.sha256(generation.snapshot.files["model.py"]).hexdigest(),
@@ -106,6 +105,7 @@ class Host:
                     loaded = generation.load_model(
                         request.name,
                         load_in_8bit=request.load_in_8bit,
+                        quantizer=request.quantizer,
                         device_map=request.device_map,
                         dtype=request.dtype,
                         int8_threshold=settings.LLM_INT8_THRESHOLD,
@@ -117,15 +117,11 @@ class Host:
                 resident.dtype = str(loaded.model.dtype).removeprefix("torch.")
                 resident.device = str(loaded.model.device)
                 resident.quantization = loaded.quantization
-                resident.memory_bytes = loaded.model.get_memory_footprint()
+                resident.memory_bytes = resident.engine.weights_bytes
                 if self.llm is None:
                     self.llm = ResidentChatModel(get_engine=self.models.engine)
 
-            return self.models.load(request, build, report)
-
-    def unload_model(self) -> None:
-        """Give the model's memory back, once the runs that use it have ended."""
-        self.models.unload()
+            return self.models.load(request, build, report, replace)
 
     def load_tools(self, workspace: str = MAIN) -> None:
         """Build the tools of the workspace's live code, if they aren't built.
@@ -173,23 +169,41 @@ class Host:
         self.generations.delete(found)
         return found
 
-    def ask(self, run: Run, generation: str | None = None) -> None:
+    def ask(self, run: Run, generation: str | None = None, model: ResidentModel | str | None = None) -> None:
         """Set `run` going: its question is answered, on a thread of its own, with the code that is live now, and a
         record of it is kept. Its `events` tell how it goes, and its `answer` or its `error` how it ended.
 
-        `generation`, a hash or the beginning of one, is the code to use in place of the live one. Raises
-        `WorkspaceNotFoundError`, `QueueFullError`, `ShuttingDownError`. A run may end with `GenerationNotFoundError`,
-        `AgentNotFoundError`, `ModelNotLoadedError`, `ToolsNotLoadedError`, `ReloadFailedError`, and it waits for
-        nothing before it does; later with `PromptTooLongError`, `OutOfMemoryError`, and what it was stopped for.
+        `generation`, a hash or the beginning of one, is the code to use in place of the live one, `model` the model
+        in place of the default. Raises `WorkspaceNotFoundError`, `QueueFullError`, `ShuttingDownError`. A run may end
+        with what `ResidentModels.use` raises, `GenerationNotFoundError`, `AgentNotFoundError`, `ToolsNotLoadedError`,
+        `ReloadFailedError`, and it waits for nothing before it does; later with `PromptTooLongError`,
+        `OutOfMemoryError`, and what it was stopped for.
         """
         space = self.workspaces.get(run.workspace)
-        self.runs.begin(run, lambda: self._answer(run, space, generation))
+        self.runs.begin(run, lambda: self._answer(run, space, generation, model))
 
-    def _answer(self, run: Run, space: Workspace, generation: str | None) -> AgentResult:
+    def complete(self, run: Run, work: Callable[["GuidedEngine"], AgentResult], model: str | None = None) -> None:
+        """Set `run` going as `ask` does, with `work` in place of an agent: no code of the workspace has a part in it.
+
+        Raises `WorkspaceNotFoundError`, `QueueFullError`, `ShuttingDownError`; the run may end with what
+        `ResidentModels.use` raises, and with what `work` raises.
+        """
+        self.workspaces.get(run.workspace)
+
+        def find_answer() -> AgentResult:
+            with self.models.use(model):
+                pass  # who can't be answered waits for nothing
+            return self._in_turn(run, lambda _: work(self.models.engine()), model)
+
+        self.runs.begin(run, find_answer)
+
+    def _answer(
+        self, run: Run, space: Workspace, generation: str | None, wanted: ResidentModel | str | None
+    ) -> AgentResult:
         """What the agent gives back; within the run's own thread."""
         with ExitStack() as held:
             # Tools may ask the model while they are built.
-            with self.models.use():
+            with self.models.use(wanted):
                 pinned = held.enter_context(self._code(run, space, generation))
             run.generation = pinned.hash
             if run.agent not in pinned.agents:
@@ -199,11 +213,11 @@ class Host:
                 )
             self.sessions.enter(run)
             held.enter_context(keep.scope(space.kept))
-            return self._in_turn(run, lambda model: self._ask_agent(run, pinned, model))
+            return self._in_turn(run, lambda model: self._ask_agent(run, pinned, model), wanted)
 
-    def _in_turn(self, run: Run, work: Callable[[ResidentModel], T]) -> T:
+    def _in_turn(self, run: Run, work: Callable[[ResidentModel], T], wanted: ResidentModel | str | None = None) -> T:
         """What `work` gives with the model, once `run` has its turn, and within its limits."""
-        with self.runs.turns.take(run), self.models.use() as model:
+        with self.runs.turns.take(run), self.models.use(wanted) as model:
             # Late: it brings torch, which is there by now.
             from server.engine import cancellation, pieces
 
@@ -293,28 +307,32 @@ class Host:
             raise RunNotFoundError(f"No run {run_id!r} is in flight; it has ended, or never was.")
 
     def replay(self, run_id: str) -> tuple[Run, dict[str, Any]]:
-        """Ask the question of an earlier run again, of the code that answered it. Gives the new run, which is under
-        way, and the old record.
+        """Ask the question of an earlier run again, of the code and the model that answered it; where it has no
+        answer, of a model of the same name, if it had one. Gives the new run, which is under way, and the old record.
 
-        Raises `RunNotFoundError`, `ModelChangedError` when another model is resident, `GenerationNotFoundError` when
+        Raises `RunNotFoundError`, `ModelChangedError` when that model isn't resident, `GenerationNotFoundError` when
         it ended before it had any code, and what `ask` raises.
         """
         record = self.records.get(run_id)
         if record["generation"] is None:
-            raise GenerationNotFoundError(f"Run {run_id} ended before any code was chosen for it. Ask anew.")
-        with self.models.use() as model:
-            was = record.get("provenance", {}).get("model", model.identity())
-            if was != model.identity():
+            raise GenerationNotFoundError(
+                f"Run {run_id} was answered without any code, or ended before any was chosen for it. Ask anew."
+            )
+        model: ResidentModel | str | None = record["model"]
+        if "provenance" in record:
+            was, there = record["provenance"]["model"], self.models.all
+            model = next((one for one in there if one.identity() == was), None)
+            if model is None:
+                resident = "; ".join(_shown(one.identity()) for one in there) or "none"
                 raise ModelChangedError(
-                    f"Run {run_id} was answered with {_shown(was)}, and {_shown(model.identity())} is resident. "
-                    "Load that model first."
+                    f"Run {run_id} was answered with {_shown(was)}. Resident is: {resident}. Load that model first."
                 )
         workspace = record["workspace"] if record["workspace"] in self.workspaces.names() else MAIN
         run = Run(record["question"], workspace, record["max_steps"], record["agent"])
         # What it was shown then, and not what its session has come to since.
         run.history = [{"role": one["role"], "content": one["content"]} for one in record.get("history", ())]
         run.max_tokens, run.timeout = self.settings.MAX_TOKENS, self.settings.RUN_TIMEOUT
-        self.ask(run, record["generation"])
+        self.ask(run, record["generation"], model)
         return run, record
 
     def autoload(self) -> None:

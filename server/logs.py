@@ -49,7 +49,9 @@ def configure(level: str, stream: TextIO = sys.stderr) -> None:
     console.setFormatter(ConsoleFormatter(coloured=stream.isatty() and "NO_COLOR" not in os.environ))
     logging.basicConfig(level=level, handlers=[console], force=True)
     logging.captureWarnings(True)
-    # waitress warns whenever a request waits for a thread, which says nothing that one could act on.
-    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+    # waitress warns whenever a request waits for a thread, torchao when it is imported without a GPU, and PyTorch
+    # about torchao: nothing that one could act on.
+    for name in ("waitress.queue", "torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     # alembic tells each step of a migration; what came of them the store tells itself.
     logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -46,11 +46,16 @@ OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory|cannot allocate 
 CHATTY_LOGGERS = ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops")
 
 
+# What 8-bit weights are called, by what makes them.
+QUANTIZATIONS = {"bitsandbytes": "8bit", "torchao": "int8"}
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A model that can be asked, in eval mode and without gradients.
 
-    `quantization` is "8bit", "none", or the name of the method by which its author had quantized it.
+    `quantization` is "8bit" (bitsandbytes), "int8" (torchao), "none", or the name of the method by which its author
+    had quantized it.
     """
 
     model: "PreTrainedModel"
@@ -67,13 +72,15 @@ def load_model(
     dtype: str,
     int8_threshold: float,
     progress: Progress,
+    quantizer: str = "bitsandbytes",
 ) -> LoadedModel:
     """Build the model `name` and its tokenizer.
 
     `name`: "embedded" (the model in the box), a folder, or a Hugging Face id; an id that is in the cache
     needs no network. `load_in_8bit`: None means on a GPU, unless the model comes quantized. `device_map`:
     accelerate's ("auto", "cuda:1", "cpu", ...). `dtype`: "bfloat16", "float32", or "auto", which is bfloat16
-    on a GPU and float32 on the CPU. `int8_threshold`: bitsandbytes' `llm_int8_threshold`.
+    on a GPU and float32 on the CPU. `quantizer`: what makes 8-bit weights, "bitsandbytes", which multiplies in
+    8 bit all but activations above `int8_threshold`, or "torchao", which stores in 8 bit and multiplies in `dtype`.
 
     `progress(stage, done, total)` is called as it goes, also from other threads: "download" (bytes, if
     something is to be fetched), "tokenizer", "weights" (tensors), "ready". tqdm shows them on the console.
@@ -85,7 +92,7 @@ def load_model(
     folder = _find(name, progress)
     with _explaining(name):
         import torch
-        from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+        from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, TorchAoConfig
 
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         _require_causal(name, config)
@@ -96,16 +103,20 @@ def load_model(
 
         on_gpu = torch.cuda.is_available() and not device_map.startswith("cpu")
         given = _given_quantization(config)
-        quantization = _choose_quantization(name, given, load_in_8bit, on_gpu)
+        quantization = _choose_quantization(name, given, load_in_8bit, on_gpu, quantizer)
         options: dict[str, Any] = {"device_map": device_map, "dtype": _torch_dtype(dtype, on_gpu)}
         if given:
             needed = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
         else:
-            needed = _estimate_bytes(config, options["dtype"], in_8bit=quantization == "8bit")
+            needed = _estimate_bytes(config, options["dtype"], in_8bit=quantization != "none")
             if quantization == "8bit":
                 options["quantization_config"] = BitsAndBytesConfig(
                     load_in_8bit=True, llm_int8_threshold=int8_threshold
                 )
+            elif quantization == "int8":
+                from torchao.quantization import Int8WeightOnlyConfig
+
+                options["quantization_config"] = TorchAoConfig(Int8WeightOnlyConfig())
 
         for logger in CHATTY_LOGGERS:
             logging.getLogger(logger).setLevel(logging.ERROR)
@@ -251,9 +262,15 @@ def _given_quantization(config: "PreTrainedConfig") -> str | None:
     return "8bit" if given.get("load_in_8bit") else str(given.get("quant_method", "unknown"))
 
 
-def _choose_quantization(name: str, given: str | None, load_in_8bit: bool | None, on_gpu: bool) -> str:
+def _choose_quantization(
+    name: str, given: str | None, load_in_8bit: bool | None, on_gpu: bool, quantizer: str
+) -> str:
     if given is None:
-        return "8bit" if (on_gpu if load_in_8bit is None else load_in_8bit) else "none"
+        if not (on_gpu if load_in_8bit is None else load_in_8bit):
+            return "none"
+        if quantizer not in QUANTIZATIONS:
+            raise ModelLoadError(f"quantizer is {quantizer!r}; it must be {' or '.join(QUANTIZATIONS)}.")
+        return QUANTIZATIONS[quantizer]
     if load_in_8bit is not None and load_in_8bit != (given == "8bit"):
         raise ModelLoadError(
             f"{name} comes quantized ({given}), and load_in_8bit is {load_in_8bit}. Leave it at its default."

@@ -1,4 +1,4 @@
-"""The model that is resident: how it comes, how it is used, how it is replaced and given back."""
+"""The models that are resident: how they come, how they are used, how they are replaced, rest, and are given back."""
 
 import gc
 import logging
@@ -8,14 +8,23 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from server.errors import HearthError, ModelLoadError, ModelNotLoadedError, ShuttingDownError
+from server.errors import (
+    HearthError,
+    ModelAsleepError,
+    ModelLoadError,
+    ModelNameTakenError,
+    ModelNotLoadedError,
+    ModelNotResidentError,
+    OutOfMemoryError,
+    ShuttingDownError,
+)
 
 if TYPE_CHECKING:
-    from server.engine import GuidedEngine
+    from server.engine import GivenBack, GuidedEngine
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +39,7 @@ class ModelRequest:
 
     name: str
     load_in_8bit: bool | None
+    quantizer: str
     device_map: str
     dtype: str
     recipe: str
@@ -38,10 +48,10 @@ class ModelRequest:
 
 @dataclass(eq=False)
 class ResidentModel:
-    """A model that is loading, ready to be used, or has failed to load."""
+    """A model that is loading, ready to be used, asleep, or has failed to load."""
 
     request: ModelRequest
-    state: Literal["loading", "ready", "failed"] = "loading"
+    state: Literal["loading", "ready", "asleep", "failed"] = "loading"
     revision: str | None = None
     """The commit that a model from Hugging Face was loaded at; None for one from a folder."""
     dtype: str | None = None
@@ -77,50 +87,88 @@ Report = Callable[[str, int, int], None]
 Build = Callable[[ResidentModel, Report], None]
 """Fills in a model's engine, device, quantization and memory; reports (stage, done, total) on the way."""
 
+_used: ContextVar[ResidentModel | None] = ContextVar("used model", default=None)
 
-class ModelSlot:
-    """The one place where a model is resident. Safe for any number of threads.
 
-    One load or unload happens at a time. Callers who want the same model share one load. A model is replaced
-    as late as can be: questions go on with the old one until the new one has passed every check that needs no
-    memory; then the old one goes as soon as no run uses it, and the new one's weights are loaded.
+@dataclass(eq=False)
+class _Place:
+    """Where one model is, and where another may be on its way to replace it."""
+
+    model: ResidentModel | None = None
+    """Ready or asleep."""
+    coming: ResidentModel | None = None
+    """Loading; or failed, where there is no model to fall back on."""
+
+    @property
+    def names(self) -> set[str]:
+        return {model.name for model in (self.coming, self.model) if model is not None}
+
+
+class ResidentModels:
+    """The models that are resident, in an order, no two of one name. Safe for any number of threads.
+
+    - The first one is the default: who names no model gets that. When it is unloaded, the next one is the default;
+      when it can't be used for another reason (it is being replaced, its successor failed to load, it is asleep),
+      none stands in for it.
+    - A model that is loaded takes the place of the default, as late as can be: questions go on with the old one until
+      the new one has passed every check that needs no memory; then the old one goes as soon as no run uses it, and
+      the new one's weights are loaded.
+    - A model that is loaded beside the others comes last, and changes nothing for them, also when it fails.
+    - A model is unloaded, or falls asleep, as soon as no run uses it; from the moment that this is asked for it takes
+      no new runs.
+    - One load, unload, sleep or wake happens at a time. Callers who want the same model share one load.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._exchange = threading.Lock()
-        self._ready: ResidentModel | None = None
-        self._pending: ResidentModel | None = None  # loading, or failed with nothing to fall back on
-        self._loads: dict[ModelRequest, Future[ResidentModel]] = {}
+        self._one_at_a_time = threading.Lock()
+        self._places: list[_Place] = []
+        self._loads: dict[tuple[ModelRequest, bool], Future[ResidentModel]] = {}
         self._closing = False
 
     @property
-    def shown(self) -> ResidentModel | None:
-        """What to tell people about: the model that is coming, else the one that is there."""
-        return self._pending or self._ready
+    def default(self) -> ResidentModel | None:
+        """What to tell people about, who ask for one: the model that is coming in the first place, else the one that
+        is there."""
+        return next(iter(self.all), None)
 
-    def load(self, request: ModelRequest, build: Build, report: Report = lambda *_: None) -> ResidentModel:
-        """Make the model that is asked for resident, and wait until it is ready.
+    @property
+    def all(self) -> list[ResidentModel]:
+        """Every model in its order, those that are coming before those that they replace."""
+        with self._changed:
+            return [model for place in self._places for model in (place.coming, place.model) if model is not None]
+
+    @property
+    def kv_bytes(self) -> int:
+        """What the KV memory of all takes now."""
+        engines = [model.engine for model in self.all]
+        return sum(engine.kv_bytes for engine in engines if engine is not None)
+
+    def load(
+        self, request: ModelRequest, build: Build, report: Report = lambda *_: None, replace: bool = True
+    ) -> ResidentModel:
+        """Make the model that is asked for resident, in the place of the default or, without `replace`, beside the
+        others, and wait until it is ready. One that is asleep wakes up.
 
         `report` is called, here, whenever the load has come further. Raises a `ModelError` or an `OutOfMemoryError`
-        when it can't be built, and `ShuttingDownError`. If it failed a check that needs no memory, the model that was
-        there stays.
+        when it can't be built, `ModelNameTakenError`, and `ShuttingDownError`. If it failed a check that needs no
+        memory, or came beside the others, all that were there stay.
         """
+        key = (request, replace)
         with self._changed:
             if self._closing:
                 raise ShuttingDownError("The server is shutting down and loads no more models.")
-            if self._ready is not None and self._ready.request == request and not self._loads:
-                return self._ready
-            load = self._loads.get(request)
+            there = self._places[:1] if replace else self._places
+            ready = next((one.model for one in there if one.model and one.model.request == request), None)
+            if ready is not None and ready.state == "ready" and not ready.leaving and not self._loads:
+                return ready
+            load = self._loads.get(key)
             if load is None:
-                load = self._loads[request] = Future()
+                load = self._loads[key] = Future()
                 # A thread of its own: the load belongs to all who wait for it, and none of them can end it.
                 context = copy_context()
                 threading.Thread(
-                    target=context.run,
-                    args=(self._load, request, build, load),
-                    name="model load",
-                    daemon=True,
+                    target=context.run, args=(self._load, key, build, load), name="model load", daemon=True
                 ).start()
         seen: tuple[str, int, int] | None = None
         while True:
@@ -134,33 +182,78 @@ class ModelSlot:
                 seen = self._progress(request)
             report(*seen)
 
-    def unload(self) -> None:
-        """Give the model's memory back once no run uses it. Waits for a load that is under way."""
-        with self._exchange:
-            self._make_room()
+    def unload(self, name: str | None = None) -> None:
+        """Give the memory of the model of that name, or of all, back once no run uses it. Waits for a load that is
+        under way. Raises `ModelNotResidentError`."""
+        with self._one_at_a_time:
             with self._changed:
-                self._pending = None
+                going = [place for place in self._places if name is None or name in place.names]
+                if name is not None and not going:
+                    raise self._not_resident(name)
+            self._vacate(going, [place for place in self._places if place not in going])
+            self._share_memory()
+
+    def sleep(self) -> "list[tuple[ResidentModel, GivenBack]]":
+        """Let every model give up what memory it can, once no run uses any; gives what each gave up that was awake.
+
+        Raises `OutOfMemoryError` or `ModelCannotSleepError` for a model that can't, which stays awake with those that
+        come after it.
+        """
+        with self._one_at_a_time:
+            with self._changed:
+                awake = self._in_state("ready")
+                for model in awake:
+                    model.state = "asleep"
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: not any(model.users for model in awake))
+            slept: list[tuple[ResidentModel, GivenBack]] = []
+            try:
+                for model in awake:
+                    assert model.engine is not None
+                    slept.append((model, model.engine.sleep()))
+                    log.info("the model %s is asleep", model.name)
+            finally:
+                with self._changed:
+                    for model in awake[len(slept) :]:
+                        model.state = "ready"
+            return slept
+
+    def wake(self) -> None:
+        """Let every model come back from its sleep. Raises `OutOfMemoryError` for one that finds no memory, which
+        sleeps on with those that come after it."""
+        with self._one_at_a_time:
+            with self._changed:
+                asleep = self._in_state("asleep")
+            for model in asleep:
+                self._wake(model)
 
     @contextmanager
-    def use(self) -> Iterator[ResidentModel]:
-        """The resident model, which stays at least to the end of this context."""
+    def use(self, which: ResidentModel | str | None = None) -> Iterator[ResidentModel]:
+        """The default model, or the one of that name, or that very one; it stays at least to the end of this context.
+
+        Raises `ModelNotLoadedError`, `ModelNotResidentError`, `ModelAsleepError`.
+        """
         with self._changed:
-            model = self._ready
-            if model is None or model.leaving:
-                raise self._nothing_ready()
+            model = self._usable(which)
             model.users += 1
+        token = _used.set(model)
         try:
             yield model
         finally:
+            _used.reset(token)
             with self._changed:
                 model.users -= 1
                 self._changed.notify_all()
 
     def engine(self) -> "GuidedEngine":
-        """The engine of the resident model, for those who hold on to the slot and not to a model."""
-        model = self._ready
-        if model is None or model.engine is None:
-            raise self._nothing_ready()
+        """The engine of the model that is used in this context, else of the default: for those who hold on to no
+        model. Raises what `use` raises."""
+        model = _used.get()
+        if model is None:
+            with self._changed:
+                model = self._usable(None)
+        if model.engine is None:
+            raise ModelNotLoadedError(f"The model {model.name} was unloaded.")
         return model.engine
 
     def close(self) -> None:
@@ -169,28 +262,58 @@ class ModelSlot:
             self._closing = True
             self._changed.notify_all()
 
+    # Finding a model
+
+    def _in_state(self, state: str) -> list[ResidentModel]:
+        return [place.model for place in self._places if place.model is not None and place.model.state == state]
+
+    def _usable(self, which: ResidentModel | str | None) -> ResidentModel:
+        """The model that is meant, which takes runs. Raises what `use` raises."""
+        if isinstance(which, ResidentModel):
+            place = next((place for place in self._places if place.model is which), None)
+            if place is None:
+                raise ModelNotLoadedError(f"The model {which.name} was unloaded or replaced. Load it again.")
+        elif not self._places:
+            raise ModelNotLoadedError("No model is loaded. POST /load_model loads one.")
+        elif which is None:
+            place = self._places[0]
+        else:
+            # The one that is there before one that is coming elsewhere.
+            named = [place for place in self._places if which in place.names]
+            if not named:
+                raise self._not_resident(which)
+            place = max(named, key=lambda one: one.model is not None and one.model.name == which)
+        model = place.model
+        if model is None or model.leaving or (isinstance(which, str) and model.name != which):
+            raise _not_ready(place)
+        if model.state == "asleep":
+            raise ModelAsleepError(
+                f"The model {model.name} is asleep, so that others can use its memory. POST /wake brings it back."
+            )
+        return model
+
+    def _not_resident(self, name: str) -> ModelNotResidentError:
+        there = ", ".join(sorted(set().union(*(place.names for place in self._places)))) or "none"
+        return ModelNotResidentError(
+            f"There is no model {name!r} here; there is: {there}. POST /load_model with "
+            '"replace": false loads one beside the others.'
+        )
+
     def _progress(self, request: ModelRequest) -> tuple[str, int, int]:
-        pending = self._pending
-        return ("waiting", 0, 1) if pending is None or pending.request != request else pending.progress
+        coming = (place.coming for place in self._places)
+        return next((one.progress for one in coming if one is not None and one.request == request), ("waiting", 0, 1))
 
-    def _nothing_ready(self) -> ModelNotLoadedError:
-        pending = self._pending
-        if pending is not None and pending.state == "loading":
-            return ModelNotLoadedError(f"The model {pending.name} is loading. Ask again when it is ready.")
-        if pending is not None:
-            reason = pending.error.message if pending.error else ""
-            return ModelNotLoadedError(f"The model {pending.name} could not be loaded. {reason}")
-        return ModelNotLoadedError("No model is loaded. POST /load_model loads one.")
+    # Coming and going, one at a time
 
-    def _load(self, request: ModelRequest, build: Build, load: Future[ResidentModel]) -> None:
-        with self._exchange:
-            outcome: ResidentModel | HearthError
+    def _load(self, key: tuple[ModelRequest, bool], build: Build, load: Future[ResidentModel]) -> None:
+        outcome: ResidentModel | HearthError
+        with self._one_at_a_time:
             try:
-                outcome = self._replace(request, build)
-            except HearthError as error:
-                outcome = error
+                outcome = self._bring(*key, build)
+            except BaseException as error:  # boundary: the thread's end, and nobody may wait for ever
+                outcome = _known(error, key[0].name)
             with self._changed:
-                del self._loads[request]
+                del self._loads[key]
         with self._changed:
             if isinstance(outcome, HearthError):
                 load.set_exception(outcome)
@@ -198,16 +321,46 @@ class ModelSlot:
                 load.set_result(outcome)
             self._changed.notify_all()
 
-    def _replace(self, request: ModelRequest, build: Build) -> ResidentModel:
+    def _bring(self, request: ModelRequest, replace: bool, build: Build) -> ResidentModel:
+        """The model that is asked for, ready, and where it belongs."""
+        place = next((one for one in self._places if one.model is not None and one.model.request == request), None)
+        if place is None:
+            return self._build(request, replace, build)
+        assert place.model is not None
+        if replace and place is not self._places[0]:
+            self._vacate(self._places[:1], [place, *(one for one in self._places[1:] if one is not place)])
+        if place.model.state == "asleep":
+            self._wake(place.model)
+        return place.model
+
+    def _build(self, request: ModelRequest, replace: bool, build: Build) -> ResidentModel:
+        """A new model, in the place where it belongs."""
+        namesakes = [one for one in self._places if one.model is not None and one.model.name == request.name]
+        if namesakes and not replace:
+            raise ModelNameTakenError(
+                f"{request.name} is resident already, loaded with other settings or by another model.py. "
+                'POST /unload_model with {"model": ...} gives it back first; without "replace": false the new one '
+                "replaces it."
+            )
+        if replace:
+            place = next(iter(self._places), None)
+        else:
+            place = next((one for one in self._places if one.model is None), None)
+        model = ResidentModel(request)
         with self._changed:
-            if self._ready is not None and self._ready.request == request:
-                return self._ready
-            model = self._pending = ResidentModel(request)
+            if place is None:
+                place = _Place()
+                self._places.append(place)
+            place.coming = model
+        going = [place, *(one for one in namesakes if one is not place)] if replace else []
         log.info("loading the model %s", model.name)
+
+        def make_room() -> None:
+            self._vacate(going, [one for one in self._places if one is place or one not in going])
 
         def report(stage: str, done: int, total: int) -> None:
             if stage == LAST_CHECK and done == total:
-                self._make_room()
+                make_room()
             with self._changed:
                 model.progress = (stage, done, total)
                 self._changed.notify_all()
@@ -218,33 +371,55 @@ class ModelSlot:
             log.exception("the model %s could not be loaded", model.name)
             known = _known(error, model.name)
             with self._changed:
-                if self._ready is None:
-                    model.state, model.error = "failed", known
+                if place.model is not None:
+                    place.coming = None
+                elif place is not self._places[0]:
+                    self._places.remove(place)
                 else:
-                    self._pending = None
+                    model.state, model.error = "failed", known
             give_back_memory()
             raise known from None
-        self._make_room()
+        make_room()
         with self._changed:
             model.state = "ready"
-            self._ready, self._pending = model, None
+            place.model, place.coming = model, None
+        self._share_memory()
         log.info("the model %s is ready on %s, %.0f MB", model.name, model.device, (model.memory_bytes or 0) / 1e6)
         return model
 
-    def _make_room(self) -> None:
-        """Let the resident model go, as soon as no run uses it."""
+    def _vacate(self, places: list[_Place], left: list[_Place]) -> None:
+        """Let the models of these places go, as soon as no run uses them; `left` are all the places from then on."""
         with self._changed:
-            old = self._ready
-            if old is None:
-                return
-            old.leaving = True
-            self._changed.wait_for(lambda: old.users == 0)
-            self._ready = None
-        if old.engine is not None:
-            old.engine.close()
-        old.engine = None
-        give_back_memory()
-        log.info("the model %s is gone", old.name)
+            going = [place.model for place in places if place.model is not None]
+            for model in going:
+                model.leaving = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not any(model.users for model in going))
+            for place in places:
+                place.model = None
+            self._places = left
+        for model in going:
+            if model.engine is not None:
+                model.engine.close()
+            model.engine = None
+            log.info("the model %s is gone", model.name)
+        if going:
+            give_back_memory()
+
+    def _share_memory(self) -> None:
+        """Divide what is free on a device anew between the models that are awake there."""
+        awake = self._in_state("ready")
+        for model in awake:
+            if model.engine is not None:
+                model.engine.share_kv_memory(sum(other.device == model.device for other in awake))
+
+    def _wake(self, model: ResidentModel) -> None:
+        assert model.engine is not None
+        model.engine.wake()
+        with self._changed:
+            model.state = "ready"
+        self._share_memory()
+        log.info("the model %s is awake", model.name)
 
 
 def give_back_memory() -> None:
@@ -255,6 +430,19 @@ def give_back_memory() -> None:
         torch.cuda.empty_cache()
 
 
+def _not_ready(place: _Place) -> ModelNotLoadedError:
+    coming = place.coming
+    if coming is None:
+        assert place.model is not None
+        return ModelNotLoadedError(
+            f"The model {place.model.name} is being unloaded. Ask again when another is ready."
+        )
+    if coming.state == "loading":
+        return ModelNotLoadedError(f"The model {coming.name} is loading. Ask again when it is ready.")
+    reason = coming.error.message if coming.error else ""
+    return ModelNotLoadedError(f"The model {coming.name} could not be loaded. {reason}")
+
+
 def _known(error: BaseException, name: str) -> HearthError:
     """`error` as one that may be kept: without the frames, which hold what was loaded of the model."""
     link: BaseException | None = error
@@ -263,4 +451,10 @@ def _known(error: BaseException, name: str) -> HearthError:
         link = link.__cause__ or link.__context__
     if isinstance(error, HearthError):
         return error.with_traceback(None)
-    return ModelLoadError(f"The model {name} could not be loaded: {type(error).__name__}: {error}")
+    kind = type(error).__name__
+    if isinstance(error, MemoryError) or kind == "OutOfMemoryError":  # the latter is torch's
+        return OutOfMemoryError(
+            f"There was not enough memory for {name} ({kind}: {error}). Take a smaller model, load it in 8 bit, or "
+            "end what else uses that memory."
+        )
+    return ModelLoadError(f"The model {name} could not be loaded: {kind}: {error}")

@@ -21,7 +21,7 @@ import pathlib
 import time
 
 
-def load_model(name, *, load_in_8bit, device_map, dtype, int8_threshold, progress):
+def load_model(name, *, load_in_8bit, quantizer, device_map, dtype, int8_threshold, progress):
     progress("waiting for the test", 1, 3)
     while not pathlib.Path("go_on").exists():
         time.sleep(0.01)

@@ -363,6 +363,10 @@ def test_the_model_is_loaded(server: Server) -> None:
     assert (model.name, model.state) == ("embedded", "ready")
     health = lab(server).health()
     assert health.model == model and health.status == "ok" and health.tools
+    assert lab(server).load_model("embedded", dtype="float32", replace=False) == model
+    assert lab(server).ask(QUESTION, model="embedded").model == "embedded"
+    with refused("model_not_resident"):
+        lab(server).ask(QUESTION, model="another")
     with refused("model_not_found"):
         lab(server).load_model("/no/such/folder")
 

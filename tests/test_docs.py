@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,15 +41,23 @@ def test_its_session_works(start_server: Callable[..., Server], code_copy: Path)
         )
         return json.loads(ended.stdout)
 
+    def run_python(code: str) -> str:
+        environment = {**os.environ, "TOKEN": server.token}
+        ended = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=True
+        )
+        return ended.stdout.strip()
+
     curls = [
         one for block in blocks("sh") for one in re.findall(r"^curl.*?(?:<<'END'\n.*?^END$|$)", block, re.M | re.S)
     ]
-    asked, reloaded, put, overlaid, shouted, history, planned, said, session, notepad = map(run, curls)
+    asked, reloaded, chatted, put, overlaid, shouted, history, planned, said, session, notepad = map(run, curls)
     example = json.loads(blocks("json")[0].replace(", ...}", "}"))
     assert {name: asked[name] for name in ("answer", "function", "model", "steps")} == {
         name: example[name] for name in ("answer", "function", "model", "steps")
     }
     assert reloaded["changed"] == []
+    assert chatted["choices"][0]["message"]["content"] == "1924"
     assert (put["workspace"], put["path"]) == ("alice", "tools/shout.py")
     assert overlaid["tools"]["added"].count("shout") == 1
     assert shouted["answer"] == "HELLO"
@@ -57,7 +66,9 @@ def test_its_session_works(start_server: Callable[..., Server], code_copy: Path)
     assert notepad["entries"][0]["found"] == said["answer"] == "1924"
     assert history["live"] == shouted["generation"] == history["generations"][0]["generation"]
 
-    [tool, _] = blocks("python")
+    [tool, with_openai, _] = blocks("python")
+    [printed] = re.findall(r"^print.*# (.+)$", with_openai, re.MULTILINE)
+    assert run_python(with_openai.replace("http://localhost:5001", server.url)) == printed
     (code_copy / "server" / "tools" / "freezer_temperature.py").write_text(tool)
     assert run(curls[1])["tools"]["added"] == ["freezer_temperature"]
     [question] = re.findall(r"Reload, and ask `(.+)`", README)

@@ -1,10 +1,12 @@
 """The engine on the embedded model: each call as if it were alone, and nothing from outside taken for control."""
 
 import gc
+import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
+from types import SimpleNamespace
 
 import guidance
 import psutil
@@ -12,12 +14,20 @@ import pytest
 import torch
 from guidance import gen, select
 from guidance.models import Model
+from guidance.models._engine import EngineState
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.embedded.tokenizer import CHAT_TEMPLATE, END
-from server.engine import GuidedEngine, ResidentChatModel, cancellation, usage
-from server.errors import ModelNotLoadedError, OutOfMemoryError, PromptTooLongError, RunCancelledError
+from server.engine import GuidedEngine, OutOfTokensError, ResidentChatModel, cancellation, usage, weights
+from server.engine.sequence import Sampling
+from server.errors import (
+    ModelAsleepError,
+    ModelNotLoadedError,
+    OutOfMemoryError,
+    PromptTooLongError,
+    RunCancelledError,
+)
 
 NUMBERS = "one two three four five six seven eight".split()
 
@@ -208,6 +218,79 @@ def test_closing_ends_what_is_being_written(make_engine: Callable[..., GuidedEng
         _ = engine.program() + "More: " + gen(max_tokens=3)
 
 
+def test_a_sleeping_engine_has_given_its_memory_back(make_engine: Callable[..., GuidedEngine]) -> None:
+    engine = make_engine()
+    alone = str(program(engine, 2))
+    taken = engine.kv_bytes
+    assert taken > 0
+    given = engine.sleep()
+    # On the CPU weights have nowhere else to go.
+    assert (given.kv_bytes, given.weights_bytes, engine.kv_bytes) == (taken, 0, 0)
+    with pytest.raises(ModelAsleepError, match="POST /wake"):
+        program(engine, 2)
+    engine.wake()
+    assert str(program(engine, 2)) == alone
+    engine.sleep()
+    engine.close()
+    with pytest.raises(ModelNotLoadedError):
+        engine.wake()
+
+
+def test_sleep_waits_for_what_is_being_written(make_engine: Callable[..., GuidedEngine]) -> None:
+    engine = make_engine()
+
+    def long() -> str:
+        return str(engine.program() + "Count: " + gen(regex=r"[a-z ]+", max_tokens=300))
+
+    alone = long()
+    begun, refused = threading.Event(), threading.Event()
+
+    def begin(*_: object) -> None:
+        begun.set()
+        assert refused.wait(60)
+
+    engine._model.register_forward_pre_hook(begin)
+    with ThreadPoolExecutor(2) as pool:
+        writing = pool.submit(long)
+        assert begun.wait(60)
+        sleeping = pool.submit(engine.sleep)
+        while not engine._decoder._asleep:
+            assert not sleeping.done()
+        with pytest.raises(ModelAsleepError):
+            program(engine, 1)
+        assert not sleeping.done()
+        refused.set()
+        assert writing.result(60) == alone
+        assert sleeping.result(60).kv_bytes > 0
+    engine.wake()
+    assert long() == alone
+
+
+def test_weights_that_cannot_go_keep_the_engine_awake(
+    make_engine: Callable[..., GuidedEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_engine()
+    alone = str(program(engine, 4))
+    monkeypatch.setattr(weights, "_is_host", lambda device: False)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=0))
+    with pytest.raises(OutOfMemoryError):
+        engine.sleep()
+    assert str(program(engine, 4)) == alone
+    monkeypatch.undo()
+
+
+def test_engines_share_the_memory_that_is_free(make_engine: Callable[..., GuidedEngine]) -> None:
+    engine, told = make_engine(), make_engine(kv_bytes=10**6)
+    whole = engine._memory.budget
+    for one in (engine, told):
+        one.share_kv_memory(4)
+    assert 0 < engine._memory.budget < 0.5 * whole
+    assert told._memory.budget == 10**6
+    _ = program(engine, 1)
+    engine.share_kv_memory(1)
+    assert engine._memory.budget > 0.5 * whole + engine.kv_bytes
+
+
 def test_sampling(engine: GuidedEngine) -> None:
     def draw() -> str:
         lm = engine.program() + guidance.string("Pick: ") + gen("one", regex="[a-h]", temperature=50.0)
@@ -274,3 +357,39 @@ def test_the_chat_model_without_a_model() -> None:
 
 def test_the_chat_template_is_the_one_of_the_training(engine: GuidedEngine) -> None:
     assert engine.tokenizer.transformers.chat_template == CHAT_TEMPLATE
+
+
+def test_a_seed_draws_the_same_text_again(engine: GuidedEngine) -> None:
+    def draw(seed: int) -> str:
+        lm = engine.program().with_sampling_params(Sampling(**engine.sampling, temperature=5.0, seed=seed))
+        return str((lm + guidance.string("Pick: ") + gen("some", regex="[a-h]{12}"))["some"])
+
+    with ThreadPoolExecutor(8) as pool:
+        drawn = list(pool.map(draw, [1, 2, 1, 2, 1, 2, 1, 2]))
+    assert drawn == drawn[:2] * 4
+    assert drawn[0] != drawn[1]
+
+
+def test_the_tokens_of_a_whole_grammar_are_bounded(engine: GuidedEngine) -> None:
+    def write(max_tokens: int) -> tuple[str, int]:
+        state, text = EngineState(), ""
+        state.prompt = "Count: "
+        grammar = {"grammars": [{"lark_grammar": "start: /[a-z ]{40}/"}], "max_tokens": max_tokens}
+        with usage.measured() as used, pytest.raises(OutOfTokensError):
+            for response in engine(state, json.dumps(grammar)):
+                text += response.new_bytes.decode()
+        return text, used.completion_tokens + used.forced_tokens
+
+    (short, few), (long, more) = write(3), write(7)
+    assert (few, more) == (3, 7)
+    assert long.startswith(short) and len(long) > len(short) > 0
+
+
+def test_a_text_behind_nothing(engine: GuidedEngine) -> None:
+    lm = engine.program() + gen("text", max_tokens=3)
+    assert isinstance(lm["text"], str)
+
+
+def test_control_tokens_of_a_grammar_are_written_by_their_names(engine: GuidedEngine) -> None:
+    lm = engine.program() + "hello " + guidance.special_token("<|user|>") + gen("text", regex="[a-z]{3}")
+    assert str(lm).startswith("hello <|user|>")

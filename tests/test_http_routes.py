@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from flask import Flask
 from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
@@ -52,9 +53,22 @@ def test_health_with_nothing_loaded(empty_server: Server) -> None:
         "status": "ok",
         "version": "0.1.0",
         "model": None,
+        "models": [],
         "tools": None,
+        "runs": {"running": 0, "queued": 0},
+        "kv_bytes": 0,
+        "abandoned": 0,
         "abandoned_tools": [],
     }
+
+
+@pytest.mark.parametrize("token", ["", "wrong"])
+def test_health_is_open_and_names_nobody(empty_server: Server, token: str) -> None:
+    answer = requests.get(empty_server.url + "/health", headers={"Authorization": f"Bearer {token}"}, timeout=60)
+    assert answer.status_code == 200
+    named = empty_server.health()
+    del named["abandoned_tools"]
+    assert answer.json() == named
 
 
 def test_the_index_leads_on(empty_server: Server) -> None:
@@ -76,6 +90,8 @@ def test_openapi_describes_the_routes(empty_server: Server) -> None:
         ("/tools", "get"),
         ("/load_model", "post"),
         ("/unload_model", "post"),
+        ("/sleep", "post"),
+        ("/wake", "post"),
         ("/load_tools", "post"),
         ("/run_script", "post"),
         ("/reload_modules", "post"),
@@ -100,6 +116,11 @@ def test_openapi_describes_the_routes(empty_server: Server) -> None:
         ("/sessions/{session_id}/export", "get"),
         ("/sessions/{session_id}/notepad", "get"),
         ("/sessions/{session_id}/notepad", "put"),
+        ("/v1/models", "get"),
+        ("/v1/models/{model}", "get"),
+        ("/v1/chat/completions", "post"),
+        ("/v1/completions", "post"),
+        ("/v1/responses", "post"),
     }
     question = document["components"]["schemas"]["Question"]
     assert question["required"] == ["question"]
@@ -107,7 +128,12 @@ def test_openapi_describes_the_routes(empty_server: Server) -> None:
     assert question["additionalProperties"] is False
     refused = document["paths"]["/run_script"]["post"]["responses"]["422"]["content"]["application/json"]
     assert refused["schema"] == {"$ref": "#/components/schemas/ErrorAnswer"}
-    for path, method in (("/run_script", "post"), ("/load_model", "post"), ("/runs/{run_id}/events", "get")):
+    for path, method in (
+        ("/run_script", "post"),
+        ("/load_model", "post"),
+        ("/runs/{run_id}/events", "get"),
+        ("/v1/chat/completions", "post"),
+    ):
         assert "text/event-stream" in document["paths"][path][method]["responses"]["200"]["content"]
 
 
@@ -175,7 +201,15 @@ def test_before_the_tools_are_there(empty_server: Server) -> None:
 def test_nothing_to_unload(empty_server: Server) -> None:
     answer = empty_server.session.post("/unload_model")
     assert answer.status_code == 200
-    assert answer.json()["model"] is None
+    assert answer.json()["model"] is None and answer.json()["models"] == []
+    answer = empty_server.session.post("/unload_model", json={"model": "embedded"})
+    assert error_of(answer, 404)["type"] == "model_not_resident"
+
+
+def test_nothing_to_put_to_sleep(empty_server: Server) -> None:
+    slept = empty_server.session.post("/sleep").json()
+    assert (slept["model"], slept["given_back"]) == (None, [])
+    assert empty_server.session.post("/wake").json()["models"] == []
 
 
 def test_one_question_too_many(host: Host, client: FlaskClient) -> None:

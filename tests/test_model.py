@@ -19,6 +19,7 @@ import torch
 from bitsandbytes.nn import Linear8bitLt
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
+from torchao.quantization import Int8Tensor
 from transformers import (
     AutoModelForCausalLM,
     BertConfig,
@@ -135,6 +136,18 @@ def test_8bit_on_the_cpu_is_real(pristine: Path, caplog: pytest.LogCaptureFixtur
     assert {layer.state.threshold for layer in layers} == {3.5}
     assert close.min() > 0.99
     assert [record.name for record in caplog.records if "bitsandbytes" in record.name] == []
+
+
+def test_8bit_by_torchao_is_stored_in_8_bit_and_multiplied_in_full(pristine: Path) -> None:
+    loaded = load(pristine, load_in_8bit=True, quantizer="torchao")
+    assert loaded.quantization == "int8"
+    layers = [layer for layer in loaded.model.modules() if isinstance(getattr(layer, "weight", None), Int8Tensor)]
+    assert len(layers) == 2 * 7
+    assert {layer.weight.qdata.dtype for layer in layers} == {torch.int8}
+    plain = logits(load(pristine))
+    assert logits(loaded).dtype == torch.float32
+    assert torch.nn.functional.cosine_similarity(logits(loaded), plain, dim=-1).min() > 0.999
+    assert load(pristine, load_in_8bit=False, quantizer="torchao").quantization == "none"
 
 
 def test_a_model_that_comes_quantized_stays_so(pristine: Path, tmp_path: Path) -> None:
@@ -300,7 +313,14 @@ def test_code_that_comes_with_a_model_never_runs(tiny: Path) -> None:
     assert not (tiny / "it_ran").exists()
 
 
-@pytest.mark.parametrize(("options", "what"), [({"device_map": "moon"}, "moon"), ({"dtype": "int3"}, "int3")])
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"device_map": "moon"}, "moon"),
+        ({"dtype": "int3"}, "int3"),
+        ({"quantizer": "hammer", "load_in_8bit": True}, "hammer"),
+    ],
+)
 def test_an_option_that_does_not_exist_is_an_error(pristine: Path, options: dict[str, str], what: str) -> None:
     with pytest.raises(ModelLoadError, match=what):
         load(pristine, **options)

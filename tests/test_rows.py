@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from server.engine.caches import Caches
 from server.engine.memory import Memory, common_prefix
 from server.engine.rows import KVRows, fits
+from server.model import load_model
 
 SHAPE = {
     "vocab_size": 200,
@@ -97,6 +98,73 @@ def test_rows_write_what_transformers_writes(kind: str) -> None:
     memory = KVRows(model, 2**30)
     assert together(memory, prompts(), piece=13) == alone
     assert [together(memory, [prompt], piece=512)[0] for prompt in prompts()] == alone
+
+
+#: How the embedded model is loaded, and how far a logit may be from what it is alone, in standard deviations of the
+#: logits. bitsandbytes takes a column of activations out of the 8-bit product as soon as one text is large in it: so
+#: with its threshold a text's neighbours matter.
+TOLERANCES: dict[str, tuple[float, dict[str, Any]]] = {
+    "float32": (1e-4, {"dtype": "float32", "load_in_8bit": False}),
+    "bfloat16": (0.25, {"dtype": "bfloat16", "load_in_8bit": False}),
+    "8bit, float32": (0.25, {"dtype": "float32", "load_in_8bit": True}),
+    "8bit, float32, no threshold": (1e-4, {"dtype": "float32", "load_in_8bit": True, "int8_threshold": 0.0}),
+    "8bit, bfloat16": (0.25, {"dtype": "bfloat16", "load_in_8bit": True}),
+    "int8, float32": (1e-4, {"dtype": "float32", "load_in_8bit": True, "quantizer": "torchao"}),
+    "int8, bfloat16": (0.25, {"dtype": "bfloat16", "load_in_8bit": True, "quantizer": "torchao"}),
+}
+
+
+def written_alone(memory: Memory, prompt: list[int]) -> tuple[list[int], list[torch.Tensor]]:
+    """A text continued greedily in a memory of its own, and the logits behind which each new token was chosen."""
+    text, logits = list(prompt), []
+    row = memory.take(text)
+    assert row is not None
+    while len(logits) < NEW:
+        logits.append(memory.run([(row, text[len(row.held) :])])[0])
+        text.append(int(logits[-1].argmax()))
+        assert memory.reach(len(text) + 1)
+    memory.clear()
+    return text, logits
+
+
+def read_together(memory: Memory, texts: list[list[int]]) -> list[list[torch.Tensor]]:
+    """The same logits where such texts are read side by side: prompts in pieces, then a token a pass."""
+    logits: list[list[torch.Tensor]] = [[] for _ in texts]
+    rows = [memory.take(text) for text in texts]
+    while unfinished := [at for at in range(len(texts)) if len(logits[at]) < NEW]:
+        batch = []
+        for at in unfinished:
+            held, prompt = len(rows[at].held), len(texts[at]) - NEW
+            batch.append((rows[at], texts[at][held : min(held + 13, prompt) if held < prompt else held + 1]))
+        for at, found in zip(unfinished, memory.run(batch), strict=True):
+            if len(rows[at].held) >= len(texts[at]) - NEW:
+                logits[at].append(found)
+    return logits
+
+
+@pytest.mark.parametrize("kind", TOLERANCES)
+def test_in_a_batch_logits_are_nearly_those_alone(kind: str) -> None:
+    tolerance, options = TOLERANCES[kind]
+    options = {"device_map": "cpu", "int8_threshold": 6.0, **options}
+    loaded = load_model("embedded", progress=lambda stage, done, total: None, **options)
+    memory = KVRows(loaded.model, 2**30)
+    questions = [
+        "What is 37 * 52?",
+        "Say hello.",
+        "How many days has May?",
+        "2 km in miles",
+        "Who are you?",
+        "7 - 12",
+    ]
+    prompts = [
+        loaded.tokenizer.apply_chat_template([{"role": "user", "content": question}], add_generation_prompt=True)
+        for question in questions
+    ]
+    texts, alone = zip(*(written_alone(memory, prompt["input_ids"]) for prompt in prompts), strict=True)
+    beside = read_together(memory, list(texts))
+    own, other = (torch.stack([one for logits in many for one in logits]) for many in (alone, beside))
+    assert ((own - other).abs().amax(-1) / own.std(-1)).max() < tolerance
+    assert (own.argmax(-1) == other.argmax(-1)).float().mean() > 0.95
 
 
 @pytest.mark.parametrize("kind", UNFIT)

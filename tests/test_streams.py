@@ -122,6 +122,28 @@ def test_an_event_leaves_when_it_is_made(lab: Lab) -> None:
     assert kinds(rest) == ["step", "token", "answer"]
 
 
+def test_a_stream_for_openais_clients_is_kept_alive(lab: Lab) -> None:
+    for end_of_it in ("answered", "cancelled"):
+        asked = {"model": "hearth/react", "messages": [{"role": "user", "content": lab.question()}]}
+        answer = lab.server.session.post("/v1/chat/completions", json={**asked, "stream": True}, stream=True)
+        lines = (line for line in answer.iter_lines(chunk_size=1) if line)
+        # Nothing is told of what an agent thinks on its way to its first step.
+        lab.begun()
+        assert [next(lines) for _ in range(2)] == [b": ping"] * 2
+        if end_of_it == "answered":
+            lab.go_on()
+            chunks = [line.removeprefix(b"data: ") for line in lines if line != b": ping"]
+            assert chunks[-1] == b"[DONE]"
+            assert "1924" in [
+                one["delta"].get("content") for chunk in chunks[:-1] for one in json.loads(chunk)["choices"]
+            ]
+        else:
+            lab.server.session.delete(f"/runs/{lab.running()['run_id']}")
+            [error] = [line for line in lines if line != b": ping"]
+            assert json.loads(error.removeprefix(b"data: "))["error"]["code"] == "run_cancelled"
+            lab.go_on()
+
+
 def test_a_stream_is_resumed(lab: Lab) -> None:
     answer = ask(lab.server, lab.question(), detach=True)
     read_so_far: list[Told] = []

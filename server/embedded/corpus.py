@@ -16,10 +16,10 @@ from server.embedded.phrasing import Phrasing
 
 #: Examples that share one list of tools, and so one reading of it.
 EXAMPLES_A_SITUATION = 8
-#: The shares of situations with no tools at all: moods of texts, and talk; of those that let a plan be written, an
-#: agent be chosen, an answer be drawn from a plan's results; and of those in the middle of a conversation.
-PLAIN_SHARE, CHAT_SHARE, PLAN_SHARE, CHOOSE_SHARE, CONCLUDE_SHARE, HISTORY_SHARE = 0.03, 0.03, 0.07, 0.05, 0.02, 0.08
-#: Of the rest, the share of questions that are a step of a plan.
+#: The shares of situations: moods of texts, and talk, with no tools at all; a plan to be written, an agent to be
+#: chosen, an answer to be drawn from a plan's results; questions amid a conversation, and at its beginning.
+SHARES = {"none": 0.03, "chat": 0.03, "plan": 0.12, "choose": 0.05, "conclude": 0.02, "history": 0.1, "act": 0.65}
+#: Of the last, the share of questions that are a step of a plan.
 STEP_SHARE = 0.07
 #: The shares of situations: over the shipped ones, over written ones; the rest is invented.
 SHIPPED_SHARE, WRITTEN_SHARE = 0.42, 0.29
@@ -32,32 +32,33 @@ def situations(seed: int, *, held_out: bool = False) -> Iterator[Situation]:
     rng = Random(seed)
     phrasing = Phrasing(rng, held_out)
     while True:
-        draw = rng.random()
-        if draw < PLAIN_SHARE:
+        [purpose] = rng.choices(tuple(SHARES), tuple(SHARES.values()))
+        # Several questions in a text are many words, and where one ends is hard to see when each has a story.
+        phrasing.calm = purpose in ("plan", "choose", "conclude", "history") and rng.random() < 0.75
+        if purpose == "none":
             examples = tuple(texts.mood_example(rng) for _ in range(EXAMPLES_A_SITUATION))
             yield Situation((), examples, "none")
-            continue
-        if draw < PLAIN_SHARE + CHAT_SHARE:
-            examples = tuple(direct.chat(phrasing, rng) for _ in range(EXAMPLES_A_SITUATION))
-            yield Situation((), examples, "chat")
-            continue
-        kind = rng.random()
-        over = (
-            _over_shipped_tools
-            if kind < SHIPPED_SHARE
-            else _over_written_tools
-            if kind < SHIPPED_SHARE + WRITTEN_SHARE
-            else _over_invented_tools
-        )
-        yield _put_to_use(rng, phrasing, over(rng, phrasing))
+        elif purpose == "chat":
+            yield Situation((), tuple(direct.chat(phrasing, rng) for _ in range(EXAMPLES_A_SITUATION)), "chat")
+        else:
+            kind = rng.random()
+            over = (
+                _over_shipped_tools
+                if kind < SHIPPED_SHARE
+                else _over_written_tools
+                if kind < SHIPPED_SHARE + WRITTEN_SHARE
+                else _over_invented_tools
+            )
+            yield _put_to_use(rng, phrasing, over(rng, phrasing), purpose)
 
 
-def _put_to_use(rng: Random, phrasing: Phrasing, situation: Situation) -> Situation:
-    """The situation, or another made of its questions."""
-    singles = [one for one in situation.examples if len(one.steps) == 1 and not one.wanted]
+def _put_to_use(rng: Random, phrasing: Phrasing, situation: Situation, purpose: str) -> Situation:
+    """What is made of the questions of a situation; itself where they are too few."""
+    tools, questions = situation.tools, situation.examples
+    singles = [one for one in questions if len(one.steps) == 1 and not one.wanted]
     if len({one.question for one in singles}) < 2:
         return situation
-    calculator = next((tool for tool in situation.tools if tool.name == shipped.CALCULATOR.name), None)
+    calculator = next((tool for tool in tools if tool.name == shipped.CALCULATOR.name), None)
 
     def task() -> several.Task:
         return several.make_task(rng, phrasing, singles, calculator)
@@ -68,22 +69,18 @@ def _put_to_use(rng: Random, phrasing: Phrasing, situation: Situation) -> Situat
         talk = not example.steps and not example.answer.startswith(direct.MY_TOOLS)
         return Example(example.question, "chat" if talk else "react", kind="choose")
 
-    draw = rng.random()
-    for share, purpose, make in (
-        (PLAN_SHARE, "plan", lambda example: several.plan(rng, task())),
-        (CHOOSE_SHARE, "choose", chosen),
-        (CONCLUDE_SHARE, "conclude", lambda example: several.conclude(task())),
-    ):
-        if draw < share:
-            tools = situation.tools if purpose != "conclude" else ()
-            return Situation(tools, tuple(make(example) for example in situation.examples), purpose)  # type: ignore[arg-type]
-        draw -= share
-    examples = situation.examples
-    if draw < HISTORY_SHARE:
-        examples = tuple(earlier.with_history(rng, phrasing, one, singles, calculator) for one in examples)
-    else:
-        examples = tuple(several.step(rng, task()) if rng.random() < STEP_SHARE else one for one in examples)
-    return Situation(situation.tools, examples)
+    if purpose == "plan":
+        return Situation(tools, tuple(several.plan(rng, task()) for _ in questions), "plan")
+    if purpose == "choose":
+        return Situation(tools, tuple(chosen(one) for one in questions), "choose")
+    if purpose == "conclude":
+        return Situation((), tuple(several.conclude(task()) for _ in questions), "conclude")
+    if purpose == "history":
+        return Situation(
+            tools, tuple(earlier.with_history(rng, phrasing, one, singles, calculator) for one in questions)
+        )
+    steps = (several.step(rng, task()) if rng.random() < STEP_SHARE else one for one in questions)
+    return Situation(tools, tuple(steps))
 
 
 def _over_shipped_tools(rng: Random, phrasing: Phrasing) -> Situation:
@@ -166,7 +163,8 @@ def _over_written_tools(rng: Random, phrasing: Phrasing) -> Situation:
     """Written tools, sometimes among shipped and invented ones."""
     draw = rng.random()
     if draw < 0.2:  # as in a notebook: a person's own first tool or two beside those that ship
-        tools, own = written_tools.choose(rng, rng.choice((1, 1, 2))), list(shipped.TOOLS)
+        subject = "small_text_tools" if rng.random() < 0.5 else None
+        tools, own = written_tools.choose(rng, rng.choice((1, 1, 2)), subject), list(shipped.TOOLS)
     else:
         tools = written_tools.choose(rng, rng.choice((1, 2, 2, 3, 3, 3, 4, 5, 6, 8)))
         own = rng.sample(shipped.TOOLS, rng.randint(1, 3)) if draw < 0.4 else []

@@ -49,6 +49,8 @@ class Phrasing:
     def __init__(self, rng: Random, held_out: bool) -> None:
         self.rng = rng
         self.held_out = held_out
+        self.calm = False
+        """No stories around a question, and no typing errors."""
 
     def pick(self, templates: Sequence[str]) -> str:
         return self.rng.choice(_half(tuple(templates), self.held_out))
@@ -63,8 +65,10 @@ class Phrasing:
         kind = rng.choice(kinds)
         opening, ending = self.pick(OPENINGS["openings"][kind]), self.pick(OPENINGS["endings"])
         text = self.pick(templates[kind])
-        if rng.random() < 0.2:
+        if self.calm or rng.random() < 0.2:
             opening = ""
+        if self.calm:
+            ending = rng.choice(("", "?", "."))
         if kind == "question" and rng.random() < 0.5:
             ending = "?"
         if text.endswith("}") and rng.random() < 0.4:
@@ -74,16 +78,16 @@ class Phrasing:
     def as_typed(self, text: str) -> str:
         """A template with something before it, in capitals or with a typing error, now and then."""
         rng = self.rng
-        draw = rng.random()
+        draw = 1.0 if self.calm else rng.random()
         if draw < 0.12:
             text = self.pick(OPENINGS["contexts"]) + text
         elif draw < 0.16:
             text = f"{words.plain_fact(rng) if rng.random() < 0.3 else self.pick(OPENINGS['facts'])} {text}"
         if rng.random() < 0.6:
             text = text[:1].upper() + text[1:]
-        if rng.random() < 0.05:
+        if not self.calm and rng.random() < 0.05:
             text = "".join(part if part.startswith("{") else part.upper() for part in _SLOT.split(text))
-        if rng.random() < 0.08:
+        if not self.calm and rng.random() < 0.08:
             text = self._mistype(text)
         return text
 

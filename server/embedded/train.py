@@ -38,6 +38,8 @@ TOKENIZER_SITUATIONS = 3000
 SITUATIONS_A_STEP = 4
 ROWS_AT_ONCE = 16
 POOL = 32  # batches made at once, so that prompts of like length go together
+#: The weight of a choice: a token or two, which count for little beside whole texts.
+CHOICE_WEIGHT = 10.0
 LONGEST_PROMPT, LONGEST_EXAMPLE = 900, 480  # tokens; the few longer ones are left out
 PEAK_RATE, WARMUP, DECAY_FROM = 1e-3, 60, 0.45
 
@@ -45,8 +47,8 @@ PEAK_RATE, WARMUP, DECAY_FROM = 1e-3, 60, 0.45
 @dataclass(frozen=True)
 class Batch:
     """`prompts` (situations, length) with `prompt_lengths`; `examples` (situations x examples, length), padded at
-    the end with -1; `written` marks the tokens that the model has to write; `gaps` (situations): how many
-    positions stand between a prompt and its examples, for practice with distances."""
+    the end with -1; `written` weighs the tokens that the model has to write, 0 for the others; `gaps` (situations):
+    how many positions stand between a prompt and its examples, for practice with distances."""
 
     prompts: torch.Tensor
     prompt_lengths: torch.Tensor
@@ -69,17 +71,18 @@ class Encoder:
         system = corpus.system(situation)
         return self((self._rendered([{"role": "system", "content": system}], asked=False) if system else "") + USER)
 
-    def example(self, situation: Situation, example: Example) -> tuple[list[int], list[bool]]:
-        """An example behind that, and which of its tokens the model writes."""
+    def example(self, situation: Situation, example: Example) -> tuple[list[int], list[float]]:
+        """An example behind that, and the weights of its tokens: above 0 where the model writes."""
         turns = [turn for turn in corpus.conversation(situation, example) if turn["role"] != "system"]
         asked = self._rendered(turns, asked=True)
         tokens = self(asked.removeprefix(USER))
-        written = [False] * len(tokens)
+        weight = CHOICE_WEIGHT if example.kind == "choose" else 1.0
+        written = [0.0] * len(tokens)
         for text, by_model in corpus.assistant_parts(example):
             part = self(text)
             tokens += part
-            written += [by_model] * len(part)
-        return [*tokens, *self(END)], [*written, True]
+            written += [by_model * weight] * len(part)
+        return [*tokens, *self(END)], [*written, weight]
 
     def _rendered(self, turns: list[dict[str, str]], asked: bool) -> str:
         return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=asked))
@@ -107,18 +110,18 @@ def batches(encoder: Encoder, seed: int) -> Iterator[Batch]:
                 _padded([prompt for prompt, _ in group], 0),
                 torch.tensor([len(prompt) for prompt, _ in group]),
                 _padded([tokens for tokens, _ in rows], -1),
-                _padded([written for _, written in rows], 0).bool(),
+                _padded([written for _, written in rows], 0),
                 torch.tensor(gaps),
             )
 
 
-def _padded(rows: list[list[int]] | list[list[bool]], filler: int) -> torch.Tensor:
+def _padded(rows: list[list[int]] | list[list[float]], filler: int) -> torch.Tensor:
     width = max(map(len, rows))
     return torch.tensor([[*row, *([filler] * (width - len(row)))] for row in rows])
 
 
 def loss_of(model: LlamaForCausalLM, batch: Batch) -> tuple[torch.Tensor, int]:
-    """The mean loss over the tokens that the model has to write, and their number.
+    """The mean loss over the tokens that the model has to write, by their weights, and their number.
 
     Examples of like length go through together, so that little is spent on padding.
     """
@@ -131,7 +134,7 @@ def loss_of(model: LlamaForCausalLM, batch: Batch) -> tuple[torch.Tensor, int]:
     starts = batch.prompt_lengths + batch.gaps
 
     lengths = (batch.examples >= 0).sum(1)
-    total, count = torch.zeros(()), int(batch.written[:, 1:].sum())
+    total, count = torch.zeros(()), int((batch.written[:, 1:] > 0).sum())
     for rows in lengths.argsort().split(ROWS_AT_ONCE):
         width = int(lengths[rows].max())
         tokens, mine = batch.examples[rows, :width], owner[rows]
@@ -140,9 +143,11 @@ def loss_of(model: LlamaForCausalLM, batch: Batch) -> tuple[torch.Tensor, int]:
         inputs = tokens.clamp(min=0)
         positions = starts[mine][:, None] + torch.arange(width)[None, :]
         hidden, _ = forward(weights, inputs, positions, mask[:, None], [(k[mine], v[mine]) for k, v in known])
-        wanted = batch.written[rows, 1:width]
+        importance = batch.written[rows, 1:width]
+        wanted = importance > 0
         logits = F.linear(hidden[:, :-1][wanted], weights.embedding)
-        total = total + F.cross_entropy(logits.float(), inputs[:, 1:][wanted], reduction="sum")
+        losses = F.cross_entropy(logits.float(), inputs[:, 1:][wanted], reduction="none")
+        total = total + losses @ importance[wanted]
     return total / count, count
 
 

@@ -32,14 +32,14 @@ KINDS: dict[str, Callable[[Random], str]] = {
     "date": words.date,
     "time": lambda rng: f"{rng.randint(0, 23):02}:{rng.choice(('00', '15', '30', '45'))}",
     "word": words.any_word,
-    "saying": lambda rng: words.saying(rng) if rng.random() < 0.5 else words.phrase(rng),
+    "saying": lambda rng: words.saying(rng) if rng.random() < 0.7 else words.phrase(rng),
     "phrase": words.phrase,
     "sentence": words.sentence,
 }
 #: The share of texts that are of any kind, whatever the tool's own are, so that they are copied and not known.
 SURPRISING_SHARE = 0.25
 #: The share of questions that name the tool, of those for tools that take one text.
-NAMED_SHARE = 0.2
+NAMED_SHARE = 0.3
 _SLOT = re.compile(r"\{(\w+)\}")
 
 
@@ -83,10 +83,11 @@ def _read(subject: str, entry: dict[str, Any]) -> WrittenTool:
     )
 
 
-def choose(rng: Random, number: int) -> list[WrittenTool]:
-    """`number` tools, most of one subject; of other subjects such that share no telling word with the rest."""
+def choose(rng: Random, number: int, subject: str | None = None) -> list[WrittenTool]:
+    """`number` tools, most of one subject, the one that is asked for or any; of other subjects such that share no
+    telling word with the rest."""
     subjects = written_tools()
-    main = rng.choice(tuple(subjects))
+    main = subject or rng.choice(tuple(subjects))
     own = rng.sample(subjects[main], min(len(subjects[main]), rng.randint(1, number)))
     everything = [tool for subject, tools in subjects.items() if subject != main for tool in tools]
     chosen = [_disguised(rng, tool) for tool in own]

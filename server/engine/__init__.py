@@ -5,6 +5,7 @@
 """
 
 from server.engine.chat_model import ResidentChatModel
-from server.engine.engine import GuidedEngine
+from server.engine.engine import GuidedEngine, OutOfTokensError
+from server.engine.weights import GivenBack
 
-__all__ = ["GuidedEngine", "ResidentChatModel"]
+__all__ = ["GivenBack", "GuidedEngine", "OutOfTokensError", "ResidentChatModel"]

@@ -39,11 +39,13 @@ class Caches:
 
     @property
     def bytes(self) -> int:
+        # Other threads ask this while the model's thread changes it: of all that may grow a copy is read.
+        caches = [row.cache for row in list(self._rows)]
         return sum(
             tensor.nbytes
-            for row in self._rows
-            for layer in (row.cache.layers if row.cache else ())
-            for tensor in vars(layer).values()
+            for cache in caches
+            for layer in (list(cache.layers) if cache else ())
+            for tensor in list(vars(layer).values())
             if isinstance(tensor, torch.Tensor)
         )
 

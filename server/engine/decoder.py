@@ -4,6 +4,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import partial
 
 import torch
@@ -12,7 +13,14 @@ from server import counts
 from server.engine.memory import Memory, common_prefix
 from server.engine.sampling import choose
 from server.engine.sequence import Sequence
-from server.errors import ModelNotLoadedError, OutOfMemoryError, PromptTooLongError, RunCancelledError
+from server.engine.weights import GivenBack, Weights
+from server.errors import (
+    ModelAsleepError,
+    ModelNotLoadedError,
+    OutOfMemoryError,
+    PromptTooLongError,
+    RunCancelledError,
+)
 
 #: New tokens a pass: a longer prompt is read in pieces, beside the others' decoding.
 TOKENS_A_PASS = 512
@@ -31,16 +39,23 @@ class Decoder:
 
     What a sequence has in KV memory counts as there only after the pass that wrote it, so a pass can always be
     repeated: one that fails is tried again with each sequence alone, and those fail that fail alone.
+
+    While it is asleep it takes no sequences, and holds no KV memory and no weights on another device than the CPU.
     """
 
-    def __init__(self, memory: Memory, end_token: int, context_length: int) -> None:
+    def __init__(self, memory: Memory, weights: Weights, end_token: int, context_length: int) -> None:
         """`end_token` ends a text; `context_length` is how many tokens the model reads at most."""
         self._memory = memory
+        self._weights = weights
         self._end_token = end_token
         self._context_length = context_length
         self._changed = threading.Condition()
         self._arrived: list[Sequence] = []
         self._closed = False
+        self._asleep = False
+        """No sequences are taken; those that were are written to their end."""
+        self._errand: tuple[Callable[[], GivenBack | None], Future[GivenBack | None]] | None = None
+        """What the thread is to do when no sequence is being written."""
         self._waiting: deque[Sequence] = deque()
         self._active: list[Sequence] = []
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
@@ -51,8 +66,31 @@ class Decoder:
         with self._changed:
             if self._closed:
                 raise _unloaded()
+            if self._asleep:
+                raise ModelAsleepError("The model is asleep. POST /wake brings it back.")
             self._arrived.append(sequence)
             self._changed.notify()
+
+    def sleep(self) -> GivenBack:
+        """Give up KV memory and, on another device than the CPU, the weights' place, once what is being written has
+        ended. New sequences are refused from now on, with ModelAsleepError, until `wake`.
+
+        Raises what `Weights.move_out` raises; then it is awake. Not for several threads at once, as `wake` isn't.
+        """
+        with self._changed:
+            self._asleep = True
+        try:
+            given = self._run_between(self._fall_asleep)
+        except BaseException:
+            self._asleep = False
+            raise
+        assert given is not None
+        return given
+
+    def wake(self) -> None:
+        """Be as before `sleep`. Raises what `Weights.move_back` raises; then it sleeps on."""
+        self._run_between(self._weights.move_back)
+        self._asleep = False
 
     def close(self) -> None:
         """End the thread and give the memory back; what is still being written ends with ModelNotLoadedError."""
@@ -62,12 +100,38 @@ class Decoder:
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
+    def _run_between(self, errand: Callable[[], GivenBack | None]) -> GivenBack | None:
+        """What `errand` gives on the model's thread, when no sequence is being written there."""
+        done: Future[GivenBack | None] = Future()
+        with self._changed:
+            if self._closed:
+                raise _unloaded()
+            self._errand = (errand, done)
+            self._changed.notify()
+        return done.result()
+
+    def _fall_asleep(self) -> GivenBack:
+        weights_bytes = self._weights.move_out()
+        kv_bytes = self._memory.bytes
+        self._memory.clear()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return GivenBack(kv_bytes, weights_bytes)
+
     def _run(self) -> None:
         while not self._closed:
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._arrived or self._waiting or self._active)
+                self._changed.wait_for(
+                    lambda: self._closed or self._arrived or self._waiting or self._active or self._errand
+                )
                 self._waiting += self._arrived
                 self._arrived.clear()
+                errand = None
+                if not self._waiting and not self._active:
+                    errand, self._errand = self._errand, None
+            if errand is not None:
+                _do(*errand)
+                continue
             try:
                 self._round()
             except Exception as error:  # boundary: whatever it is, nobody may wait for ever
@@ -75,6 +139,9 @@ class Decoder:
                     self._end(sequence, error)
         with self._changed:
             self._waiting += self._arrived
+            errand, self._errand = self._errand, None
+        if errand is not None:
+            errand[1].set_exception(_unloaded())
         for sequence in [*self._active, *self._waiting]:
             self._end(sequence, _unloaded())
         self._memory.clear()
@@ -178,7 +245,7 @@ class Decoder:
         try:
             goes_on = step()
         except Exception as error:  # boundary: of llguidance
-            self._end(sequence, error)
+            self._end(sequence, None if sequence.out_of_tokens else error)
             return False
         if not goes_on:
             self._end(sequence)
@@ -223,6 +290,13 @@ class Decoder:
         if sequence.row is not None:
             self._memory.give_back(sequence.row)
             sequence.row = None
+
+
+def _do(errand: Callable[[], GivenBack | None], done: "Future[GivenBack | None]") -> None:
+    try:
+        done.set_result(errand())
+    except Exception as error:  # boundary: whoever waits for it is told
+        done.set_exception(error)
 
 
 def too_long(length: int, limit: int) -> PromptTooLongError:

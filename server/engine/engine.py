@@ -12,6 +12,7 @@ from guidance._schema import EngineResponse, SamplingParams, StepConfig, TokenUs
 from guidance.models import Model
 from guidance.models._engine import Engine, EngineState
 from guidance.models._engine._engine import LogitsOutput
+from guidance.models._engine._interpreter import recode_special_tokens
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from server.engine import cancellation, likelihood, pieces, usage
@@ -19,11 +20,16 @@ from server.engine.caches import Caches
 from server.engine.decoder import Decoder, too_long
 from server.engine.program import Program
 from server.engine.rows import KVRows, fits
-from server.engine.sequence import Sequence
+from server.engine.sequence import Sampling, Sequence
 from server.engine.tokenizer import EngineTokenizer
+from server.engine.weights import GivenBack, Weights
 
 #: How llguidance marks a capture that belongs to a list.
 LIST_PREFIX = "__LIST_APPEND:"
+
+
+class OutOfTokensError(ValueError):
+    """The `max_tokens` of a whole grammar were used up before it came to its end."""
 
 
 class GuidedEngine(Engine):
@@ -33,7 +39,8 @@ class GuidedEngine(Engine):
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, kv_bytes: int | None = None
     ) -> None:
-        """`kv_bytes`: what KV memory may take; None: most of what the GPU has free, or a part of the main memory.
+        """`kv_bytes`: what KV memory may take; None: most of what the GPU has free, or a part of the main memory (see
+        `share_kv_memory`).
 
         The model belongs to the engine from now on. `close` gives it back, and so does dropping the engine.
         """
@@ -41,10 +48,14 @@ class GuidedEngine(Engine):
         super().__init__(tokenizer=EngineTokenizer(tokenizer, width), enable_monitoring=False)
         self.tokenizer: EngineTokenizer
         self.context_length: int = model.config.get_text_config().max_position_embeddings
+        self.sampling = _advised(model.generation_config)
+        """How the model's makers have it sampled; greedily where they say nothing. For whoever has no wish."""
         self._width = width
         self._model = model
-        self._memory = KVRows(model, kv_bytes or _affordable(model)) if fits(model) else Caches(model)
-        self._decoder = Decoder(self._memory, self.tokenizer.eos_token_id, self.context_length)
+        self._shares = kv_bytes is None
+        self._memory = KVRows(model, kv_bytes or _affordable(model.device)) if fits(model) else Caches(model)
+        self._weights = Weights(model)
+        self._decoder = Decoder(self._memory, self._weights, self.tokenizer.eos_token_id, self.context_length)
         self.close = weakref.finalize(self, self._decoder.close)
         """Ends what is being written, and lets the model go."""
 
@@ -52,6 +63,30 @@ class GuidedEngine(Engine):
     def kv_bytes(self) -> int:
         """What KV memory takes now."""
         return self._memory.bytes
+
+    @property
+    def weights_bytes(self) -> int:
+        """What the weights take, also while they are away from their device. Not while they move."""
+        return self._weights.bytes
+
+    def share_kv_memory(self, engines: int) -> None:
+        """Let KV memory have what it has taken, and of what is free now as much as any of so many engines on this
+        device may take. Changes nothing for an engine that was told how much it may take."""
+        if self._shares and isinstance(self._memory, KVRows):
+            self._memory.budget = self._memory.bytes + _affordable(self._model.device) // engines
+
+    def sleep(self) -> GivenBack:
+        """Give KV memory up and, on a GPU, the weights' place, once what is being written has ended.
+
+        From now until `wake` calls raise ModelAsleepError. Raises OutOfMemoryError where the weights find no place in
+        the host's memory, and ModelCannotSleepError; then the engine is awake.
+        """
+        return self._decoder.sleep()
+
+    def wake(self) -> None:
+        """Be as before `sleep`, but for what KV memory held. Raises OutOfMemoryError where the weights' place is
+        taken; then the engine sleeps on."""
+        self._decoder.wake()
 
     def program(self) -> Model:
         """A fresh guidance model object: `lm = engine.program(); lm += gen(...)`."""
@@ -70,13 +105,14 @@ class GuidedEngine(Engine):
         state: EngineState,
         grammar: str,
         ensure_bos_token: bool = True,
-        sampling_params: SamplingParams | None = None,
+        sampling_params: Sampling | SamplingParams | None = None,
         step_config: StepConfig | None = None,
     ) -> Generator[EngineResponse, None, TokenUsage]:
         """Continues `state.prompt` by `grammar` (a serialised llguidance grammar).
 
         Yields pieces of text with captures. Raises PromptTooLongError where the text outgrows the model's window,
-        RunCancelledError between two tokens, ValueError for a grammar that llguidance refuses.
+        RunCancelledError between two tokens, OutOfTokensError behind the last piece where the `max_tokens` of the
+        whole grammar ended it, ValueError for a grammar that llguidance refuses.
         """
         if step_config is not None:
             raise ValueError("GuidedEngine has no step callbacks; run a grammar a step instead.")
@@ -85,9 +121,11 @@ class GuidedEngine(Engine):
         if ensure_bos_token and bos is not None and prompt[:1] != [bos]:
             prompt = [bos, *prompt]
         parser = llguidance.LLInterpreter(self.tokenizer._ll_tokenizer, grammar, log_level=0)
-        counted = usage.Usage(prompt_tokens=len(prompt))
+        # A model has to read something: what ends a text stands before a new one.
+        tokens = parser.process_prompt(prompt) or [self.tokenizer.eos_token_id]
+        counted = usage.Usage(prompt_tokens=max(len(prompt), 1))
         sequence = Sequence(
-            parser.process_prompt(prompt),
+            tokens,
             parser,
             self._width,
             sampling_params,
@@ -105,12 +143,14 @@ class GuidedEngine(Engine):
             else:
                 sequence.end()
             for progress, last in sequence.progress():
-                response = _response(progress, decoder, last)
+                response = _response(progress, decoder, last, self.tokenizer)
                 pieces.tell(response.new_bytes, counted)
                 yield response
         finally:
             sequence.abandoned = True
             usage.record(counted)
+        if sequence.out_of_tokens:
+            raise OutOfTokensError("The text was not at its end when its max_tokens were used up.")
         reason = parser.stop_reason()
         if reason not in ("NoExtension", "EndOfSentence", "NoExtensionBias"):
             raise ValueError(f"llguidance stopped the grammar with {reason}. Make the grammar simpler.")
@@ -123,14 +163,28 @@ class GuidedEngine(Engine):
         )
 
 
-def _affordable(model: PreTrainedModel) -> int:
+def _affordable(device: torch.device) -> int:
     """Bytes for KV memory: of a GPU most of what is free, of the main memory, which is others' too, a quarter."""
-    if model.device.type == "cuda":
-        return int(0.8 * torch.cuda.mem_get_info(model.device)[0])
+    if device.type == "cuda":
+        return int(0.8 * torch.cuda.mem_get_info(device)[0])
     return int(0.25 * psutil.virtual_memory().available)
 
 
-def _response(progress: list[dict[str, Any]], decoder: codecs.IncrementalDecoder, last: bool) -> EngineResponse:
+def _advised(config: Any) -> Sampling:
+    if not getattr(config, "do_sample", False):
+        return Sampling(top_p=None, top_k=None, min_p=None, repetition_penalty=None)
+    return Sampling(
+        top_p=config.top_p,
+        top_k=config.top_k,
+        min_p=config.min_p,
+        repetition_penalty=config.repetition_penalty,
+        temperature=1.0 if config.temperature is None else config.temperature,
+    )
+
+
+def _response(
+    progress: list[dict[str, Any]], decoder: codecs.IncrementalDecoder, last: bool, tokenizer: EngineTokenizer
+) -> EngineResponse:
     """What llguidance reports after a step, as guidance's interpreter wants it."""
     text = b""
     captures: dict[str, Any] = {}
@@ -147,6 +201,8 @@ def _response(progress: list[dict[str, Any]], decoder: codecs.IncrementalDecoder
                 chances.setdefault(name, []).append(item["log_prob"])
             else:
                 captures[name], chances[name] = value, item["log_prob"]
+    # llguidance writes the control tokens of a grammar as bytes that are no text.
+    text = recode_special_tokens(tokenizer, text)
     return EngineResponse(
         new_bytes=decoder.decode(text, last).encode(),
         backtrack_bytes=b"",

@@ -34,7 +34,7 @@ class Memory(Protocol):
 
     @property
     def bytes(self) -> int:
-        """What it takes now."""
+        """What it takes now. Any thread may ask."""
 
     def take(self, tokens: Sequence[int]) -> Row | None:
         """A row for a sequence that begins with `tokens`, holding as many of them as any row knows (never all: the

@@ -150,10 +150,10 @@ class KVRows:
     """The rows of one model; see `Memory`."""
 
     def __init__(self, model: PreTrainedModel, budget: int) -> None:
-        """`budget`: the bytes that all rows together may take."""
+        """`budget`: the bytes that all rows together may take. It may be changed at any time; what is there stays."""
         self._model = model
         model.set_attn_implementation(ATTENTION)
-        self._budget = budget
+        self.budget = budget
         self.windows: set[int | None] = set()
         """How many tokens back the layers look that have been run; None: to the beginning."""
         self._keys: dict[int, torch.Tensor] = {}
@@ -266,7 +266,7 @@ class KVRows:
         if not self.rows or not self._keys:
             return MOST_ROWS
         each = self.bytes // (len(self.rows) * self.capacity)
-        return min(MOST_ROWS, self._budget // (each * capacity))
+        return min(MOST_ROWS, self.budget // (each * capacity))
 
     def _reshape(self, kept: list[Row], count: int, capacity: int) -> None:
         """Memory anew, for `count` rows of `capacity` tokens, with what `kept` rows hold; a layer after the other, so

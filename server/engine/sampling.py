@@ -29,8 +29,7 @@ def choose(logits: torch.Tensor, sequences: Several[Sequence], end: int) -> list
     offered = logits.masked_fill(~(allowed | may_end[:, None]), -torch.inf)
     chosen = offered.argmax(-1)
     for number, sequence in enumerate(sequences):
-        sampling = sequence.sampling
-        if sequence.temperature >= GREEDY_BELOW or (sampling and any(sampling.values())):
+        if sequence.temperature >= GREEDY_BELOW or sequence.sampling.get("repetition_penalty"):
             chosen[number] = _drawn(offered[number : number + 1], sequence)
         if sequence.likelihood is not None:
             sequence.likelihood.log_probability += float(offered[number].float().log_softmax(-1)[chosen[number]])
@@ -40,7 +39,7 @@ def choose(logits: torch.Tensor, sequences: Several[Sequence], end: int) -> list
 
 def _drawn(scores: torch.Tensor, sequence: Sequence) -> torch.Tensor:
     """A token drawn from `scores` (1, vocabulary), by Transformers' own rules for each parameter."""
-    wanted: dict[str, Any] = dict(sequence.sampling or {})
+    wanted = sequence.sampling
     penalty, top_k = wanted.get("repetition_penalty"), wanted.get("top_k")
     top_p, min_p = wanted.get("top_p"), wanted.get("min_p")
     tokens: Any = torch.tensor([sequence.tokens], device=scores.device)
@@ -55,4 +54,6 @@ def _drawn(scores: torch.Tensor, sequence: Sequence) -> torch.Tensor:
         scores = TopPLogitsWarper(top_p)(tokens, scores)
     if min_p:
         scores = MinPLogitsWarper(min_p)(tokens, scores)
-    return torch.multinomial(scores.softmax(-1), 1)[0, 0]
+    if sequence.random is None and wanted.get("seed") is not None:
+        sequence.random = torch.Generator(scores.device).manual_seed(wanted["seed"])
+    return torch.multinomial(scores.softmax(-1), 1, generator=sequence.random)[0, 0]

@@ -18,6 +18,14 @@ Progress = list[dict[str, Any]]
 """What llguidance reports of a step: pieces of text, and captures."""
 
 
+class Sampling(SamplingParams, total=False):
+    """guidance's parameters, and what it has no place for: the `temperature` where a grammar names none, and a
+    `seed`, with which the same text is drawn again."""
+
+    temperature: float
+    seed: int
+
+
 class Sequence:
     """Made by the thread that wants the text, decoded by the model's thread, read by the first again."""
 
@@ -26,7 +34,7 @@ class Sequence:
         tokens: list[int],
         parser: llguidance.LLInterpreter,
         vocabulary: int,
-        sampling: SamplingParams | None,
+        sampling: Sampling | SamplingParams | None,
         cancelled: threading.Event | None,
         usage: Usage,
         likelihood: Likelihood | None,
@@ -34,7 +42,7 @@ class Sequence:
         """`tokens` as `parser` wants the prompt. `usage` and `likelihood` are counted up; `cancelled` may be set at
         any time."""
         self.tokens = tokens
-        self.sampling = sampling
+        self.sampling: dict[str, Any] = dict(sampling or {})
         self.cancelled = cancelled or threading.Event()
         self.usage = usage
         self.likelihood = likelihood
@@ -51,7 +59,14 @@ class Sequence:
         """A bit a token, the lowest first, on the CPU: 1 where the grammar allows it next."""
         self.may_end = False
         self.temperature = 0.0
+        self.random: torch.Generator | None = None
+        """What tokens are drawn with, if there is a seed."""
         self._looked = False
+
+    @property
+    def out_of_tokens(self) -> bool:
+        """Whether the `max_tokens` of the whole grammar are used up; llguidance raises an error then."""
+        return bool(self.parser.stop_reason() == "MaxTokensTotal")
 
     @property
     def new(self) -> list[int]:
@@ -64,7 +79,7 @@ class Sequence:
         if not self._looked:
             status = json.loads(self.parser.compute_mask_into(self._buffer))
             self.unread += status["progress"]
-            self.temperature = status["temperature"]
+            self.temperature = status["temperature"] or self.sampling.get("temperature", 0.0)
             self.may_end = self.parser.is_accepting()
             self._looked = True
             return not status["stop"]

@@ -1,6 +1,7 @@
 """Text to tokens and back, for guidance and for the engine; and how text from outside is kept plain text."""
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import guidance
@@ -29,7 +30,10 @@ class EngineTokenizer(Tokenizer):
             bos_token_id=tokenizer.bos_token_id,
         )
         self.transformers = tokenizer
-        names = {str(token) for token in tokenizer.get_added_vocab()} | set(tokenizer.all_special_tokens)
+        added = tokenizer.get_added_vocab()
+        self.control_tokens = {name: token for name, token in added.items() if self.is_special_token(token)}
+        """Ids of the tokens that no plain text is made of, by name."""
+        names = {str(token) for token in added} | set(tokenizer.all_special_tokens)
         ordered = sorted((name for name in names if len(name) > 1), key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, ordered))) if ordered else None
 
@@ -65,19 +69,32 @@ class EngineTokenizer(Tokenizer):
             text = text[: min(len(text) * tokens // length, len(text) - 1)]
         return text
 
-    def render_chat(self, messages: list[dict[str, str]]) -> str:
-        """The conversation in the model's own chat template, up to where the assistant's turn begins.
+    def render_chat(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> str:
+        """The conversation in the model's own chat template, up to where the assistant's turn begins. `tools` are
+        listed as the template has it, if it does that.
 
-        Contents are protected: what people and tools wrote can't end a turn or open another.
+        All but the roles is protected: what people and tools wrote can't end a turn or open another. Raises
+        `jinja2.TemplateError` where the template does not take such a conversation.
         """
-        plain: list[dict[str, Any]] = [
-            {**message, "content": self.protect(message["content"])} for message in messages
-        ]
         return str(
             self.transformers.apply_chat_template(
-                plain,
+                [{**self._protected(message), "role": message["role"]} for message in messages],
+                tools=self._protected(tools),
                 tokenize=False,
                 add_generation_prompt=True,
                 enable_thinking=False,  # read by templates of models that else begin with a hidden monologue
             )
         )
+
+    def _protected(self, value: Any) -> Any:
+        """JSON's `value` with every text in it protected."""
+        match value:
+            case str():
+                return self.protect(value)
+            case Mapping():
+                return {self.protect(name): self._protected(one) for name, one in value.items()}
+            case Sequence():
+                return [self._protected(one) for one in value]
+        return value

@@ -12,39 +12,54 @@ from server.http import origins
 
 def register(app: Flask, settings: Settings) -> None:
     """Check every request before anything else looks at it, `GET /health` excepted."""
-    pages = [origins.pattern(origin) for origin in settings.CORS_ORIGINS]
 
-    def check() -> Response | None:
+    def before() -> Response | None:
         if request.path == "/health" and request.method in ("GET", "HEAD"):
             return None
         if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
             # A browser asks beforehand, and without the token. The answer is the same for every path.
             return Response(status=204)
-        if settings.TOKEN:
-            check_token(settings.TOKEN)
-        else:
-            check_local()
+        check(settings)
         return None
 
-    def check_token(token: str) -> None:
-        scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
-        given = [credentials.strip()] if scheme.lower() in ("bearer", "token") else []
-        given += request.args.getlist("token")
-        if not any(hmac.compare_digest(candidate.encode(), token.encode()) for candidate in given):
-            found = "The token is wrong." if given else "There is no token."
-            raise UnauthorizedError(
-                f"{found} Send `Authorization: Bearer <token>` or `?token=<token>`; "
-                "the server prints its token when it starts."
-            )
+    app.before_request(before)
 
-    def check_local() -> None:
-        # Without a token, a web page in this machine's browser could call the server behind its user's back:
-        # directly, or under a name of its own that leads to this machine.
-        name = re.sub(r":\d*$", "", request.host).strip("[]")
-        origin = request.headers.get("Origin")
-        if not is_loopback(name):
-            raise ForbiddenError("Without a token the server answers only at localhost, 127.0.0.1 or [::1].")
-        if origin is not None and not any(page.match(origin) for page in pages):
-            raise ForbiddenError(f"Pages of {origin} may not call the server. HEARTH_CORS_ORIGINS says which may.")
 
-    app.before_request(check)
+def check(settings: Settings) -> None:
+    """Raises `UnauthorizedError` or `ForbiddenError` unless whoever sent the current request may come in."""
+    if settings.TOKEN:
+        _check_token(settings.TOKEN)
+    else:
+        _check_local([origins.pattern(origin) for origin in settings.CORS_ORIGINS])
+
+
+def may_come_in(settings: Settings) -> bool:
+    """Whether `check` lets the current request in."""
+    try:
+        check(settings)
+    except (UnauthorizedError, ForbiddenError):
+        return False
+    return True
+
+
+def _check_token(token: str) -> None:
+    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+    given = [credentials.strip()] if scheme.lower() in ("bearer", "token") else []
+    given += request.args.getlist("token")
+    if not any(hmac.compare_digest(candidate.encode(), token.encode()) for candidate in given):
+        found = "The token is wrong." if given else "There is no token."
+        raise UnauthorizedError(
+            f"{found} Send `Authorization: Bearer <token>` or `?token=<token>`; "
+            "the server prints its token when it starts."
+        )
+
+
+def _check_local(pages: list[re.Pattern[str]]) -> None:
+    # Without a token, a web page in this machine's browser could call the server behind its user's back:
+    # directly, or under a name of its own that leads to this machine.
+    name = re.sub(r":\d*$", "", request.host).strip("[]")
+    origin = request.headers.get("Origin")
+    if not is_loopback(name):
+        raise ForbiddenError("Without a token the server answers only at localhost, 127.0.0.1 or [::1].")
+    if origin is not None and not any(page.match(origin) for page in pages):
+        raise ForbiddenError(f"Pages of {origin} may not call the server. HEARTH_CORS_ORIGINS says which may.")

@@ -1,13 +1,14 @@
 """Following a run: waiting for its answer, or reading its events as they come."""
 
 import copy
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from flask import Response
 
 from server.errors import RunCancelledError
-from server.http.streams import LOOK_SECONDS, Message, client_gone, event_stream
+from server.http.streams import LOOK_SECONDS, PING, PING_SECONDS, Message, client_gone, event_stream
 from server.runs import LAST, Run
 
 
@@ -26,20 +27,25 @@ def wait_for(run: Run, detach: bool) -> dict[str, Any]:
     return _answer(run)
 
 
-def stream(run: Run, detach: bool) -> Response:
-    """The events of a run that was asked just now. Raises its error where it fails before it waits for its turn.
+def stream(run: Run, detach: bool, told: Callable[[Message], list[Message]] = lambda message: [message]) -> Response:
+    """The events of a run that was asked just now, each as `told` has it, which may make none or several of it.
+    Raises the run's error where it fails before there was anything to tell, and before the first ping was due.
 
     When the client goes away, the run is cancelled, unless `detach`.
     """
 
     def batches() -> Iterator[list[Message]]:
-        begun = False
+        asked, begun = time.monotonic(), False
         for batch in events_after(run, 0):
-            if batch and not begun:
-                begun = True
-                if batch[0][1] == "error":
+            messages: list[Message] = []
+            for message in batch:
+                if message[1] == "error" and not begun and not messages:
                     _answer(run)
-            yield batch
+                messages += told(message)
+            if not begun and not messages and time.monotonic() - asked >= PING_SECONDS:
+                messages = [PING]
+            begun = begun or bool(messages)
+            yield messages
 
     return event_stream(batches(), when_left=lambda: detach or run.stop(_left()))
 

@@ -8,6 +8,7 @@ from flask_openapi3 import APIBlueprint
 from server import VERSION
 from server.errors import HearthError, StoreError
 from server.host import Host
+from server.http.access import may_come_in
 from server.http.schemas import Health
 from server.resident import ResidentModel
 from server.runs.abandoned import abandoned_tools
@@ -19,20 +20,31 @@ def blueprint(host: Host) -> APIBlueprint:
 
     @routes.get("/health", summary="Is the server there, and how far is it?", responses={200: Health}, security=[])
     def health() -> dict[str, Any]:
-        resident = host.resident
+        models = [describe(one) for one in host.models.all]
         live = host.workspaces.main.live
         tools = live.tools if live is not None else None
+        states = [run.state for run in host.runs.in_flight()]
+        abandoned = abandoned_tools()
         answer = {
             "status": "ok",
             "version": VERSION,
-            "model": None if resident is None else describe(resident),
+            "model": models[0] if models else None,
+            "models": models,
             "tools": None if live is None or tools is None else {"generation": live.hash, "count": len(tools)},
-            "abandoned_tools": [asdict(one) for one in abandoned_tools()],
+            "runs": {state: states.count(state) for state in ("running", "queued")},
+            "kv_bytes": host.models.kv_bytes,
+            "abandoned": len(abandoned),
         }
+        unkept = host.database.failure
+        if may_come_in(host.settings):
+            # Whose tools they are is nobody's business.
+            answer["abandoned_tools"] = [asdict(one) for one in abandoned]
+        elif unkept is not None:
+            unkept = "The last record could not be kept."
         if host.autoload_error is not None and tools is None:
             answer["autoload_error"] = name(host.autoload_error)
-        if host.database.failure is not None:
-            answer["store_error"] = name(StoreError(host.database.failure))
+        if unkept is not None:
+            answer["store_error"] = name(StoreError(unkept))
         return answer
 
     return routes

@@ -38,11 +38,10 @@ class _Standing(Collector):
         for state in ("queued", "running"):
             runs.add_metric([state], states.count(state))
         yield runs
-        model = self._host.resident
-        engine = model.engine if model is not None else None
-        yield GaugeMetricFamily("hearth_kv_bytes", "KV memory", value=engine.kv_bytes if engine else 0)
-        weights = (model and model.memory_bytes) or 0
-        yield GaugeMetricFamily("hearth_model_bytes", "The model's weights", value=weights)
+        models = self._host.models
+        yield GaugeMetricFamily("hearth_kv_bytes", "KV memory", value=models.kv_bytes)
+        weights = sum(model.memory_bytes or 0 for model in models.all)
+        yield GaugeMetricFamily("hearth_model_bytes", "The models' weights", value=weights)
         torch = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_available():
             used = torch.cuda.memory_allocated()

@@ -1,9 +1,10 @@
-"""`POST /load_model` and `POST /unload_model`."""
+"""`POST /load_model`, `/unload_model`, `/sleep` and `/wake`."""
 
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
+from dataclasses import asdict
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -13,7 +14,7 @@ from flask_openapi3 import APIBlueprint
 from server.errors import HearthError, known
 from server.host import Host
 from server.http.health import describe
-from server.http.schemas import ErrorAnswer, ModelChoice, ModelLoaded, ModelUnloaded, Nothing
+from server.http.schemas import ErrorAnswer, ModelChoice, ModelLoaded, ModelName, ModelsShown, ModelsSlept, Nothing
 from server.http.streams import LOOK_SECONDS, Message, event_stream, wants_events
 from server.http.waiting import WaitingRoom
 from server.resident import Report
@@ -26,27 +27,58 @@ def blueprint(host: Host, room: WaitingRoom) -> APIBlueprint:
     @routes.post(
         "/load_model",
         summary="Make a model resident; answers when it is ready or, with Accept: text/event-stream, as it goes on",
-        responses={200: ModelLoaded, 422: ErrorAnswer, 503: ErrorAnswer},
+        responses={200: ModelLoaded, **dict.fromkeys((409, 422, 503), ErrorAnswer)},
     )
     def load_model(body: ModelChoice) -> dict[str, Any] | Response:
         def load(report: Report = lambda *_: None) -> dict[str, Any]:
             started = time.perf_counter()
             with room.place():
-                resident = host.load_model(body.model, body.load_in_8bit, body.device_map, body.dtype, report)
+                resident = host.load_model(**dict(body), report=report)
             return {"model": describe(resident), "seconds": time.perf_counter() - started}
 
         return event_stream(_progress(load)) if wants_events() else load()
 
+    def shown(started: float) -> dict[str, Any]:
+        models = host.models
+        return {
+            "model": None if models.default is None else describe(models.default),
+            "models": [describe(one) for one in models.all],
+            "seconds": time.perf_counter() - started,
+        }
+
     @routes.post(
         "/unload_model",
-        summary="Give the model's memory back",
-        responses={200: ModelUnloaded, 422: ErrorAnswer},
+        summary="Give the memory of a model back, or that of all",
+        responses={200: ModelsShown, 404: ErrorAnswer, 422: ErrorAnswer},
     )
-    def unload_model(body: Nothing) -> dict[str, Any]:
+    def unload_model(body: ModelName) -> dict[str, Any]:
         started = time.perf_counter()
         with room.place():
-            host.unload_model()
-        return {"model": None, "seconds": time.perf_counter() - started}
+            host.models.unload(body.model)
+        return shown(started)
+
+    @routes.post(
+        "/sleep",
+        summary="Lend the memory of all models to others: KV memory goes, weights wait in the host's memory",
+        responses={200: ModelsSlept, **dict.fromkeys((409, 422, 503), ErrorAnswer)},
+    )
+    def sleep(body: Nothing) -> dict[str, Any]:
+        started = time.perf_counter()
+        with room.place():
+            slept = host.models.sleep()
+        given = [{"model": model.name, **asdict(given_back)} for model, given_back in slept]
+        return {**shown(started), "given_back": given}
+
+    @routes.post(
+        "/wake",
+        summary="Let all models come back from their sleep",
+        responses={200: ModelsShown, **dict.fromkeys((422, 503), ErrorAnswer)},
+    )
+    def wake(body: Nothing) -> dict[str, Any]:
+        started = time.perf_counter()
+        with room.place():
+            host.models.wake()
+        return shown(started)
 
     return routes
 

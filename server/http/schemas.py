@@ -10,6 +10,7 @@ LONGEST_QUESTION = 100_000
 EVENTS: dict[str, Any] = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
 """Server-sent events: `event: <kind>`, `data: <JSON>`, and an `id` that Last-Event-ID resumes from."""
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
+LongName = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00]*$")]
 """Anything but the one character that a database can't hold."""
 SessionId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 Note = Annotated[str, StringConstraints(max_length=2000)]
@@ -34,12 +35,20 @@ class Nothing(Taken):
 class ModelChoice(Taken):
     """A model and how to load it; what is left out comes from the settings."""
 
-    model: Annotated[str, StringConstraints(min_length=1, max_length=1000)] | None = Field(
-        None, description="`embedded`, a Hugging Face id, or a local folder"
+    model: LongName | None = Field(None, description="`embedded`, a Hugging Face id, or a local folder")
+    replace: bool = Field(
+        True, description="in the place of the default model; else beside those that are there, as the last one"
     )
     load_in_8bit: bool | None = Field(None, description="8-bit weights")
+    quantizer: Literal["bitsandbytes", "torchao"] | None = Field(None, description="what makes 8-bit weights")
     device_map: Name | None = Field(None, description="auto, cpu, cuda, cuda:1, ...")
     dtype: Literal["auto", "bfloat16", "float32"] | None = None
+
+
+class ModelName(Taken):
+    """Which model."""
+
+    model: LongName | None = Field(None, description="all, if it is left out")
 
 
 class WorkspaceChoice(Taken):
@@ -143,6 +152,7 @@ class Question(WorkspaceChoice):
         description="`react` (tools, one after the other), `chat` (the model alone), `plan_execute` (a plan, step by "
         "step), `auto` (one of these, by the model's choice), or one of the workspace's own",
     )
+    model: LongName | None = Field(None, description="one of those in `/health`; else the first of them")
     max_steps: int | None = Field(None, ge=1, le=32, description="tool calls it may take; else HEARTH_MAX_STEPS")
     session_id: SessionId | None = Field(
         None, description="the session that it goes on with, or that it begins: any name, of the workspace's own"
@@ -189,9 +199,9 @@ class Failure(BaseModel):
 
 class Model(BaseModel):
     name: str
-    state: Literal["loading", "ready", "failed"]
+    state: Literal["loading", "ready", "asleep", "failed"]
     device: str | None
-    quantization: str | None = Field(description="8bit or none")
+    quantization: str | None = Field(description="8bit (bitsandbytes), int8 (torchao), none, or as it came")
     memory_bytes: int | None
     progress: Progress | None = Field(None, description="only while it loads")
     error: Failure | None = Field(None, description="only when it failed")
@@ -209,14 +219,21 @@ class AbandonedTool(BaseModel):
     seconds: float = Field(description="since it was given up")
 
 
+class RunsCount(BaseModel):
+    running: int
+    queued: int
+
+
 class Health(BaseModel):
     status: Literal["ok"]
     version: str
-    model: Model | None
+    model: Model | None = Field(description="the first of the models: the default, or the one that comes to be it")
+    models: list[Model] = Field(description="all; while one replaces another, both")
     tools: ToolsCount | None = Field(description="of the workspace main")
-    abandoned_tools: list[AbandonedTool] = Field(
-        description="calls of tools that went past their time, or their run's, and go on"
-    )
+    runs: RunsCount
+    kv_bytes: int = Field(description="what KV memory takes")
+    abandoned: int = Field(description="calls of tools that went past their time, or their run's, and go on")
+    abandoned_tools: list[AbandonedTool] | None = Field(None, description="these calls; only with the token")
     autoload_error: Failure | None = Field(None, description="only when loading at the start failed")
     store_error: Failure | None = Field(None, description="only when the last record could not be kept")
 
@@ -230,9 +247,22 @@ class ModelLoaded(BaseModel):
     seconds: float
 
 
-class ModelUnloaded(BaseModel):
-    model: None
+class ModelsShown(BaseModel):
+    """The models that there are now, as `/health` has them."""
+
+    model: Model | None
+    models: list[Model]
     seconds: float
+
+
+class GivenBack(BaseModel):
+    model: str
+    kv_bytes: int
+    weights_bytes: int = Field(description="0 on the CPU, where weights have nowhere else to go")
+
+
+class ModelsSlept(ModelsShown):
+    given_back: list[GivenBack] = Field(description="by each model that was awake: memory of the device it is on")
 
 
 class Tool(BaseModel):

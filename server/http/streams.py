@@ -17,8 +17,10 @@ show only when it is written to."""
 LOOK_SECONDS = 0.5
 """How often to look whether the client is still there."""
 
-Message = tuple[int | None, str, Any]
-"""An event's id, its kind, and its data, as JSON has it."""
+Message = tuple[int | None, str | None, Any]
+"""An event's id, its kind, and its data, as JSON has it; text is written as it stands."""
+PING: Message = (None, "ping", None)
+"""A comment, which no client takes for an event."""
 
 
 def wants_events() -> bool:
@@ -61,7 +63,7 @@ def event_stream(batches: Iterator[Sequence[Message]], when_left: Callable[[], o
             if batch:
                 yield b"".join(_written(*message) for message in batch)
             elif time.monotonic() - said >= PING_SECONDS:
-                yield b": ping\n\n"
+                yield _written(*PING)
             else:
                 continue
             said = time.monotonic()
@@ -73,7 +75,9 @@ def event_stream(batches: Iterator[Sequence[Message]], when_left: Callable[[], o
     return response
 
 
-def _written(number: int | None, kind: str, data: Any) -> bytes:
+def _written(number: int | None, kind: str | None, data: Any) -> bytes:
+    if kind == "ping":
+        return b": ping\n\n"
     # JSON has no line's end within, so that one line of data is enough; and in ASCII anything can be sent.
-    name = "" if number is None else f"id: {number}\n"
-    return f"{name}event: {kind}\ndata: {json.dumps(data)}\n\n".encode("ascii")
+    head = ("" if number is None else f"id: {number}\n") + ("" if kind is None else f"event: {kind}\n")
+    return f"{head}data: {data if isinstance(data, str) else json.dumps(data)}\n\n".encode("ascii")

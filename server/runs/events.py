@@ -4,7 +4,7 @@ import threading
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["queued", "started", "token", "step", "plan", "answer", "error"]
+Kind = Literal["queued", "started", "token", "step", "plan", "choice", "answer", "error"]
 LAST: tuple[Kind, ...] = ("answer", "error")
 """After one of these nothing more happens."""
 

@@ -1,0 +1,118 @@
+"""Turns with tools for a model whose chat template knows none: thought, action, observation, as text (ReAct,
+https://arxiv.org/abs/2210.03629).
+
+The words are those of the default agent, which the embedded model is trained on.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from server.completions import grammar
+from server.completions.asked import Conversation, Json, Tool
+from server.completions.layout import Reply
+from server.engine.tokenizer import EngineTokenizer
+
+SYSTEM = """\
+Answer the question. Use a tool when one fits; answer directly when none is needed.
+
+Tools:
+{tools}
+
+Write each step as
+Thought: what to do next
+Action: the name of a tool
+Action Input: its arguments as JSON
+Observation: what the tool gave
+and at the end
+Thought: why this is enough
+Answer: the answer"""
+NO_TOOLS = "(none)"
+THOUGHT, ACTION, INPUT = "Thought: ", "\nAction: ", "\nAction Input: "
+OBSERVATION, NEXT_THOUGHT, ANSWER = "\nObservation: ", "\nThought: ", "\nAnswer: "
+#: Where a caller has not kept what the model thought.
+CALLING, KNOWING = "I use {tool}.", "Now I know the answer."
+
+THOUGHT_TOKENS = 160
+
+
+class ReactLayout:
+    """See `Layout`. A turn has one call at most, and its content is the thought before it."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+        listed = "\n".join(map(_listed, conversation.tools)) or NO_TOOLS
+        told = [message.content for message in conversation.messages if message.role == "system"]
+        self._turns = [{"role": "system", "content": "\n\n".join([SYSTEM.format(tools=listed), *told])}]
+        self._turn = ""
+        """What the model's turn that is asked for has already: calls and their results stand in one turn, which goes
+        on until somebody else speaks."""
+        for message in conversation.messages:
+            if message.role == "user":
+                if self._turn:
+                    self._turns.append({"role": "assistant", "content": self._turn})
+                    self._turn = ""
+                self._turns.append({"role": "user", "content": message.content})
+            elif message.role == "tool":
+                self._turn += OBSERVATION + message.content
+            elif message.calls:
+                self._turn += self._lead + (message.content or CALLING.format(tool=message.calls[0].name))
+                self._turn += "".join(ACTION + call.name + INPUT + call.arguments for call in message.calls)
+            elif message.role == "assistant":
+                self._turn += self._lead + KNOWING + ANSWER + message.content if self._turn else message.content
+
+    @property
+    def _lead(self) -> str:
+        return NEXT_THOUGHT if self._turn else THOUGHT
+
+    def prompt(self, tokenizer: EngineTokenizer) -> str:
+        return tokenizer.render_chat(self._turns) + tokenizer.protect(self._turn)
+
+    def grammar(self, tokenizer: EngineTokenizer) -> str:
+        asked = self._conversation
+        ways = []
+        if asked.callable:
+            calls = " | ".join(
+                f"{grammar.literal(tool.name + INPUT)} {grammar.json_by(Json(tool.parameters, tool.strict))}"
+                for tool in asked.callable
+            )
+            ways.append(f"{grammar.literal(ACTION)} ({calls})")
+        rules = f"thought[max_tokens={THOUGHT_TOKENS}]: /[^\\n]+/\n"
+        if not asked.must_call:
+            ways.append(f"{grammar.literal(ANSWER)} answer")
+            rules += grammar.answer_rule(asked.answer)
+        return f"start: {grammar.literal(self._lead)} thought ({' | '.join(ways)})\n{rules}"
+
+    def read(self, written: str, ended: bool) -> Reply:
+        parts = re.split(f"({ACTION}|{ANSWER})", written.lstrip().removeprefix(THOUGHT), maxsplit=1)
+        thought, mark, rest = parts if len(parts) == 3 else (written, "", "")
+        if mark == ANSWER:
+            return Reply(rest)
+        if mark == ACTION and ended:
+            name, given, arguments = rest.partition(INPUT)
+            return Reply(thought.strip(), ((name, arguments),) if given else ())
+        return Reply("")
+
+
+def _listed(tool: Tool) -> str:
+    """A tool in a line: `- description: name(argument: type, optional?: type)`."""
+    required = tool.parameters.get("required", ())
+    arguments = ", ".join(
+        f"{argument}{'' if argument in required else '?'}: {_type(part)}"
+        for argument, part in tool.parameters.get("properties", {}).items()
+    )
+    return f"- {' '.join(tool.description.split()).removesuffix('.')}: {tool.name}({arguments})"
+
+
+def _type(schema: Mapping[str, Any] | bool) -> str:
+    """The type of an argument in a word; the choices where it is an enumeration."""
+    if isinstance(schema, bool):
+        return "any"
+    if "enum" in schema:
+        return " | ".join(json.dumps(choice, ensure_ascii=False) for choice in schema["enum"])
+    if "anyOf" in schema:
+        return " | ".join(_type(part) for part in schema["anyOf"])
+    if schema.get("type") == "array":
+        return f"list of {_type(schema.get('items', {}))}"
+    return str(schema.get("type", "any"))

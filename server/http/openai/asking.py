@@ -1,0 +1,190 @@
+"""From a request to a run, of the model itself or of an agent; and from the run to what every answer has."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from server.completions.asked import Completion, Conversation, Json, Message, Tool
+from server.completions.grammar import why_no_grammar
+from server.errors import UnknownModelError
+from server.host import Host
+from server.http.openai.errors import invalid
+from server.http.openai.schemas import Asked, FunctionDefinition, TextPart
+from server.http.schemas import LONGEST_QUESTION
+from server.http.streams import Message as Event
+from server.runs import AgentResult, Run
+
+if TYPE_CHECKING:
+    from server.engine import GuidedEngine
+
+OWN = "hearth"
+"""The default model, whichever it is; with a slash and a name behind it, an agent."""
+COMPLETION = "completion"
+"""What a run of the model itself has in place of an agent's name."""
+NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}}
+
+
+def text_of(parts: Sequence[TextPart] | None) -> str:
+    """The text of a content."""
+    return "\n".join(part.text for part in parts or ())
+
+
+def tool_of(function: FunctionDefinition, *loc: str | int) -> Tool:
+    """A tool of the caller's. Raises `InvalidRequestError` about `loc` where its arguments can't be constrained."""
+    schema = {"type": "object", **(NO_ARGUMENTS if function.parameters is None else function.parameters)}
+    if schema["type"] != "object":
+        raise invalid("The schema of a function's arguments has to be that of an object.", *loc)
+    if "properties" in schema:
+        schema.setdefault("additionalProperties", False)
+    strict = bool(function.strict)
+    _check(Json(schema, strict), *loc)
+    return Tool(function.name, function.description or "", schema, strict)
+
+
+def json_of(schema: dict[str, Any] | None, strict: bool | None, *loc: str | int) -> Json:
+    """The JSON that an answer has to be; any object, without a schema. Raises as `tool_of` does."""
+    wanted = Json({"type": "object"} if schema is None else schema, bool(strict))
+    _check(wanted, *loc)
+    return wanted
+
+
+def _check(wanted: Json, *loc: str | int) -> None:
+    if reason := why_no_grammar(wanted):
+        raise invalid(f"The model can't be held to this JSON schema: {reason}.", *loc)
+
+
+def conversation(
+    messages: Sequence[Message],
+    tools: Sequence[Tool],
+    choice: str | None,
+    named: str | None,
+    parallel: bool | None,
+    answer: Json | None,
+) -> Conversation:
+    """A conversation with what its next turn may be. `choice`: none, auto or required; `named`: the function that has
+    to be called. Raises `InvalidRequestError`."""
+    if len({tool.name for tool in tools}) < len(tools):
+        raise invalid("Two of the tools have the same name.", "tools")
+    callable_ = [tool for tool in tools if named in (None, tool.name)]
+    must_call = choice == "required" or named is not None
+    if must_call and not callable_:
+        raise invalid("tool_choice wants a tool to be called that is not among the tools.", "tool_choice")
+    if choice == "none":
+        tools = callable_ = []
+    return Conversation(tuple(messages), tuple(tools), tuple(callable_), must_call, parallel is not False, answer)
+
+
+def begin(host: Host, asked: Asked, completion: Completion) -> Run:
+    """Set a run going: of the agent that `asked.model` names, or of the model itself.
+
+    Raises `UnknownModelError`, `ModelNotLoadedError`, `InvalidRequestError` for what an agent can't do, and what
+    `Host.ask` raises.
+    """
+    if names_agent(asked):
+        run = _question(host, asked, completion, asked.model.removeprefix(f"{OWN}/"))
+        host.ask(run)
+        return run
+    names = resident_names(host)
+    if asked.model not in names:
+        raise UnknownModelError(
+            f"There is no model {asked.model!r} here. There are: {', '.join(names)}, and agents. GET /v1/models "
+            "lists them; POST /load_model makes another model resident."
+        )
+    source = completion.source
+    shown = source[0] if isinstance(source, tuple) else source.messages[-1].content
+    run = Run(shown[:LONGEST_QUESTION], asked.x_workspace, 0, COMPLETION)
+    run.max_tokens, run.timeout = host.settings.MAX_TOKENS, host.settings.RUN_TIMEOUT
+
+    def work(engine: "GuidedEngine") -> AgentResult:
+        from server.completions.writing import complete
+
+        return complete(run, completion, engine)
+
+    host.complete(run, work, None if asked.model == OWN else asked.model)
+    return run
+
+
+def resident_names(host: Host) -> list[str]:
+    """What the models that are ready can be asked for as. Raises `ModelNotLoadedError` where the default is not."""
+    with host.models.use():
+        return [*(model.name for model in host.models.all if model.state == "ready"), OWN]
+
+
+def names_agent(asked: Asked) -> bool:
+    """Whether an agent is to answer, and not the model itself."""
+    return asked.model.startswith(f"{OWN}/")
+
+
+def most_tokens(host: Host, wanted: int | None, texts: int) -> int:
+    """Of each text: what is wanted, as far as all together are what a run may write."""
+    most = max(host.settings.MAX_TOKENS // texts, 1)
+    return most if wanted is None else min(wanted, most)
+
+
+def _question(host: Host, asked: Asked, completion: Completion, agent: str) -> Run:
+    """The last message as a question for an agent, with those before it as its history."""
+    source, count = completion.source, completion.count
+    if isinstance(source, tuple):
+        count *= len(source)
+        source = Conversation((Message("user", source[0]),))
+    wanted = {"tools": source.tools, "response_format": source.answer, "stop": completion.stop, "n": count > 1}
+    for name, given in wanted.items():
+        if given:
+            raise invalid(f"{name} is for the model itself: the agent {agent!r} goes its own way.", name)
+    *earlier, last = source.messages
+    if last.role != "user" or not last.content.strip():
+        raise invalid("An agent answers the last message, which has to be the user's, and not empty.", "messages")
+    if any(message.calls or message.role == "tool" for message in earlier):
+        raise invalid("An agent calls its own tools: the messages before can't have calls of others.", "messages")
+    run = Run(last.content, asked.x_workspace, host.settings.MAX_STEPS, agent)
+    run.history = [{"role": message.role, "content": message.content} for message in earlier]
+    run.max_tokens, run.timeout = completion.max_tokens, host.settings.RUN_TIMEOUT
+    return run
+
+
+def model_of(run: Run, asked: Asked) -> str:
+    """What answers say of the model: an agent by the name that was asked for."""
+    return run.model or asked.model if run.agent == COMPLETION else asked.model
+
+
+def choices_of(run: Run, answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """The texts of a run that has ended, as the event `choice` has them."""
+    if run.agent == COMPLETION:
+        choices: list[dict[str, Any]] = answer["details"]["choices"]
+        return choices
+    return [
+        {
+            "index": 0,
+            "content": answer["answer"],
+            "tool_calls": [],
+            "finish_reason": "stop",
+            "usage": answer["usage"],
+        }
+    ]
+
+
+def events_of(run: Run, event: Event) -> list[Event]:
+    """An event of a run, as it is when the model itself is asked: an agent's text comes at its end, without what it
+    thought on the way."""
+    number, kind, data = event
+    if run.agent == COMPLETION or kind not in ("token", "answer"):
+        return [event]
+    if kind == "token":
+        return []
+    [choice] = choices_of(run, data)
+    return [(number, "token", {"text": choice["content"]}), (number, "choice", choice), event]
+
+
+def counts(choices: Sequence[dict[str, Any]], texts: int) -> tuple[int, int, int]:
+    """Tokens of the prompts, those of them that were in KV memory, and tokens of the `choices`, `texts` a prompt."""
+    prompts = [choice["usage"] for choice in choices[::texts]]
+    return (
+        sum(usage["prompt_tokens"] for usage in prompts),
+        sum(usage["cached_tokens"] for usage in prompts),
+        sum(choice["usage"]["completion_tokens"] + choice["usage"]["forced_tokens"] for choice in choices),
+    )
+
+
+def trace_of(run: Run, answer: dict[str, Any]) -> dict[str, Any]:
+    """What Hearth tells of a run beyond what OpenAI has a place for."""
+    shown_elsewhere = ("answer", "details") if run.agent == COMPLETION else ("answer",)
+    return {name: value for name, value in answer.items() if name not in shown_elsewhere}

@@ -1,0 +1,96 @@
+"""`POST /v1/chat/completions`."""
+
+from typing import Any
+
+from flask import Response
+from flask_openapi3 import APIBlueprint
+
+from server.completions.asked import Call, Completion, Conversation, Json, Message
+from server.host import Host
+from server.http.following import stream, wait_for
+from server.http.openai.asking import begin, conversation, json_of, most_tokens, text_of, tool_of
+from server.http.openai.errors import invalid
+from server.http.openai.schemas import ChatMessage, ChatRequest, ChatToolNamed, OpenAIAnswer, ResponseFormat
+from server.http.openai.texts import REFUSED, Texts, sampling_of
+
+
+def blueprint(host: Host) -> APIBlueprint:
+    """The route, over `host`."""
+    routes = APIBlueprint("openai_chat", __name__)
+
+    @routes.post(
+        "/v1/chat/completions",
+        summary="OpenAI: the next message of a conversation, by the model or by an agent",
+        responses={200: OpenAIAnswer, **REFUSED},
+    )
+    def chat_completions(body: ChatRequest) -> dict[str, Any] | Response:
+        count = body.n or 1
+        completion = Completion(
+            _conversation(body),
+            most_tokens(host, body.max_completion_tokens or body.max_tokens, count),
+            count,
+            tuple(body.stop or ()),
+            sampling_of(body, body.seed),
+        )
+        run = begin(host, body, completion)
+        texts = ChatTexts(run, body)
+        return stream(run, False, texts.chunks) if body.stream else texts.answer(wait_for(run, detach=False))
+
+    return routes
+
+
+class ChatTexts(Texts):
+    """An answer of chat."""
+
+    prefix, whole, chunk = "chatcmpl", "chat.completion", "chat.completion.chunk"
+
+    def shown(self, choice: dict[str, Any]) -> dict[str, Any]:
+        calls = [_call(call) for call in choice["tool_calls"]]
+        message = {"role": "assistant", "content": choice["content"] or (None if calls else ""), "refusal": None}
+        return {"message": {**message, "tool_calls": calls} if calls else message}
+
+    def begun(self) -> dict[str, Any]:
+        return {"delta": {"role": "assistant", "content": ""}}
+
+    def piece(self, text: str) -> dict[str, Any]:
+        return {"delta": {"content": text}}
+
+    def called(self, calls: list[dict[str, Any]]) -> dict[str, Any]:
+        return {"delta": {"tool_calls": [{"index": number, **_call(call)} for number, call in enumerate(calls)]}}
+
+    def ended(self) -> dict[str, Any]:
+        return {"delta": {}}
+
+
+def _call(call: dict[str, Any]) -> dict[str, Any]:
+    function = {"name": call["name"], "arguments": call["arguments"]}
+    return {"id": call["id"], "type": "function", "function": function}
+
+
+def _conversation(body: ChatRequest) -> Conversation:
+    tools = [
+        tool_of(tool.function, "tools", number, "function", "parameters")
+        for number, tool in enumerate(body.tools or ())
+    ]
+    choice = body.tool_choice
+    named = choice.function.name if isinstance(choice, ChatToolNamed) else None
+    keyword = None if isinstance(choice, ChatToolNamed) else choice
+    messages = [_message(message) for message in body.messages]
+    return conversation(messages, tools, keyword, named, body.parallel_tool_calls, _format(body.response_format))
+
+
+def _message(message: ChatMessage) -> Message:
+    calls = tuple(Call(call.id, call.function.name, call.function.arguments) for call in message.tool_calls or ())
+    role = "system" if message.role == "developer" else message.role
+    return Message(role, text_of(message.content), calls if role == "assistant" else (), message.tool_call_id)
+
+
+def _format(wanted: ResponseFormat | None) -> Json | None:
+    if wanted is None or wanted.type == "text":
+        return None
+    if wanted.type == "json_object":
+        return json_of(None, None, "response_format")
+    if wanted.json_schema is None:
+        raise invalid("A response_format of type json_schema needs a json_schema.", "response_format", "json_schema")
+    given = wanted.json_schema
+    return json_of(given.json_schema, given.strict, "response_format", "json_schema", "schema")

@@ -1,0 +1,60 @@
+"""`POST /v1/completions`."""
+
+from typing import Any
+
+from flask import Response
+from flask_openapi3 import APIBlueprint
+
+from server.completions.asked import Completion
+from server.host import Host
+from server.http.following import stream, wait_for
+from server.http.openai.asking import begin, most_tokens, names_agent
+from server.http.openai.errors import invalid
+from server.http.openai.schemas import MOST_TEXTS, CompletionRequest, OpenAIAnswer
+from server.http.openai.texts import REFUSED, Texts, sampling_of
+
+DEFAULT_TOKENS = 16
+"""Of a text, as OpenAI has it."""
+
+
+def blueprint(host: Host) -> APIBlueprint:
+    """The route, over `host`."""
+    routes = APIBlueprint("openai_completions", __name__)
+
+    @routes.post(
+        "/v1/completions",
+        summary="OpenAI: the end of a text, by the model; or an agent's answer to it",
+        responses={200: OpenAIAnswer, **REFUSED},
+    )
+    def completions(body: CompletionRequest) -> dict[str, Any] | Response:
+        count = body.n or 1
+        texts = count * len(body.prompt)
+        if texts > MOST_TEXTS:
+            raise invalid(f"These are {texts} texts; one request may ask for {MOST_TEXTS} at most.", "n")
+        completion = Completion(
+            tuple(body.prompt),
+            most_tokens(host, body.max_tokens or (None if names_agent(body) else DEFAULT_TOKENS), texts),
+            count,
+            tuple(body.stop or ()),
+            sampling_of(body, body.seed),
+        )
+        run = begin(host, body, completion)
+        answers = CompletionTexts(run, body)
+        return stream(run, False, answers.chunks) if body.stream else answers.answer(wait_for(run, detach=False))
+
+    return routes
+
+
+class CompletionTexts(Texts):
+    """An answer of completions."""
+
+    prefix, whole, chunk = "cmpl", "text_completion", "text_completion"
+
+    def shown(self, choice: dict[str, Any]) -> dict[str, Any]:
+        return {"text": choice["content"]}
+
+    def piece(self, text: str) -> dict[str, Any]:
+        return {"text": text}
+
+    def ended(self) -> dict[str, Any]:
+        return {"text": ""}

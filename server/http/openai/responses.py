@@ -1,0 +1,257 @@
+"""`POST /v1/responses`, as far as agents need it: nothing is kept, so a request brings all that was said before."""
+
+from typing import Any
+
+from flask import Response
+from flask_openapi3 import APIBlueprint
+
+from server.completions.asked import Call, Completion, Conversation, Json, Message
+from server.host import Host
+from server.http.following import stream, wait_for
+from server.http.openai.asking import (
+    begin,
+    choices_of,
+    conversation,
+    counts,
+    events_of,
+    json_of,
+    model_of,
+    most_tokens,
+    text_of,
+    tool_of,
+    trace_of,
+)
+from server.http.openai.errors import invalid, shape
+from server.http.openai.schemas import (
+    ResponsesAnswer,
+    ResponsesItem,
+    ResponsesRequest,
+    ResponsesText,
+    ResponsesToolNamed,
+)
+from server.http.openai.texts import REFUSED, sampling_of
+from server.http.streams import Message as Event
+from server.runs import Run
+
+
+def blueprint(host: Host) -> APIBlueprint:
+    """The route, over `host`."""
+    routes = APIBlueprint("openai_responses", __name__)
+
+    @routes.post(
+        "/v1/responses",
+        summary="OpenAI: an answer by the model or by an agent, as items",
+        responses={200: ResponsesAnswer, **REFUSED},
+    )
+    def responses(body: ResponsesRequest) -> dict[str, Any] | Response:
+        completion = Completion(
+            _conversation(body), most_tokens(host, body.max_output_tokens, 1), sampling=sampling_of(body)
+        )
+        run = begin(host, body, completion)
+        told = Told(run, body)
+        return stream(run, False, told.events) if body.stream else told.response(wait_for(run, detach=False))
+
+    return routes
+
+
+class Told:
+    """The response that a run makes, whole or as events."""
+
+    def __init__(self, run: Run, asked: ResponsesRequest) -> None:
+        self._run = run
+        self._asked = asked
+        self._number = 0
+        """Of the next event."""
+        self._text = ""
+        """Of the message, as far as it was told."""
+
+    def response(self, answer: dict[str, Any] | None) -> dict[str, Any]:
+        """The response, of what the run answered; None: there is no answer yet."""
+        asked = self._asked
+        shown: dict[str, Any] = {
+            "id": f"resp_{self._run.id}",
+            "object": "response",
+            "created_at": int(self._run.asked),
+            "status": "in_progress",
+            "model": model_of(self._run, asked),
+            "output": [],
+            "error": None,
+            "incomplete_details": None,
+            "instructions": asked.instructions,
+            "max_output_tokens": asked.max_output_tokens,
+            "metadata": asked.metadata or {},
+            "parallel_tool_calls": asked.parallel_tool_calls is not False,
+            "previous_response_id": None,
+            "store": False,
+            "temperature": asked.temperature,
+            "text": {"format": {"type": "text"}},
+            "tool_choice": "auto",
+            "tools": [tool.model_dump() for tool in asked.tools or ()],
+            "top_p": asked.top_p,
+            "usage": None,
+        }
+        if asked.text is not None:
+            shown["text"] |= asked.text.model_dump(by_alias=True, exclude_none=True)
+        if isinstance(asked.tool_choice, str):
+            shown["tool_choice"] = asked.tool_choice
+        elif asked.tool_choice is not None:
+            shown["tool_choice"] = asked.tool_choice.model_dump()
+        if answer is None:
+            return shown
+        [choice] = choices_of(self._run, answer)
+        cut = choice["finish_reason"] == "length"
+        prompt, cached, written = counts([choice], 1)
+        return {
+            **shown,
+            "status": "incomplete" if cut else "completed",
+            "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
+            "output": self._items(choice),
+            "usage": {
+                "input_tokens": prompt,
+                "input_tokens_details": {"cached_tokens": cached},
+                "output_tokens": written,
+                "output_tokens_details": {"reasoning_tokens": 0},
+                "total_tokens": prompt + written,
+            },
+            "x_hearth": trace_of(self._run, answer),
+        }
+
+    def events(self, event: Event) -> list[Event]:
+        """What a stream tells of an event of the run."""
+        return [told for _, kind, data in events_of(self._run, event) for told in self._events(kind, data)]
+
+    def _events(self, kind: str | None, data: Any) -> list[Event]:
+        if kind == "token":
+            began = [*self._begin(), *([] if self._text else self._open_message())]
+            self._text += data["text"]
+            return [*began, self._event("output_text.delta", **self._place, delta=data["text"], logprobs=[])]
+        if kind == "choice":
+            return [*self._begin(), *self._close(self._items(data))]
+        if kind in ("step", "plan"):
+            return [*self._begin(), self._event("x_hearth", **{kind: data})]
+        if kind == "answer":
+            response = self.response(data)
+            return [self._event(response["status"], response=response)]
+        if kind == "error":
+            assert self._run.error is not None, "it was told"
+            told = shape(self._run.error)[0]["error"]
+            failed = {"code": told["code"] or "server_error", "message": told["message"]}
+            response = {**self.response(None), "status": "failed", "error": failed}
+            return [*self._begin(), self._event("failed", response=response)]
+        return []
+
+    def _begin(self) -> list[Event]:
+        if self._number:
+            return []
+        response = self.response(None)
+        return [self._event("created", response=response), self._event("in_progress", response=response)]
+
+    def _open_message(self) -> list[Event]:
+        item = self._message("", "in_progress")
+        return [
+            self._event("output_item.added", output_index=0, item={**item, "content": []}),
+            self._event("content_part.added", **self._place, part=item["content"][0]),
+        ]
+
+    def _close(self, items: list[dict[str, Any]]) -> list[Event]:
+        events: list[Event] = []
+        for index, item in enumerate(items):
+            if item["type"] == "message":
+                [part] = item["content"]
+                if not self._text:
+                    events += self._open_message()
+                events.append(self._event("output_text.done", **self._place, text=part["text"], logprobs=[]))
+                events.append(self._event("content_part.done", **self._place, part=part))
+            else:
+                place = {"output_index": index, "item_id": item["id"]}
+                begun = {**item, "arguments": "", "status": "in_progress"}
+                events.append(self._event("output_item.added", output_index=index, item=begun))
+                given = item["arguments"]
+                events.append(self._event("function_call_arguments.delta", **place, delta=given))
+                done = {**place, "name": item["name"], "arguments": given}
+                events.append(self._event("function_call_arguments.done", **done))
+            events.append(self._event("output_item.done", output_index=index, item=item))
+        return events
+
+    def _event(self, kind: str, **data: Any) -> Event:
+        kind, number = f"response.{kind}", self._number
+        self._number += 1
+        return (None, kind, {"type": kind, "sequence_number": number, **data})
+
+    @property
+    def _place(self) -> dict[str, Any]:
+        """Where the text is: in the first item."""
+        return {"item_id": f"msg_{self._run.id}", "output_index": 0, "content_index": 0}
+
+    def _items(self, choice: dict[str, Any]) -> list[dict[str, Any]]:
+        status = "incomplete" if choice["finish_reason"] == "length" else "completed"
+        calls = [
+            {
+                "id": f"fc_{call['id'].removeprefix('call_')}",
+                "type": "function_call",
+                "status": status,
+                "call_id": call["id"],
+                "name": call["name"],
+                "arguments": call["arguments"],
+            }
+            for call in choice["tool_calls"]
+        ]
+        if calls and not choice["content"]:
+            return calls
+        return [self._message(choice["content"], status), *calls]
+
+    def _message(self, text: str, status: str) -> dict[str, Any]:
+        part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+        return {
+            "id": f"msg_{self._run.id}",
+            "type": "message",
+            "role": "assistant",
+            "status": status,
+            "content": [part],
+        }
+
+
+def _conversation(body: ResponsesRequest) -> Conversation:
+    tools = [tool_of(tool, "tools", number, "parameters") for number, tool in enumerate(body.tools or ())]
+    choice = body.tool_choice
+    named = choice.name if isinstance(choice, ResponsesToolNamed) else None
+    keyword = None if isinstance(choice, ResponsesToolNamed) else choice
+    messages = [Message("system", body.instructions)] if body.instructions else []
+    for number, item in enumerate(body.input):
+        messages.append(_message(item, number))
+    return conversation(_joined(messages), tools, keyword, named, body.parallel_tool_calls, _format(body.text))
+
+
+def _message(item: ResponsesItem, number: int) -> Message:
+    if item.type == "function_call":
+        if item.name is None or item.arguments is None or item.call_id is None:
+            raise invalid("A function_call needs a call_id, a name and arguments.", "input", number)
+        return Message("assistant", "", (Call(item.call_id, item.name, item.arguments),))
+    if item.type == "function_call_output":
+        return Message("tool", text_of(item.output), call_id=item.call_id)
+    if item.role is None:
+        raise invalid("A message needs a role.", "input", number, "role")
+    return Message("system" if item.role == "developer" else item.role, text_of(item.content))
+
+
+def _joined(messages: list[Message]) -> list[Message]:
+    """With the calls in the message that they were made in: here each is an item of its own."""
+    joined: list[Message] = []
+    for message in messages:
+        before = joined[-1] if joined else None
+        if message.calls and before is not None and before.role == "assistant":
+            joined[-1] = Message("assistant", before.content, before.calls + message.calls)
+        else:
+            joined.append(message)
+    return joined
+
+
+def _format(text: ResponsesText | None) -> Json | None:
+    wanted = None if text is None else text.format
+    if wanted is None or wanted.type == "text":
+        return None
+    if wanted.type == "json_object":
+        return json_of(None, None, "text", "format")
+    if wanted.json_schema is None:
+        raise invalid("A format of type json_schema needs a schema.", "text", "format", "schema")
+    return json_of(wanted.json_schema, wanted.strict, "text", "format", "schema")

@@ -1,0 +1,327 @@
+"""What the routes take and answer.
+
+Of what OpenAI knows, some changes nothing here and is taken all the same; what would change an answer and can't be
+done is refused.
+"""
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.functional_validators import AfterValidator, BeforeValidator
+from pydantic_core import PydanticCustomError
+
+from server.http.schemas import EVENTS, Name, Taken, TokenQuery
+
+MOST_TEXTS = 128
+"""That one request may ask for."""
+
+
+def only(*values: Any) -> AfterValidator:
+    """For a part of a request that can't be done: None or one of `values`, which ask for nothing."""
+
+    def check(value: Any) -> Any:
+        if value is not None and value not in values:
+            raise PydanticCustomError("not_supported", "Hearth does not support this. Leave it out")
+        return value
+
+    return AfterValidator(check)
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _parts(value: Any) -> Any:
+    return [{"type": "text", "text": value}] if isinstance(value, str) else value
+
+
+def _object(text: str) -> str:
+    try:
+        if isinstance(json.loads(text), dict):
+            return text
+    except ValueError:
+        pass
+    raise PydanticCustomError("json_object", "It has to be a JSON object, written as text")
+
+
+Anything = Annotated[Any, Field(description="changes nothing")]
+JsonObject = Annotated[str, AfterValidator(_object)]
+ModelName = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+FunctionName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+Stops = Annotated[
+    list[Annotated[str, StringConstraints(min_length=1, max_length=1000)]],
+    Field(max_length=4),
+    BeforeValidator(_listed, json_schema_input_type=str | list[str]),
+]
+
+
+class Lenient(BaseModel):
+    """What clients send back as they got it, with parts that they may have added."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+
+class TextPart(Lenient):
+    type: Literal["text", "input_text", "output_text"]
+    text: str
+
+
+Content = Annotated[list[TextPart], BeforeValidator(_parts, json_schema_input_type=str | list[TextPart])]
+
+
+class CalledFunction(Lenient):
+    name: FunctionName
+    arguments: JsonObject
+
+
+class ChatToolCall(Lenient):
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class ChatMessage(Lenient):
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Content | None = None
+    tool_calls: list[ChatToolCall] | None = None
+    tool_call_id: str | None = None
+
+
+class FunctionDefinition(Lenient):
+    name: FunctionName
+    description: str | None = None
+    parameters: dict[str, Any] | None = Field(None, description="JSON schema of an object")
+    strict: bool | None = Field(None, description="refuse a schema that can't be kept in all its parts")
+
+
+class ChatTool(Lenient):
+    type: Literal["function"]
+    function: FunctionDefinition
+
+
+class FunctionNamed(Lenient):
+    name: FunctionName
+
+
+class ChatToolNamed(Taken):
+    type: Literal["function"]
+    function: FunctionNamed
+
+
+class JsonSchemaFormat(Lenient):
+    name: str | None = None
+    json_schema: dict[str, Any] | None = Field(None, alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(Taken):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchemaFormat | None = None
+
+
+class StreamOptions(Lenient):
+    include_usage: bool | None = False
+
+
+class Asked(Taken):
+    """What every request has."""
+
+    model: ModelName = Field(
+        description="a resident model by its name, the default one as `hearth`; or an agent, like `hearth/react`"
+    )
+    stream: bool | None = False
+    temperature: float | None = Field(
+        None, ge=0, le=2, description="as the model's makers have it, if it is left out"
+    )
+    top_p: float | None = Field(None, ge=0, le=1)
+    x_workspace: Name = Field("main", description="whose agents and tools, and whose turn it is")
+    x_session_id: Annotated[Any, only()] = None
+
+    user: Anything = None
+    metadata: Anything = None
+    store: Anything = None
+    service_tier: Anything = None
+    safety_identifier: Anything = None
+    prompt_cache_key: Anything = None
+    prompt_cache_retention: Anything = None
+    prompt_cache_options: Anything = None
+
+
+class AskedForTexts(Asked):
+    """What chat and completions have in common."""
+
+    max_tokens: int | None = Field(None, ge=1, description="of each text; else as many as fit")
+    stop: Stops | None = None
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63, description="with the same one a text is the same again")
+    n: int | None = Field(1, ge=1, le=MOST_TEXTS)
+    stream_options: StreamOptions | None = None
+
+    frequency_penalty: Annotated[Any, only(0)] = None
+    presence_penalty: Annotated[Any, only(0)] = None
+    logit_bias: Annotated[Any, only({})] = None
+
+
+class ChatRequest(AskedForTexts):
+    messages: list[ChatMessage] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(None, ge=1, description="another name for max_tokens")
+    tools: list[ChatTool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ChatToolNamed | None = None
+    parallel_tool_calls: bool | None = True
+    response_format: ResponseFormat | None = None
+
+    reasoning_effort: Anything = None
+    verbosity: Anything = None
+    logprobs: Annotated[Any, only(False)] = None
+    top_logprobs: Annotated[Any, only(0)] = None
+    modalities: Annotated[Any, only(["text"])] = None
+    audio: Annotated[Any, only()] = None
+    prediction: Annotated[Any, only()] = None
+    web_search_options: Annotated[Any, only()] = None
+    moderation: Annotated[Any, only()] = None
+    functions: Annotated[Any, only([])] = None
+    function_call: Annotated[Any, only("none")] = None
+
+
+class CompletionRequest(AskedForTexts):
+    prompt: Annotated[
+        list[str],
+        Field(min_length=1, max_length=MOST_TEXTS),
+        BeforeValidator(_listed, json_schema_input_type=str | list[str]),
+    ]
+    max_tokens: int | None = Field(None, ge=1, description="of each text; else 16, or as many as an agent needs")
+
+    best_of: Annotated[Any, only(1)] = None
+    echo: Annotated[Any, only(False)] = None
+    logprobs: Annotated[Any, only()] = None
+    suffix: Annotated[Any, only("")] = None
+
+
+class ResponsesItem(Lenient):
+    """A message, the call of a function, or the result of one."""
+
+    type: Literal["message", "function_call", "function_call_output"] = "message"
+    role: Literal["system", "developer", "user", "assistant"] | None = None
+    content: Content | None = None
+    call_id: str | None = None
+    name: FunctionName | None = None
+    arguments: JsonObject | None = None
+    output: Content | None = None
+
+
+class ResponsesTool(FunctionDefinition):
+    type: Literal["function"]
+
+
+class ResponsesToolNamed(Taken):
+    type: Literal["function"]
+    name: FunctionName
+
+
+class ResponsesFormat(JsonSchemaFormat):
+    type: Literal["text", "json_object", "json_schema"]
+
+
+class ResponsesText(Taken):
+    format: ResponsesFormat | None = None
+    verbosity: Anything = None
+
+
+class ResponsesRequest(Asked):
+    input: Annotated[
+        list[ResponsesItem],
+        Field(min_length=1),
+        BeforeValidator(
+            lambda value: [{"role": "user", "content": value}] if isinstance(value, str) else value,
+            json_schema_input_type=str | list[ResponsesItem],
+        ),
+    ]
+    instructions: str | None = None
+    max_output_tokens: int | None = Field(None, ge=1)
+    tools: list[ResponsesTool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ResponsesToolNamed | None = None
+    parallel_tool_calls: bool | None = True
+    text: ResponsesText | None = None
+
+    include: Anything = None
+    reasoning: Anything = None
+    stream_options: Anything = None
+    truncation: Annotated[Any, only("disabled")] = None
+    background: Annotated[Any, only(False)] = None
+    context_management: Annotated[Any, only([])] = None
+    conversation: Annotated[Any, only()] = None
+    max_tool_calls: Annotated[Any, only()] = None
+    moderation: Annotated[Any, only()] = None
+    previous_response_id: Annotated[Any, only()] = None
+    prompt: Annotated[Any, only()] = None
+    top_logprobs: Annotated[Any, only(0)] = None
+
+
+class ModelsQuery(TokenQuery):
+    x_workspace: Name = Field("main", description="whose agents are listed")
+
+
+class ModelId(Taken):
+    model: str
+
+
+class ModelAvailable(BaseModel):
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+
+
+class ModelsAvailable(BaseModel):
+    object: Literal["list"]
+    data: list[ModelAvailable]
+
+
+class TokenCounts(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int = Field(description="those that were written by the grammar among them")
+    total_tokens: int
+    prompt_tokens_details: dict[str, int]
+
+
+class OpenAIAnswer(BaseModel):
+    """As a stream: chunks of this object as OpenAI has them, and `[DONE]`."""
+
+    model_config = ConfigDict(openapi_extra={"content": EVENTS["content"]})  # type: ignore[typeddict-unknown-key]
+
+    id: str
+    object: str
+    created: int
+    model: str
+    choices: list[dict[str, Any]]
+    usage: TokenCounts
+    x_hearth: dict[str, Any] = Field(description="the run: its run_id, generation, steps, details, usage, times")
+
+
+class ResponsesAnswer(BaseModel):
+    """As a stream: the events `response.created` to `response.completed`, as OpenAI has them."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        openapi_extra={"content": EVENTS["content"]},  # type: ignore[typeddict-unknown-key]
+    )
+
+    id: str
+    object: Literal["response"]
+    created_at: int
+    status: Literal["in_progress", "completed", "incomplete", "failed"]
+    model: str
+    output: list[dict[str, Any]]
+    usage: dict[str, Any] | None
+    x_hearth: dict[str, Any] | None = Field(None, description="as chat completions have it")
+
+
+class OpenAIErrorBody(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class OpenAIError(BaseModel):
+    error: OpenAIErrorBody

@@ -1,0 +1,127 @@
+"""What the answers of chat and of completions have in common, whole or in chunks."""
+
+from abc import ABC, abstractmethod
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+from server.http.openai.asking import choices_of, counts, events_of, model_of, trace_of
+from server.http.openai.errors import shape
+from server.http.openai.schemas import Asked, AskedForTexts, OpenAIError
+from server.http.streams import Message
+from server.runs import Run
+
+REFUSED: dict[int | str | HTTPStatus, Any] = dict.fromkeys((400, 401, 404, 408, 409, 413, 429, 499, 503), OpenAIError)
+
+
+def sampling_of(asked: Asked, seed: int | None = None) -> dict[str, Any]:
+    """How the model is to choose its tokens; see `Completion`."""
+    # The smallest share of all that is likely is the likeliest token.
+    temperature = 0.0 if asked.top_p == 0 else asked.temperature
+    wanted = {"temperature": temperature, "top_p": asked.top_p, "seed": seed}
+    return {name: value for name, value in wanted.items() if value is not None}
+
+
+class Texts(ABC):
+    """The answer that a run makes. What chat and completions call the parts of a choice, the subclasses know."""
+
+    prefix: ClassVar[str]
+    """What the answer's id begins with."""
+    whole: ClassVar[str]
+    chunk: ClassVar[str]
+
+    def __init__(self, run: Run, asked: AskedForTexts) -> None:
+        self._run = run
+        self._asked = asked
+        self._index = 0
+        """Of the text that comes next in a stream."""
+        self._begun = False
+
+    @abstractmethod
+    def shown(self, choice: dict[str, Any]) -> dict[str, Any]:
+        """A whole text."""
+
+    def begun(self) -> dict[str, Any] | None:
+        """What the first chunk of a text is, before there is any; None: there is no such chunk."""
+        return None
+
+    @abstractmethod
+    def piece(self, text: str) -> dict[str, Any]:
+        """What a chunk with a piece of text is."""
+
+    def called(self, calls: list[dict[str, Any]]) -> dict[str, Any]:
+        """What a chunk with calls of tools is."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def ended(self) -> dict[str, Any]:
+        """What the last chunk of a text is, beside its reason."""
+
+    def answer(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """The whole answer, of what the run answered."""
+        choices = choices_of(self._run, answer)
+        shown = [_choice(choice["index"], self.shown(choice), choice["finish_reason"]) for choice in choices]
+        return {
+            **self._head(self.whole, shown),
+            "usage": self._usage(choices),
+            "x_hearth": trace_of(self._run, answer),
+        }
+
+    def chunks(self, event: Message) -> list[Message]:
+        """What a stream tells of an event of the run."""
+        return [message for one in events_of(self._run, event) for message in self._chunks(*one)]
+
+    def _chunks(self, number: int | None, kind: str | None, data: Any) -> list[Message]:
+        if kind == "token":
+            return [*self._begin(), self._chunk([_choice(self._index, self.piece(data["text"]))])]
+        if kind == "choice":
+            messages = self._begin()
+            if data["tool_calls"]:
+                messages.append(self._chunk([_choice(self._index, self.called(data["tool_calls"]))]))
+            self._index, self._begun = self._index + 1, False
+            return messages
+        if kind in ("step", "plan"):
+            return [*self._begin(), self._chunk([], x_hearth={kind: data})]
+        if kind == "answer":
+            return self._end(data)
+        if kind == "error":
+            assert self._run.error is not None, "it was told"
+            return [(None, None, shape(self._run.error)[0])]
+        return []
+
+    def _begin(self) -> list[Message]:
+        begun, self._begun = None if self._begun else self.begun(), True
+        return [] if begun is None else [self._chunk([_choice(self._index, begun)])]
+
+    def _end(self, answer: dict[str, Any]) -> list[Message]:
+        choices = choices_of(self._run, answer)
+        ends = [_choice(choice["index"], self.ended(), choice["finish_reason"]) for choice in choices]
+        messages = [self._chunk([end]) for end in ends[:-1]]
+        messages.append(self._chunk(ends[-1:], x_hearth=trace_of(self._run, answer)))
+        if self._asked.stream_options is not None and self._asked.stream_options.include_usage:
+            messages.append(self._chunk([], usage=self._usage(choices)))
+        return [*messages, (None, None, "[DONE]")]
+
+    def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> Message:
+        return (None, None, {**self._head(self.chunk, choices), **more})
+
+    def _head(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "id": f"{self.prefix}-{self._run.id}",
+            "object": kind,
+            "created": int(self._run.asked),
+            "model": model_of(self._run, self._asked),
+            "choices": choices,
+        }
+
+    def _usage(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        prompt, cached, written = counts(choices, self._asked.n or 1)
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": written,
+            "total_tokens": prompt + written,
+            "prompt_tokens_details": {"cached_tokens": cached},
+        }
+
+
+def _choice(index: int, part: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
+    return {"index": index, **part, "logprobs": None, "finish_reason": finish}
