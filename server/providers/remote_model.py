@@ -42,6 +42,8 @@ SILENT_SECONDS = 300.0
 """How long nothing may come: some models think before they write."""
 BYTES_A_TOKEN = 3.0
 """Fewer than most texts have, so that what is reckoned with it is rather too long; until a provider has counted."""
+MOST_BYTES_A_TOKEN = 5.0
+"""A server that counts fewer tokens than this has them reckoned all the same."""
 LEARNS_FROM = 500
 """Bytes of a conversation of which the provider's count says how long a token is; in shorter ones its own marks weigh
 too much."""
@@ -64,9 +66,6 @@ class RemoteModel:
     `name`: as `/load_model` takes it. `context_length`: tokens of a conversation and the reply to it. `takes_schema`:
     whether it holds a reply to a JSON schema.
     """
-
-    kv_bytes = 0
-    """It keeps nothing here."""
 
     def __init__(self, name: str, base_url: str | None = None, with_key: bool = True) -> None:
         """`base_url`: where it is asked, in place of its provider's own address, and `with_key`: whether the
@@ -184,13 +183,11 @@ class RemoteModel:
         sent_stop = list(stop) if stop and self._takes_stop else None
 
         def stream() -> "AsyncIterator[AIMessageChunk]":
-            chunks: AsyncIterator[AIMessageChunk] = chat.astream(messages, stop=sent_stop)
-            return chunks
+            made: AsyncIterator[AIMessageChunk] = chat.astream(messages, stop=sent_stop)
+            return made
 
         try:
-            for chunk in chunks.read(stream, SILENT_SECONDS):
-                if self._closed.is_set():
-                    raise self._gone()
+            for chunk in chunks.read(stream, SILENT_SECONDS, self._check):
                 ended = ended or any(chunk.response_metadata.get(key) for key in ENDS)
                 text += chunk.text
                 found = [at for at in map(text.find, stop) if at >= 0]
@@ -201,6 +198,8 @@ class RemoteModel:
                     return text[: min(found)]
         except HearthError:
             raise
+        except chunks.SilentError:
+            raise ProviderError(f"Nothing came of {self.name} for {SILENT_SECONDS:g} seconds.") from None
         except Exception as error:  # boundary: a provider's package, and whatever answers it
             # Some complain of a reply that was cut off at its limit when all of it has come.
             if not ended:
@@ -210,7 +209,7 @@ class RemoteModel:
         reply.grow(text, self.count(text), None)
         read = sum(_bytes(message["content"]) for message in messages)
         if read >= LEARNS_FROM and reply.prompt_tokens:
-            self._bytes_a_token = read / reply.prompt_tokens
+            self._bytes_a_token = min(read / reply.prompt_tokens, MOST_BYTES_A_TOKEN)
         # Whole characters: some servers send halves of surrogate pairs.
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
@@ -278,12 +277,14 @@ class RemoteModel:
     def _wait(self, seconds: float) -> None:
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
-            cancellation.check()
-            if self._closed.wait(min(left, chunks.NOTICE_SECONDS)):
-                raise self._gone()
+            self._check()
+            time.sleep(min(left, chunks.NOTICE_SECONDS))
 
-    def _gone(self) -> ModelNotLoadedError:
-        return ModelNotLoadedError(f"The model {self.name} was unloaded or replaced meanwhile. Ask again.")
+    def _check(self) -> None:
+        """Raises what ends a call from outside."""
+        cancellation.check()
+        if self._closed.is_set():
+            raise ModelNotLoadedError(f"The model {self.name} was unloaded or replaced meanwhile. Ask again.")
 
 
 class _Reply:
