@@ -24,6 +24,7 @@ from server.embedded.train import WEIGHTS
 from server.engine import GuidedEngine, ResidentChatModel, cancellation, pieces, usage
 from server.errors import (
     HearthError,
+    ModelNotFoundError,
     ModelNotLoadedError,
     PromptTooLongError,
     ProviderError,
@@ -206,6 +207,25 @@ def test_a_server_that_is_not_ours(transformers_serve: str) -> None:
     step = ask(model, "What is 37 * 52?").steps[0]
     assert (step.tool, step.input, step.observation) == ("calculator", {"expression": "37 * 52"}, "1924")
     assert ask(model, "hello").steps == []
+
+
+def test_another_hearth(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", server.token)
+    model = RemoteModel("openai:embedded", server.url + "/v1")
+    assert model.takes_schema
+    with usage.measured() as used:
+        whole = model.complete(HELLO, max_tokens=30)
+    assert used.completion_tokens > 0
+    assert model.complete(HELLO, max_tokens=30, stop=[whole[3:6]]) == whole[:3]
+    assert json.loads(model.complete(HELLO, max_tokens=60, schema=NUMBER))["n"] in (1, 2)
+    agent = RemoteModel("openai:hearth/react", server.url + "/v1")
+    assert not agent.takes_schema
+    assert agent.complete([{"role": "user", "content": "What is 37 * 52?"}], max_tokens=200) == "1924"
+    with pytest.raises(ModelNotFoundError, match="'nope'"):
+        RemoteModel("openai:nope", server.url + "/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", "another-token")
+    with pytest.raises(ProviderUnauthorizedError, match="token is wrong"):
+        RemoteModel("openai:embedded", server.url + "/v1")
 
 
 # What goes wrong
