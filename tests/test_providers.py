@@ -18,7 +18,7 @@ import requests
 from langchain_core.tools import BaseTool
 
 from constants import Settings
-from server.agent import load_agents
+from server.agent import load_agents, prompts
 from server.agent.agent import AgentResult
 from server.embedded.train import WEIGHTS
 from server.engine import GuidedEngine, ResidentChatModel, cancellation, pieces, usage
@@ -44,8 +44,9 @@ from tests.model_api import Fault, ModelApi
 from tests.server_process import READY_SECONDS, REPOSITORY, Server, end, start
 
 KEY = "sk-key-0123456789-that-nobody-may-see"
+NEW_KEY = "sk-key-9876543210-that-nobody-may-see"
 VENDORS = {"openai": "/v1", "anthropic": ""}
-HELLO = [{"role": "user", "content": "hello"}]
+HELLO = prompts.messages((), "hello")
 NUMBER = {
     "type": "object",
     "properties": {"n": {"type": "integer"}},
@@ -58,7 +59,7 @@ AT_ONCE = {"Retry-After": "0"}
 @pytest.fixture(scope="module")
 def api(engine: GuidedEngine) -> Iterator[ModelApi]:
     """A server of models that takes `KEY`, or none."""
-    with ModelApi(engine, {KEY, NO_KEY}).serving() as serving:
+    with ModelApi(engine, {KEY, NEW_KEY, NO_KEY}).serving() as serving:
         yield serving
 
 
@@ -422,7 +423,8 @@ def remote_server(api: ModelApi, tmp_path_factory: pytest.TempPathFactory) -> It
         end(made)
     written = [made.output_file, *(file for file in (folder / "data").rglob("*") if file.is_file())]
     assert len(written) > 1
-    assert [file for file in written if KEY.encode() in file.read_bytes()] == []
+    for key in (KEY, NEW_KEY):
+        assert [file for file in written if key.encode() in file.read_bytes()] == []
 
 
 def load(server: Server, **body: Any) -> requests.Response:
@@ -505,6 +507,17 @@ def test_models_are_switched_when_the_last_run_has_ended(loaded: Server, api: Mo
         assert switched.result(60).json()["model"]["name"] == "anthropic:embedded"
     assert api.keys[-1] == NO_KEY, "a key goes nowhere that only a request has named"
     assert post("/run_script", question="What is 37 * 52?").json()["answer"] == "1924"
+
+
+def test_a_new_key_is_taken_by_loading_again(loaded: Server, api: ModelApi) -> None:
+    file = loaded.output_file.parent / ".env"
+    before = file.read_text()
+    try:
+        file.write_text(f"OPENAI_API_KEY={NEW_KEY}\n")
+        assert load(loaded).status_code == 200
+    finally:
+        file.write_text(before)
+    assert api.keys and set(api.keys) == {NEW_KEY}
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from server.errors import (
 from server.providers import chunks
 from server.providers.catalog import NO_KEY, PROVIDERS
 from server.providers.failures import PassingError, explained
-from server.providers.strict_schema import NotStrictError, strict, without_nulls
+from server.providers.schemas import NotStrictError, as_asked, as_object, strict
 from server.redaction import redacted
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class RemoteModel:
             if type(error) is not ProviderError:
                 raise
             raise SchemaRefusedError(error.message) from None
-        return _as_asked(text, schema, is_strict)
+        return as_asked(text, schema, is_strict)
 
     def _stream(self, chat: Any, messages: list[dict[str, str]], stop: tuple[str, ...], reply: "_Reply") -> str:
         text, ended = "", False
@@ -255,7 +255,7 @@ class RemoteModel:
 
     def _held_to(self, chat: Any, schema: Mapping[str, Any]) -> tuple[Any, bool]:
         """`chat` as it writes nothing but what fits `schema`, and whether it is a strict one that it was given."""
-        sent = _as_object(schema)
+        sent = as_object(schema)
         if self._is_compatible:
             # As it is on the wire: for a schema the package brings a reader of its own, which knows OpenAI only.
             form = {"type": "json_schema", "json_schema": {"name": "reply", "schema": sent}}
@@ -331,26 +331,3 @@ def _surely(text: str, stop: Sequence[str]) -> str:
         if any(word.startswith(text[-length:]) for word in stop):
             return text[:-length]
     return text
-
-
-def _as_object(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """`schema` as one of an object, which is all that some providers take."""
-    if schema.get("type") == "object" and "properties" in schema:
-        return dict(schema)
-    value = {name: part for name, part in schema.items() if name != "$defs"}
-    wrapped = {"type": "object", "properties": {"value": value}, "required": ["value"], "additionalProperties": False}
-    return wrapped | ({"$defs": schema["$defs"]} if "$defs" in schema else {})
-
-
-def _as_asked(text: str, schema: Mapping[str, Any], is_strict: bool) -> str:
-    """The JSON that was asked for, from that of what was sent; `text` as it is where it was cut off."""
-    sent = _as_object(schema)
-    if not is_strict and sent == schema:
-        return text
-    try:
-        value = json.loads(text)
-        if is_strict:
-            value = without_nulls(value, sent)
-        return json.dumps(value if sent == schema else value["value"], ensure_ascii=False)
-    except (ValueError, KeyError, TypeError):
-        return text
