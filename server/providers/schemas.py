@@ -1,6 +1,8 @@
-"""JSON schemas as providers take them: of an object, and strict for OpenAI, which holds a reply to no others. There each
-property is required, so what may be left out may be null in its place
-(https://platform.openai.com/docs/guides/structured-outputs)."""
+"""JSON schemas as providers take them: of an object, and strict for OpenAI, which holds a reply to no others.
+
+In a strict schema each property is required, so what may be left out may be null in its place
+(https://platform.openai.com/docs/guides/structured-outputs).
+"""
 
 import json
 from collections.abc import Mapping
