@@ -69,13 +69,13 @@ class Settings(BaseSettings):
 
     DATA_DIR: Path = Field(
         default_factory=lambda: platformdirs.user_data_path("hearth"),
-        description="folder for what is kept: generations, runs, workspaces",
+        description="folder for what is kept: generations, runs, sessions, workspaces",
     )
     DATABASE_URL: str | None = Field(
         None,
         repr=False,
-        description="PostgreSQL database for generations and runs, like postgresql://user:password@host/name; "
-        "a SQLite file in DATA_DIR unless it is set",
+        description="PostgreSQL database for generations, runs and sessions, like "
+        "postgresql://user:password@host/name; a SQLite file in DATA_DIR unless it is set",
     )
     WORKSPACES_DIR: Path | None = Field(
         None,

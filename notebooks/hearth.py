@@ -198,6 +198,7 @@ class Answer:
     model: str
     seconds: float
     queued_seconds: float = 0.0
+    session_id: str | None = None
     usage: dict[str, int] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     replay_of: str | None = None
@@ -259,6 +260,20 @@ class Run:
             "answer": self.error or self.answer or state,
             "generation": self.generation,
         }
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Questions that know what was said before them: `ask(..., session=...)`. `turns`: how many were answered."""
+
+    session: str
+    title: str
+    turns: int
+    created: datetime
+    used: datetime
+
+    def _row(self) -> dict[str, Any]:
+        return {"session": self.session, "title": self.title, "turns": self.turns, "used": self.used}
 
 
 @dataclass(frozen=True)
@@ -565,6 +580,7 @@ class Lab:
         self,
         question: str,
         *,
+        session: str | None = None,
         generation: str | None = None,
         model: str | None = None,
         max_steps: int | None = None,
@@ -572,12 +588,20 @@ class Lab:
     ) -> Answer:
         """Ask a question, and wait for the answer as long as it takes. Whoever interrupts this cancels the run.
 
-        `generation`: the code that is to answer in place of the live one, by its hash or the first digits of it.
-        `model`: the name of a resident one, in place of the default. `max_steps`: tool calls that it may take.
-        `stream`: show thoughts, actions, observations and the answer as they come, below the cell in a notebook, and
-        else on standard output.
+        `session`: the conversation that it goes on with or begins, by any name. `generation`: the code that is to
+        answer in place of the live one, by its hash or the first digits of it. `model`: the name of a resident one,
+        in place of the default. `max_steps`: tool calls that it may take. `stream`: show thoughts, actions,
+        observations and the answer as they come, below the cell in a notebook, and else on standard output.
         """
-        wanted = self._named({"question": question, "generation": generation, "model": model, "max_steps": max_steps})
+        wanted = self._named(
+            {
+                "question": question,
+                "session_id": session,
+                "generation": generation,
+                "model": model,
+                "max_steps": max_steps,
+            }
+        )
         if not stream:
             return _answer(self._json("POST", "/run_script", body=wanted, seconds=None), question)
         return self._ask_live(wanted, _CellView() if _in_notebook() else _TextView())
@@ -634,6 +658,16 @@ class Lab:
         except ImportError:
             return Table(rows)
         return pandas.DataFrame(rows, columns=list(_ROW))
+
+    def sessions(self, limit: int = 20) -> Table[Conversation]:
+        """The conversations of this workspace, the last used first."""
+        body = self._json("GET", "/sessions", query={"workspace": self.workspace, "limit": limit})
+        return Table(
+            _made(
+                Conversation, one, session=one["session_id"], created=_time(one["created"]), used=_time(one["used"])
+            )
+            for one in body["sessions"]
+        )
 
     def runs(self, limit: int = 20) -> Table[Run]:
         """What was asked of this workspace, the latest first."""

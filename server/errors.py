@@ -82,6 +82,12 @@ class RunNotFoundError(NotFoundError):
     code = "run_not_found"
 
 
+class SessionNotFoundError(NotFoundError):
+    """The workspace has no session of that name."""
+
+    code = "session_not_found"
+
+
 class FileNotInWorkspaceError(NotFoundError):
     """The workspace has no file of that path."""
 
@@ -161,6 +167,12 @@ class ModelChangedError(ConflictError):
     code = "model_changed"
 
 
+class SessionBusyError(ConflictError):
+    """A question of the session is being answered."""
+
+    code = "session_busy"
+
+
 class TooLargeError(HearthError):
     """The body is longer than the server reads."""
 
@@ -173,6 +185,13 @@ class InvalidRequestError(HearthError):
 
     status = 422
     code = "invalid_request"
+
+
+class NoHistoryError(HearthError):
+    """The agent takes a question alone, and can't go on with a session."""
+
+    status = 422
+    code = "no_history"
 
 
 class InvalidPathError(HearthError):

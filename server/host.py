@@ -3,10 +3,10 @@
 import hashlib
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from constants import Settings
 from server import VERSION, keep
@@ -31,12 +31,15 @@ from server.reload import MAIN, Generation, ReloadReport, Snapshot, Workspace, W
 from server.resident import ModelRequest, Report, ResidentModel, ResidentModels
 from server.runs import AgentResult, Run, Runs, record_of
 from server.runs.agent_call import call_agent
-from server.store import Database, GenerationStore, RunStore
+from server.sessions import NOTES, NoteTaker, Sessions
+from server.store import Database, GenerationStore, RunStore, SessionStore
 
 if TYPE_CHECKING:
     from server.engine import GuidedEngine, ResidentChatModel
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Host:
@@ -50,6 +53,9 @@ class Host:
         self.database = Database(settings.DATA_DIR, settings.DATABASE_URL)
         self.generations = GenerationStore(self.database)
         self.records = RunStore(self.database)
+        self.session_store = SessionStore(self.database)
+        self.sessions = Sessions(self.session_store)
+        self.note_taker = NoteTaker(self.session_store, self._write_note)
         self.workspaces = Workspaces(
             Path(__file__).parent,
             settings.WORKSPACES_DIR or settings.DATA_DIR / "workspaces",
@@ -262,12 +268,11 @@ class Host:
                     f"There is no agent {run.agent!r} in the workspace {run.workspace!r}. "
                     f"There are: {', '.join(sorted(pinned.agents))}."
                 )
+            self.sessions.enter(run)
             held.enter_context(keep.scope(space.kept))
             return self._in_turn(run, lambda model: self._ask_agent(run, pinned, model), wanted)
 
-    def _in_turn(
-        self, run: Run, work: Callable[[ResidentModel], AgentResult], wanted: ResidentModel | str | None
-    ) -> AgentResult:
+    def _in_turn(self, run: Run, work: Callable[[ResidentModel], T], wanted: ResidentModel | str | None = None) -> T:
         """What `work` gives with the model, once `run` has its turn, and within its limits."""
         with self.runs.turns.take(run), self.models.use(wanted) as model:
             # Late: it brings torch, which is there by now.
@@ -279,9 +284,13 @@ class Host:
 
     def _ask_agent(self, run: Run, code: Generation, model: ResidentModel) -> AgentResult:
         agent = code.agents[run.agent](model.engine, code.tools, run.max_steps, self.settings.TOOL_TIMEOUT)
-        # Agents of earlier generations know no history.
-        result: AgentResult = agent(run.question, run.history) if run.history else agent(run.question)
-        return result
+        return self.sessions.ask(run, agent, code, model.engine)
+
+    def _write_note(self, run: Run, record: Mapping[str, Any]) -> Any:
+        """What the live code of a record's workspace has the model write of it."""
+        space = self.workspaces.get(run.workspace)
+        with space.pin(with_tools=False) as code, keep.scope(space.kept):
+            return self._in_turn(run, lambda model: code.module(NOTES).write_note(model.engine, record))
 
     @contextmanager
     def _code(self, run: Run, space: Workspace, generation: str | None) -> Iterator[Generation]:
@@ -322,7 +331,14 @@ class Host:
         }
 
     def _keep_record(self, run: Run) -> None:
-        self.records.add(record_of(run))
+        try:
+            record = record_of(run)
+            turn = self.sessions.adding(run, record)
+            self.records.add(record, turn)
+        finally:
+            self.sessions.leave(run)
+        if turn is not None:
+            self.note_taker.add(record)
 
     def runs_of(self, workspace: str | None, limit: int) -> list[dict[str, Any]]:
         """The records of the last runs, of a workspace or of all, the latest first, those in flight before them."""
@@ -370,7 +386,8 @@ class Host:
                 )
         workspace = record["workspace"] if record["workspace"] in self.workspaces.names() else MAIN
         run = Run(record["question"], workspace, record["max_steps"], record["agent"])
-        run.history = record.get("history", [])
+        # What it was shown then, and not what its session has come to since.
+        run.history = [{"role": one["role"], "content": one["content"]} for one in record.get("history", ())]
         run.max_tokens, run.timeout = self.settings.MAX_TOKENS, self.settings.RUN_TIMEOUT
         self.ask(run, record["generation"], model)
         return run, record
@@ -406,6 +423,7 @@ class Host:
         self._closing.set()
         self.background.close()
         self.models.close()
+        self.note_taker.close()
         self.runs.drain(self.settings.SHUTDOWN_GRACE)
         self.database.close()
 

@@ -44,8 +44,7 @@ class ModelRequest:
     device_map: str
     dtype: str
     recipe: str
-    """Stands for the code that builds it, or for the key that it is asked with: with another one the same name is
-    loaded anew."""
+    """Stands for the code that builds it: with another recipe the same name is loaded anew."""
     base_url: str | None = None
     """Where a model behind an API is asked; None: at its provider's own address, or it is no such model."""
 
@@ -154,9 +153,9 @@ class ResidentModels:
         """Make the model that is asked for resident, in the place of the default or, without `replace`, beside the
         others, and wait until it is ready. One that is asleep wakes up.
 
-        `report` is called, here, whenever the load has come further. Raises a `ModelError`, `ProviderError` or
-        `OutOfMemoryError` when it can't be built, `ModelNameTakenError`, and `ShuttingDownError`. If it failed a
-        check that needs no memory, or came beside the others, all that were there stay.
+        `report` is called, here, whenever the load has come further. Raises a `ModelError`, a `ProviderError` or an
+        `OutOfMemoryError` when it can't be built, `ModelNameTakenError` and `ShuttingDownError`. If it failed a check
+        that needs no memory, or came beside the others, all that were there stay.
         """
         key = (request, replace)
         with self._changed:

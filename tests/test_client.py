@@ -324,6 +324,16 @@ def test_runs_are_listed_and_asked_again(server: Server) -> None:
         ours.run("no such run")
 
 
+def test_questions_of_a_session_are_listed_as_one_conversation(server: Server) -> None:
+    assert lab(server).sessions() == []
+    first = lab(server).ask(QUESTION, session="monday")
+    assert (str(first), first.session_id) == ("1924", "monday")
+    lab(server).ask("What is 5 + 5?", session="monday", stream=True)
+    [conversation] = lab(server).sessions()
+    assert (conversation.session, conversation.turns) == ("monday", 2)
+    assert conversation.title in QUESTION and conversation.created <= conversation.used
+
+
 def test_a_run_is_cancelled(server: Server) -> None:
     ours = lab(server, "dirk")
     ours.write_tools(

@@ -51,7 +51,7 @@ def test_its_session_works(start_server: Callable[..., Server], code_copy: Path)
     curls = [
         one for block in blocks("sh") for one in re.findall(r"^curl.*?(?:<<'END'\n.*?^END$|$)", block, re.M | re.S)
     ]
-    asked, reloaded, chatted, put, overlaid, shouted, history, planned = (run(one) for one in curls)
+    asked, reloaded, chatted, put, overlaid, shouted, history, planned, said, session, notepad = map(run, curls)
     example = json.loads(blocks("json")[0].replace(", ...}", "}"))
     assert {name: asked[name] for name in ("answer", "function", "model", "steps")} == {
         name: example[name] for name in ("answer", "function", "model", "steps")
@@ -62,6 +62,8 @@ def test_its_session_works(start_server: Callable[..., Server], code_copy: Path)
     assert overlaid["tools"]["added"].count("shout") == 1
     assert shouted["answer"] == "HELLO"
     assert planned["answer"] == "1924; Wednesday"
+    assert session["messages"][1] | {"run_id": said["run_id"]} == session["messages"][1]
+    assert notepad["entries"][0]["found"] == said["answer"] == "1924"
     assert history["live"] == shouted["generation"] == history["generations"][0]["generation"]
 
     [tool, with_openai, _] = blocks("python")

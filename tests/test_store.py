@@ -19,7 +19,7 @@ from sqlalchemy import Connection, text
 
 from server.errors import GenerationInUseError, GenerationNotFoundError, RunNotFoundError, StoreError
 from server.reload import Snapshot
-from server.store import Database, GenerationStore, RunStore
+from server.store import Database, GenerationStore, RunStore, SessionStore, Turn
 from server.store.group_writer import GroupWriter
 from server.store.schema import LATEST
 from server.store.tables import METADATA
@@ -122,6 +122,33 @@ def test_runs_come_back_the_latest_first(generations: GenerationStore, runs: Run
     assert runs.get("r2") == kept[1]
     with pytest.raises(RunNotFoundError):
         runs.get("r4")
+
+
+def test_what_is_kept_with_a_record_is_kept_with_it_or_not_at_all(database: Database, runs: RunStore) -> None:
+    sessions = SessionStore(database)
+    for run in ("r1", "r2"):
+        runs.add(record(run, None), sessions.adding("main", "monday", turn(run)))
+    with pytest.raises(StoreError):
+        runs.add(record("r3", HASH), sessions.adding("main", "monday", turn("r3")))
+    with pytest.raises(StoreError):
+        runs.add(record("r4", None), sessions.adding("main", "monday", turn("nobody's")))
+    assert [(one.number, one.run) for one in sessions.turns("main", "monday")] == [(1, "r1"), (2, "r2")]
+    assert [one["run_id"] for one in runs.latest(None, 10)] == ["r2", "r1"]
+
+
+def turn(run: str) -> Turn:
+    return Turn(0, "What is 37 * 52?", "1924", run, 5.0, {"title": None, "found": "1924"})
+
+
+def test_a_note_that_somebody_has_changed_is_not_written_over(database: Database, runs: RunStore) -> None:
+    sessions, was = SessionStore(database), turn("r1").entry
+    runs.add(record("r1", None), sessions.adding("main", "monday", turn("r1")))
+    assert was is not None
+    sessions.improve_entry("r1", was, {**was, "title": "37 * 52"})
+    assert sessions.get("main", "monday").title == "37 * 52"
+    sessions.replace_entries("main", "monday", {1: {**was, "title": "mine"}})
+    sessions.improve_entry("r1", was, {**was, "title": "a model's"})
+    assert sessions.get("main", "monday").title == "mine"
 
 
 def test_a_run_of_code_that_was_never_kept_is_refused(runs: RunStore) -> None:

@@ -50,6 +50,11 @@ REPAIR = "This can't be read. {problem} Write it once more, in the form that was
 #: What has been asked and found earlier in a session, as far as its turns are not shown themselves.
 NOTES = "Notes on the conversation so far:\n{notes}"
 NOTE = "{number}. {asked} -> {found}"
+#: The words by which a question may mean one of the first notes.
+ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth".split()
+#: The system message of a note on one turn, which is JSON, and what the model reads then.
+WRITE_NOTE = 'Write a note on question and answer, as JSON: {"title": "what was asked", "found": "what was answered"}'
+NOTED = "Question: {question}\nAnswer: {answer}"
 
 #: The system message of `chat`.
 CHAT = "Answer in a few sentences. Say so where you do not know."

@@ -33,13 +33,16 @@ def blueprint(host: Host) -> APIBlueprint:
             "kv_bytes": host.models.kv_bytes,
             "abandoned": len(abandoned),
         }
+        unkept = host.database.failure
         if may_come_in(host.settings):
             # Whose tools they are is nobody's business.
             answer["abandoned_tools"] = [asdict(one) for one in abandoned]
+        elif unkept is not None:
+            unkept = "The last record could not be kept."
         if host.autoload_error is not None and tools is None:
             answer["autoload_error"] = name(host.autoload_error)
-        if host.database.failure is not None:
-            answer["store_error"] = name(StoreError(host.database.failure))
+        if unkept is not None:
+            answer["store_error"] = name(StoreError(unkept))
         return answer
 
     return routes

@@ -35,6 +35,7 @@ def blueprint(host: Host) -> APIBlueprint:
             body.max_steps or settings.MAX_STEPS,
             body.agent,
             body.priority,
+            session_id=body.session_id,
             max_tokens=_at_most(settings.MAX_TOKENS, body.max_tokens, "max_tokens"),
             timeout=_at_most(settings.RUN_TIMEOUT, body.timeout, "timeout"),
         )

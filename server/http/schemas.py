@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
-from pydantic.functional_validators import AfterValidator
+from pydantic.functional_validators import AfterValidator, field_validator
 from pydantic_core import PydanticCustomError
 
 from constants import BaseUrl
@@ -14,6 +14,8 @@ EVENTS: dict[str, Any] = {"content": {"text/event-stream": {"schema": {"type": "
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
 LongName = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00]*$")]
 """Anything but the one character that a database can't hold."""
+SessionId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+Note = Annotated[str, StringConstraints(max_length=2000)]
 
 
 def _not_blank(text: str) -> str:
@@ -83,6 +85,12 @@ class HistoryQuery(WorkspaceQuery):
     limit: int = Field(100, ge=1, le=1000, strict=False)
 
 
+class ExportQuery(WorkspaceQuery):
+    """Whose code, and the form."""
+
+    format: Literal["json", "markdown"] = "json"
+
+
 class DiffQuery(TokenQuery):
     """The generation to compare with."""
 
@@ -90,7 +98,7 @@ class DiffQuery(TokenQuery):
 
 
 class RunsQuery(TokenQuery):
-    """Whose runs, and how many."""
+    """Whose runs or sessions, and how many."""
 
     workspace: Name | None = Field(None, description="of all workspaces, if it is left out")
     limit: int = Field(100, ge=1, le=1000, strict=False)
@@ -116,6 +124,36 @@ class RunId(Taken):
     run_id: Name
 
 
+class SessionPath(Taken):
+    session_id: SessionId
+
+
+class Entry(Taken):
+    """What a notepad says of a turn of its session."""
+
+    turn: int = Field(ge=1, description="1 is the session's first question")
+    run_id: Name | None = Field(None, description="the run that answered it; it need not be sent")
+    title: Note | None = Field(None, description="null: a model has not written it yet, or could not")
+    asked: Note
+    done: list[Note] = Field([], max_length=100, description="the calls of tools")
+    found: Note
+    files: list[Note] = Field([], max_length=100)
+    variables: list[Note] = Field([], max_length=100)
+
+
+class Notepad(Taken):
+    """The whole notepad; what it doesn't say any more is not remembered."""
+
+    entries: list[Entry] = Field(max_length=10_000)
+
+    @field_validator("entries")
+    @classmethod
+    def _once(cls, entries: list[Entry]) -> list[Entry]:
+        if len({entry.turn for entry in entries}) < len(entries):
+            raise PydanticCustomError("twice", "There are two entries of one turn")
+        return entries
+
+
 class Question(WorkspaceChoice):
     """A question, and what is to answer it."""
 
@@ -127,6 +165,9 @@ class Question(WorkspaceChoice):
     )
     model: LongName | None = Field(None, description="one of those in `/health`; else the first of them")
     max_steps: int | None = Field(None, ge=1, le=32, description="tool calls it may take; else HEARTH_MAX_STEPS")
+    session_id: SessionId | None = Field(
+        None, description="the session that it goes on with, or that it begins: any name, of the workspace's own"
+    )
     generation: Name | None = Field(
         None, description="the code that is to answer in place of the live one: its hash, or the first digits of it"
     )
@@ -304,6 +345,7 @@ class Answer(BaseModel):
     seconds: float = Field(description="from the question's arrival to its answer")
     queued_seconds: float = Field(description="how much of that it waited")
     provenance: Provenance = Field(description="what else decides the answer, besides question and generation")
+    session_id: str | None = Field(None, description="only when the question belongs to one")
     details: dict[str, Any] | None = Field(
         None,
         description="what else the agent tells: the `plan` of plan_execute with each step's state, the `choice` of "
@@ -348,6 +390,48 @@ class RunsListed(BaseModel):
 class RunCancelled(BaseModel):
     run_id: str
     cancelled: Literal[True]
+
+
+class SessionShown(BaseModel):
+    session_id: str
+    workspace: str
+    title: str
+    turns: int = Field(description="questions that were answered")
+    created: float = Field(description="seconds since 1970")
+    used: float = Field(description="when the last answer was given")
+
+
+class SessionsListed(BaseModel):
+    sessions: list[SessionShown]
+
+
+class Message(BaseModel):
+    turn: int
+    role: Literal["user", "assistant"]
+    content: str
+    run_id: str
+    time: float = Field(description="seconds since 1970")
+
+
+class SessionTold(SessionShown):
+    messages: list[Message]
+
+
+class NotepadShown(BaseModel):
+    session_id: str
+    workspace: str
+    entries: list[Entry]
+
+
+class SessionExported(SessionTold):
+    """Or, as it was asked for, the same in Markdown."""
+
+    notepad: list[Entry]
+
+
+class SessionDeleted(BaseModel):
+    session_id: str
+    workspace: str
 
 
 class WorkspaceShown(BaseModel):

@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Callable
+from typing import TypeVar
 
 from server.limited_thread import GivenUpError, LimitedThread
-from server.runs.result import AgentResult
 from server.runs.run import Run
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 NOTICE_SECONDS = 0.1
 """How soon it is noticed that a run is to stop."""
@@ -15,7 +17,7 @@ STOP_SECONDS = 3.0
 """How long an agent may take to stop by itself: most do at the model's next token."""
 
 
-def call_agent(run: Run, work: Callable[[], AgentResult]) -> AgentResult:
+def call_agent(run: Run, work: Callable[[], T]) -> T:
     """What `work`, the agent's, gives for `run`. Raises what it raises.
 
     An agent that goes on though its run is stopped (it computes for ever, or catches what tells it so) is given up

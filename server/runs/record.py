@@ -24,6 +24,8 @@ def answer_of(run: Run, result: AgentResult) -> dict[str, Any]:
         "queued_seconds": run.queued_seconds,
         "provenance": run.provenance,
     }
+    if run.session_id is not None:
+        answer["session_id"] = run.session_id
     if details := getattr(result, "details", None):
         answer["details"] = details
     if run.not_reloaded is not None:
@@ -48,8 +50,10 @@ def record_of(run: Run) -> dict[str, Any]:
         "seconds": run.seconds,
         "queued_seconds": run.queued_seconds,
     }
+    if run.session_id is not None:
+        record["session_id"] = run.session_id
     if run.history:
-        record["history"] = list(run.history)
+        record["history"] = [_marked(run, message) for message in run.history]
     if run.state == "queued" and run.position is not None:
         record["position"] = run.position
     if run.answer is not None:
@@ -59,3 +63,9 @@ def record_of(run: Run) -> dict[str, Any]:
     if run.error is not None:
         record["error"] = {"type": run.error.code, "message": run.error.message}
     return record
+
+
+def _marked(run: Run, message: dict[str, str]) -> dict[str, Any]:
+    """A message of its history; what stands for turns that are not shown themselves is marked as a summary."""
+    summary = run.session_id is not None and message["role"] == "system"
+    return {**message, "summary": True} if summary else dict(message)

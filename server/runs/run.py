@@ -41,7 +41,10 @@ class Run:
     timeout: float | None = None
     """Seconds that it may take once it has its turn; None: as long as it takes."""
     history: Sequence[dict[str, str]] = ()
-    """What was said before the question: turns with a `role` and a `content`."""
+    """What was said before the question: turns with a `role` and a `content`. In a session it is what the run was
+    shown of it, unless it brought its own."""
+    session_id: str | None = None
+    """The session of its workspace that the question belongs to."""
     id: str = field(default_factory=lambda: secrets.token_hex(8))
     state: Literal["queued", "running"] | Outcome = "queued"
     position: int | None = None
@@ -93,8 +96,12 @@ class Run:
         """Waits until its turn has come. Raises `RunCancelledError` when it is stopped before it goes on."""
         with self._settling:
             self._settling.wait_for(lambda: self._has_turn or self._reason is not None)
-            if self._reason is not None:
-                raise RunCancelledError(self._reason.message)
+            self.check()
+
+    def check(self) -> None:
+        """Raises `RunCancelledError` when it is to stop, for what waits on its way."""
+        if self._reason is not None:
+            raise RunCancelledError(self._reason.message)
 
     def start(self, model: str, provenance: dict[str, Any]) -> None:
         """From waiting to working, with a model."""

@@ -7,6 +7,7 @@ from sqlalchemy import Connection, func, insert, select
 
 from server.errors import RunNotFoundError
 from server.store.database import Database
+from server.store.group_writer import Change
 from server.store.tables import RUN
 
 
@@ -16,8 +17,9 @@ class RunStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, record: dict[str, Any]) -> None:
-        """Keep a record; it is kept when this returns. Raises `StoreError`."""
+    def add(self, record: dict[str, Any], also: Change | None = None) -> None:
+        """Keep a record, and do `also` in the same transaction; both are kept when this returns. Raises `StoreError`,
+        and neither is kept."""
         number = select(func.coalesce(func.max(RUN.c.number), 0) + 1).scalar_subquery()
         statement = insert(RUN).values(
             id=record["run_id"],
@@ -29,6 +31,8 @@ class RunStore:
 
         def change(connection: Connection) -> None:
             connection.execute(statement)
+            if also is not None:
+                also(connection)
 
         self._database.write(change)
 

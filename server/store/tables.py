@@ -1,6 +1,18 @@
 """The tables, as queries name them. `migrations/` makes them; a change here needs a migration there."""
 
-from sqlalchemy import BigInteger, Column, Double, ForeignKey, Index, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 
 METADATA = MetaData()
 
@@ -43,4 +55,34 @@ RUN = Table(
     Column("record", Text, nullable=False),  # JSON
     Index("run_workspace", "workspace", "number"),
     Index("run_generation", "generation"),
+)
+SESSION = Table(
+    "session",
+    METADATA,
+    Column("key", Integer, primary_key=True),
+    Column("workspace", Text, nullable=False),
+    Column("id", Text, nullable=False),  # the name that it has in its workspace
+    Column("created", Double, nullable=False),  # seconds since 1970
+    Column("used", Double, nullable=False),  # when its last turn ended
+    UniqueConstraint("workspace", "id"),
+    Index("session_used", "used"),
+)
+MESSAGE = Table(
+    "message",
+    METADATA,
+    Column("session", Integer, ForeignKey("session.key", ondelete="CASCADE"), primary_key=True),
+    Column("turn", Integer, primary_key=True, autoincrement=False),  # 1, 2, ...: a question and its answer
+    Column("role", Text, primary_key=True),  # user or assistant
+    Column("content", Text, nullable=False),  # a JSON string, since PostgreSQL has no place for every character
+    Column("run", Text, ForeignKey("run.id"), nullable=False),
+    Column("time", Double, nullable=False),
+)
+NOTE = Table(  # what a session's notepad says of a turn
+    "note",
+    METADATA,
+    Column("session", Integer, ForeignKey("session.key", ondelete="CASCADE"), primary_key=True),
+    Column("turn", Integer, primary_key=True, autoincrement=False),
+    Column("run", Text, ForeignKey("run.id"), nullable=False),
+    Column("entry", Text, nullable=False),  # JSON
+    Index("note_run", "run"),
 )

@@ -1,0 +1,111 @@
+"""`/sessions`: what was said, and the notepads."""
+
+from dataclasses import asdict
+from http import HTTPStatus
+from typing import Any
+
+from flask import Response
+from flask_openapi3 import APIBlueprint
+
+from server.host import Host
+from server.http.schemas import (
+    ErrorAnswer,
+    ExportQuery,
+    HistoryQuery,
+    Notepad,
+    NotepadShown,
+    RunsQuery,
+    SessionDeleted,
+    SessionExported,
+    SessionPath,
+    SessionsListed,
+    SessionTold,
+    WorkspaceQuery,
+)
+from server.sessions.markdown import as_markdown
+from server.store import SessionShown, Turn
+from server.store.sessions import entries_of
+
+
+def blueprint(host: Host) -> APIBlueprint:
+    """The routes, over `host`."""
+    routes = APIBlueprint("sessions", __name__)
+    store = host.session_store
+
+    def answers(of: Any, *errors: int) -> dict[int | str | HTTPStatus, Any]:
+        return {200: of, **dict.fromkeys(errors, ErrorAnswer)}
+
+    @routes.get("/sessions", summary="List sessions, the last used first", responses=answers(SessionsListed))
+    def list_sessions(query: RunsQuery) -> dict[str, Any]:
+        return {"sessions": [_shown(one) for one in store.latest(query.workspace, query.limit)]}
+
+    @routes.get(
+        "/sessions/<session_id>",
+        summary="A session and what was said in its last turns",
+        responses=answers(SessionTold, 404),
+    )
+    def show(path: SessionPath, query: HistoryQuery) -> dict[str, Any]:
+        session = store.get(query.workspace, path.session_id)
+        return _told(session, store.turns(query.workspace, path.session_id, query.limit))
+
+    @routes.get(
+        "/sessions/<session_id>/export",
+        summary="All of a session, as JSON or Markdown",
+        responses=answers(SessionExported, 404),
+    )
+    def export(path: SessionPath, query: ExportQuery) -> dict[str, Any] | Response:
+        session = store.get(query.workspace, path.session_id)
+        turns = store.turns(query.workspace, path.session_id)
+        if query.format == "markdown":
+            return Response(as_markdown(session, turns), content_type="text/markdown; charset=utf-8")
+        return {**_told(session, turns), "notepad": entries_of(turns)}
+
+    @routes.delete(
+        "/sessions/<session_id>",
+        summary="Forget a session and its notepad; its runs stay",
+        responses=answers(SessionDeleted, 404, 409),
+    )
+    def delete(path: SessionPath, query: WorkspaceQuery) -> dict[str, Any]:
+        host.sessions.delete(query.workspace, path.session_id)
+        return {"session_id": path.session_id, "workspace": query.workspace}
+
+    def notepad(workspace: str, session: str) -> dict[str, Any]:
+        store.get(workspace, session)
+        return {
+            "session_id": session,
+            "workspace": workspace,
+            "entries": entries_of(store.turns(workspace, session)),
+        }
+
+    @routes.get(
+        "/sessions/<session_id>/notepad",
+        summary="What a session remembers of its turns",
+        responses=answers(NotepadShown, 404),
+    )
+    def read_notepad(path: SessionPath, query: WorkspaceQuery) -> dict[str, Any]:
+        return notepad(query.workspace, path.session_id)
+
+    @routes.put(
+        "/sessions/<session_id>/notepad",
+        summary="Put another notepad in its place",
+        responses=answers(NotepadShown, 404, 422),
+    )
+    def write_notepad(path: SessionPath, query: WorkspaceQuery, body: Notepad) -> dict[str, Any]:
+        entries = {entry.turn: entry.model_dump(exclude={"turn", "run_id"}) for entry in body.entries}
+        store.replace_entries(query.workspace, path.session_id, entries)
+        return notepad(query.workspace, path.session_id)
+
+    return routes
+
+
+def _shown(session: SessionShown) -> dict[str, Any]:
+    return {"session_id": session.id, **{name: value for name, value in asdict(session).items() if name != "id"}}
+
+
+def _told(session: SessionShown, turns: list[Turn]) -> dict[str, Any]:
+    said = [
+        {"turn": one.number, "role": role, "content": content, "run_id": one.run, "time": one.time}
+        for one in turns
+        for role, content in (("user", one.question), ("assistant", one.answer))
+    ]
+    return {**_shown(session), "messages": said}

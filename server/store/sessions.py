@@ -1,0 +1,202 @@
+"""Sessions: what was asked and answered in them, and their notepads."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, delete, func, insert, select, update
+
+from server.errors import InvalidRequestError, SessionNotFoundError
+from server.store.database import Database
+from server.store.group_writer import Change
+from server.store.tables import MESSAGE, NOTE, SESSION
+
+Entry = dict[str, Any]
+"""An entry of a notepad, as JSON has it."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A question and its answer. `number`: 1 is the session's first. `time`: when it was answered, in seconds since
+    1970. `entry` is what the notepad says of it; None: it was taken out."""
+
+    number: int
+    question: str
+    answer: str
+    run: str
+    time: float
+    entry: Entry | None
+
+
+@dataclass(frozen=True)
+class SessionShown:
+    """A session of a workspace. `title`: what its first turn is called in the notepad, or the first question. Times:
+    seconds since 1970, of its first and its last turn."""
+
+    id: str
+    workspace: str
+    title: str
+    turns: int
+    created: float
+    used: float
+
+
+class SessionStore:
+    """Sessions by workspace and name; a session is there from its first turn on."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def adding(self, workspace: str, session: str, turn: Turn) -> Change:
+        """The change that adds a turn to a session; its number is the next one, whatever `turn` says."""
+
+        def change(connection: Connection) -> None:
+            key = connection.execute(_key(workspace, session)).scalar()
+            if key is None:
+                row = {"workspace": workspace, "id": session, "created": turn.time, "used": turn.time}
+                made = connection.execute(insert(SESSION).values(row)).inserted_primary_key
+                assert made is not None, "a row was inserted"
+                key = made[0]
+            else:
+                connection.execute(update(SESSION).where(SESSION.c.key == key).values(used=turn.time))
+            last = select(func.coalesce(func.max(MESSAGE.c.turn), 0)).where(MESSAGE.c.session == key)
+            number = connection.execute(last).scalar_one() + 1
+            connection.execute(
+                insert(MESSAGE),
+                [
+                    {
+                        "session": key,
+                        "turn": number,
+                        "role": role,
+                        "content": json.dumps(content),
+                        "run": turn.run,
+                        "time": turn.time,
+                    }
+                    for role, content in (("user", turn.question), ("assistant", turn.answer))
+                ],
+            )
+            connection.execute(
+                insert(NOTE).values(session=key, turn=number, run=turn.run, entry=json.dumps(turn.entry))
+            )
+
+        return change
+
+    def latest(self, workspace: str | None, limit: int) -> list[SessionShown]:
+        """The `limit` sessions that were used last, of a workspace or of all, the latest first."""
+        wanted = _shown().order_by(SESSION.c.used.desc(), SESSION.c.key.desc()).limit(limit)
+        if workspace is not None:
+            wanted = wanted.where(SESSION.c.workspace == workspace)
+        with self._database.reading() as connection:
+            return [_as_session(row) for row in connection.execute(wanted)]
+
+    def get(self, workspace: str, session: str) -> SessionShown:
+        """That session. Raises `SessionNotFoundError`."""
+        with self._database.reading() as connection:
+            row = connection.execute(
+                _shown().where(SESSION.c.workspace == workspace, SESSION.c.id == session)
+            ).one_or_none()
+        if row is None:
+            raise _not_found(workspace, session)
+        return _as_session(row)
+
+    def turns(self, workspace: str, session: str, limit: int | None = None) -> list[Turn]:
+        """The last `limit` turns of a session or all of them, in order; none of a session that is not there."""
+        question, answer = MESSAGE.alias("question"), MESSAGE.alias("answer")
+        wanted = (
+            select(question.c.turn, question.c.content, answer.c.content, answer.c.run, answer.c.time, NOTE.c.entry)
+            .join(answer, and_(answer.c.session == question.c.session, answer.c.turn == question.c.turn))
+            .outerjoin(NOTE, and_(NOTE.c.session == question.c.session, NOTE.c.turn == question.c.turn))
+            .where(question.c.session == _key(workspace, session).scalar_subquery())
+            .where(question.c.role == "user", answer.c.role == "assistant")
+            .order_by(question.c.turn.desc())
+            .limit(limit)
+        )
+        with self._database.reading() as connection:
+            rows = connection.execute(wanted).all()
+        return [
+            Turn(number, json.loads(asked), json.loads(answered), run, time, entry and json.loads(entry))
+            for number, asked, answered, run, time, entry in reversed(rows)
+        ]
+
+    def replace_entries(self, workspace: str, session: str, entries: Mapping[int, Entry]) -> None:
+        """Make `entries`, by their turn, the session's notepad; what it said before is gone.
+
+        Raises `SessionNotFoundError`, and `InvalidRequestError` when there is no such turn.
+        """
+        with self._database.writing() as connection:
+            key = _existing_key(connection, workspace, session)
+            asked = select(MESSAGE.c.turn, MESSAGE.c.run).where(MESSAGE.c.session == key, MESSAGE.c.role == "user")
+            runs = {turn: run for turn, run in connection.execute(asked)}
+            unknown = sorted(entries.keys() - runs.keys())
+            if unknown:
+                raise InvalidRequestError(
+                    f"An entry is about a turn, and the session {session!r} has {len(runs)}. There is no turn "
+                    f"{unknown[0]}."
+                )
+            connection.execute(delete(NOTE).where(NOTE.c.session == key))
+            rows = [
+                {"session": key, "turn": turn, "run": runs[turn], "entry": json.dumps(entry)}
+                for turn, entry in entries.items()
+            ]
+            if rows:
+                connection.execute(insert(NOTE), rows)
+
+    def improve_entry(self, run: str, was: Entry, entry: Entry) -> None:
+        """Put `entry` in the place of what a notepad says of the turn that `run` answered, if that is `was` still."""
+        statement = update(NOTE).where(NOTE.c.run == run, NOTE.c.entry == json.dumps(was))
+
+        def change(connection: Connection) -> None:
+            connection.execute(statement.values(entry=json.dumps(entry)))
+
+        self._database.write(change)
+
+    def delete(self, workspace: str, session: str) -> None:
+        """Forget a session and its notepad; the records of its runs stay. Raises `SessionNotFoundError`."""
+        with self._database.writing() as connection:
+            key = _existing_key(connection, workspace, session)
+            connection.execute(delete(SESSION).where(SESSION.c.key == key))
+
+
+def entries_of(turns: Iterable[Turn]) -> list[dict[str, Any]]:
+    """What the notepad says of `turns`, as it is shown."""
+    return [{"turn": one.number, "run_id": one.run, **one.entry} for one in turns if one.entry is not None]
+
+
+def _key(workspace: str, session: str) -> Any:
+    return select(SESSION.c.key).where(SESSION.c.workspace == workspace, SESSION.c.id == session)
+
+
+def _existing_key(connection: Connection, workspace: str, session: str) -> int:
+    key: int | None = connection.execute(_key(workspace, session)).scalar()
+    if key is None:
+        raise _not_found(workspace, session)
+    return key
+
+
+def _not_found(workspace: str, session: str) -> SessionNotFoundError:
+    return SessionNotFoundError(
+        f"The workspace {workspace!r} has no session {session!r}. GET /sessions lists those that there are; a "
+        "question with a session_id makes one."
+    )
+
+
+def _shown() -> Any:
+    first = MESSAGE.alias("first")
+    turns = select(func.max(MESSAGE.c.turn)).where(MESSAGE.c.session == SESSION.c.key).scalar_subquery()
+    return (
+        select(SESSION, turns.label("turns"), first.c.content.label("question"), NOTE.c.entry)
+        .join(first, and_(first.c.session == SESSION.c.key, first.c.turn == 1, first.c.role == "user"))
+        .outerjoin(NOTE, and_(NOTE.c.session == SESSION.c.key, NOTE.c.turn == 1))
+    )
+
+
+_LONGEST_TITLE = 80
+
+
+def _as_session(row: Row[Any]) -> SessionShown:
+    title = json.loads(row.entry).get("title") if row.entry is not None else None
+    title = title or " ".join(json.loads(row.question).split())
+    if len(title) > _LONGEST_TITLE:
+        title = title[: _LONGEST_TITLE - 1] + "…"
+    return SessionShown(row.id, row.workspace, title, row.turns, row.created, row.used)
