@@ -9,17 +9,35 @@ import re
 import secrets
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 import platformdirs
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "HEARTH_"
 LONGEST_SHOWN_VALUE = 200
+MAY_HOLD_SECRETS = ("TOKEN", "BASE_URL")
+"""Settings whose values aren't shown: people write passwords into URLs."""
 
 
 class SettingsError(ValueError):
     """A setting does not fit. The message names the variable, what it got and what it takes."""
+
+
+def _check_base_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        fits = False
+    if not fits or parts.username is not None or parts.query or parts.fragment:
+        raise ValueError("It is no URL like http://gpubox:8000/v1, without a password and without a ? or #")
+    return url
+
+
+BaseUrl = Annotated[str, AfterValidator(_check_base_url)]
+"""Where a server's API is."""
 
 
 class Settings(BaseSettings):
@@ -65,7 +83,20 @@ class Settings(BaseSettings):
     )
 
     MODEL: str = Field(
-        "embedded", min_length=1, description="model to load: embedded, a Hugging Face id, or a local folder"
+        "embedded",
+        min_length=1,
+        description="model to load: embedded, a Hugging Face id, a local folder, or one behind an API, like "
+        "openai:NAME",
+    )
+    BASE_URL: BaseUrl | None = Field(
+        None,
+        description="where openai: models are asked: the URL of vLLM, SGLang, llama.cpp's server or LocalAI, like "
+        "http://gpubox:8000/v1; OpenAI itself unless it is set",
+    )
+    BACKGROUND_MODEL: str = Field(
+        "",
+        description="model behind an API that does what nobody waits for, like openai:NAME; empty: the one that is "
+        "loaded, when it has nothing else to do",
     )
     LOAD_IN_8BIT: Literal["auto"] | bool = Field(
         "auto",
@@ -189,6 +220,13 @@ class Settings(BaseSettings):
             raise ValueError("An @ in the password has to be written as %40")
         return url
 
+    @field_validator("BACKGROUND_MODEL")
+    @classmethod
+    def _check_background(cls, name: str) -> str:
+        if name and ":" not in name:
+            raise ValueError("It has to be behind an API")
+        return name
+
     @field_validator("LOAD_IN_8BIT", "QUANTIZER", "DTYPE", "RELOAD", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
@@ -244,8 +282,7 @@ def read_settings() -> Settings:
                 lines[""] = problem["msg"].removeprefix("Value error, ")
                 continue
             name = str(problem["loc"][0])
-            secret = not Settings.model_fields[name].repr
-            got = "a value that is kept secret" if secret else _shortened(problem["input"])
+            got = "a value that is kept secret" if name in MAY_HOLD_SECRETS else _shortened(problem["input"])
             reason = problem["msg"].removeprefix("Value error, ")
             takes = Settings.model_fields[name].description
             # A union has a problem for each of its members, and its description names them all.

@@ -9,7 +9,7 @@ from typing import Any
 
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 
-import server.engine  # noqa: F401  what tools rest on is imported by then, in a server
+import server.engine.engine  # noqa: F401  what tools rest on is imported by then, in a server
 from server.reload import Workspace
 from server.reload.snapshot import read_stamp
 from server.store import Database, GenerationStore

@@ -809,11 +809,13 @@ class Lab:
         load_in_8bit: bool | None = None,
         device_map: str | None = None,
         dtype: str | None = None,
+        base_url: str | None = None,
     ) -> Model:
         """Make a model resident, and wait until it is ready, with a bar that shows how far it is.
 
-        `model`: `embedded`, a Hugging Face id, or a folder on the server. With `replace` it takes the place of the
-        default, and else it comes beside those that are there. What is left out comes from the server's settings.
+        `model`: `embedded`, a Hugging Face id, a folder on the server, or one behind an API, like `openai:NAME`,
+        which is asked at `base_url`. With `replace` it takes the place of the default, and else it comes beside those
+        that are there. What is left out comes from the server's settings.
         """
         wanted = {
             "model": model,
@@ -821,6 +823,7 @@ class Lab:
             "load_in_8bit": load_in_8bit,
             "device_map": device_map,
             "dtype": dtype,
+            "base_url": base_url,
         }
         bar = _bar("model")
         try:

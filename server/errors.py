@@ -249,6 +249,45 @@ class ModelLoadError(ModelError):
     """The model is there, and loading it failed."""
 
 
+class ProviderNotInstalledError(ModelError):
+    """The package that reaches the provider isn't installed."""
+
+    code = "provider_not_installed"
+
+
+class ProviderError(HearthError):
+    """A model behind an API gave no answer; the message has what its provider said."""
+
+    status = 502
+    code = "provider_error"
+
+
+class ProviderUnauthorizedError(ProviderError):
+    """The provider's key is missing, wrong, or may not do this."""
+
+    code = "provider_unauthorized"
+
+
+class ProviderRateLimitedError(ProviderError):
+    """The provider answers no more requests for now. `retry_after`: seconds, where it said so."""
+
+    status = 503
+    code = "provider_rate_limited"
+
+
+class SchemaRefusedError(ProviderError):
+    """The provider does not hold a reply to the JSON schema that it was given."""
+
+    code = "schema_refused"
+
+
+class UnreadableReplyError(HearthError):
+    """The model's reply was empty, or not in the form that was asked for, as often as it was asked."""
+
+    status = 502
+    code = "unreadable_reply"
+
+
 class QueueFullError(HearthError):
     """More questions are in flight than the server takes. `retry_after`: seconds."""
 

@@ -10,19 +10,23 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from constants import Settings
 from server import VERSION, keep
+from server.background import BackgroundModel
 from server.errors import (
     AgentNotFoundError,
     GenerationInUseError,
     GenerationNotFoundError,
     HearthError,
     InternalError,
+    InvalidRequestError,
     ModelChangedError,
+    ModelNotFoundError,
     ReloadFailedError,
     RunCancelledError,
     RunNotFoundError,
     StoreError,
     TooLargeError,
 )
+from server.providers import RemoteModel, is_remote
 from server.reload import MAIN, Generation, ReloadReport, Snapshot, Workspace, Workspaces, building_a_model, watched
 from server.resident import ModelRequest, Report, ResidentModel, ResidentModels
 from server.runs import AgentResult, Run, Runs, record_of
@@ -59,6 +63,9 @@ class Host:
             settings.RELOAD_TIMEOUT,
             settings.CANARY,
         )
+        self.background = BackgroundModel(
+            self._reach_background if settings.BACKGROUND_MODEL else None, self.models, self.runs.turns
+        )
         self._closing = threading.Event()
         self.llm: ResidentChatModel | None = None
         """What tools are handed: it asks the model that answers their run, else the default. None before the first
@@ -74,15 +81,30 @@ class Host:
         dtype: str | None = None,
         quantizer: str | None = None,
         replace: bool = True,
+        base_url: str | None = None,
         report: Report = lambda *_: None,
     ) -> ResidentModel:
         """Make a model resident, in the place of the default or, without `replace`, beside the others, and wait until
         it is ready. What is None comes from the settings. `report` is told how far it is.
 
-        It is built by the live recipe of `main`. Raises what `ResidentModels.load` raises, and `ReloadFailedError`
-        when no code is live yet and what is on disk can't be loaded.
+        It is built by the live recipe of `main`, or is behind an API, at `base_url` or at its provider's own address.
+        Raises what `ResidentModels.load` raises, `InvalidRequestError` for options that it hasn't, and
+        `ReloadFailedError` when no code is live yet and what is on disk can't be loaded.
         """
         settings = self.settings
+        name = model or settings.MODEL
+        if is_remote(name):
+            if (load_in_8bit, device_map, dtype, quantizer) != (None,) * 4:
+                raise InvalidRequestError(
+                    f"{name} is behind an API and not loaded here. It takes no load_in_8bit, quantizer, device_map "
+                    "or dtype."
+                )
+            return self._load_remote(name, base_url, report, replace)
+        if base_url is not None:
+            raise InvalidRequestError(
+                f"{name} is loaded here and takes no base_url. A model behind an API is called PROVIDER:NAME, like "
+                "openai:NAME."
+            )
         main = self.workspaces.main
         if main.live is None:
             self._reload(main)
@@ -90,7 +112,7 @@ class Host:
             load_in_8bit = settings.LOAD_IN_8BIT
         with main.pin(with_tools=False) as generation:
             request = ModelRequest(
-                name=model or settings.MODEL,
+                name=name,
                 load_in_8bit=load_in_8bit,
                 quantizer=quantizer or settings.QUANTIZER,
                 device_map=device_map or settings.DEVICE_MAP,
@@ -99,7 +121,7 @@ class Host:
             )
 
             def build(resident: ResidentModel, report: Report) -> None:
-                from server.engine import GuidedEngine, ResidentChatModel
+                from server.engine import GuidedEngine
 
                 with building_a_model():
                     loaded = generation.load_model(
@@ -118,10 +140,43 @@ class Host:
                 resident.device = str(loaded.model.device)
                 resident.quantization = loaded.quantization
                 resident.memory_bytes = resident.engine.weights_bytes
-                if self.llm is None:
-                    self.llm = ResidentChatModel(get_engine=self.models.engine)
+                self._need_llm()
 
             return self.models.load(request, build, report, replace)
+
+    def _load_remote(self, name: str, base_url: str | None, report: Report, replace: bool) -> ResidentModel:
+        where, with_key = self._address(name, base_url)
+        request = ModelRequest(
+            name, load_in_8bit=None, quantizer="", device_map="", dtype="", recipe="", base_url=where
+        )
+
+        def build(resident: ResidentModel, report: Report) -> None:
+            report("connecting", 0, 1)
+            resident.engine = RemoteModel(name, where, with_key)
+            self._need_llm()
+            report("connecting", 1, 1)
+
+        return self.models.load(request, build, report, replace)
+
+    def _address(self, name: str, base_url: str | None = None) -> tuple[str | None, bool]:
+        """Where a model behind an API is asked, None for its provider's own address; and whether the provider's key
+        is sent there: not to a place that only a request has named."""
+        own = self.settings.BASE_URL if name.startswith("openai:") else None
+        return base_url or own, base_url in (None, own)
+
+    def _reach_background(self) -> RemoteModel:
+        name = self.settings.BACKGROUND_MODEL
+        if not is_remote(name):
+            raise ModelNotFoundError(
+                f"HEARTH_BACKGROUND_MODEL is {name}. It takes a model behind an API, like openai:NAME."
+            )
+        return RemoteModel(name, *self._address(name))
+
+    def _need_llm(self) -> None:
+        from server.engine import ResidentChatModel
+
+        if self.llm is None:
+            self.llm = ResidentChatModel(get_engine=self.models.engine)
 
     def load_tools(self, workspace: str = MAIN) -> None:
         """Build the tools of the workspace's live code, if they aren't built.
@@ -148,7 +203,7 @@ class Host:
     def _reload(self, space: Workspace, dry_run: bool = False, snapshot: Snapshot | None = None) -> ReloadReport:
         # The packages that reloadable code rests on take seconds to import the first time; that isn't its fault, and
         # doesn't count for its time limit.
-        import server.engine  # noqa: F401
+        import server.engine.engine  # noqa: F401
 
         return space.reload(self.llm, dry_run, snapshot)
 
@@ -186,14 +241,14 @@ class Host:
         """Set `run` going as `ask` does, with `work` in place of an agent: no code of the workspace has a part in it.
 
         Raises `WorkspaceNotFoundError`, `QueueFullError`, `ShuttingDownError`; the run may end with what
-        `ResidentModels.use` raises, and with what `work` raises.
+        `ResidentModels.use` raises, `InvalidRequestError` for a model behind an API, and with what `work` raises.
         """
         self.workspaces.get(run.workspace)
 
         def find_answer() -> AgentResult:
-            with self.models.use(model):
-                pass  # who can't be answered waits for nothing
-            return self._in_turn(run, lambda _: work(self.models.engine()), model)
+            with self.models.use(model) as used:
+                _engine(used)  # who can't be answered waits for nothing
+            return self._in_turn(run, lambda used: work(_engine(used)), model)
 
         self.runs.begin(run, find_answer)
 
@@ -364,10 +419,19 @@ class Host:
     def close(self) -> None:
         """Take nothing new, let runs in flight end within the grace period, cancel the rest, and keep them all."""
         self._closing.set()
+        self.background.close()
         self.models.close()
         self.note_taker.close()
         self.runs.drain(self.settings.SHUTDOWN_GRACE)
         self.database.close()
+
+
+def _engine(model: ResidentModel) -> "GuidedEngine":
+    if model.own_engine is None:
+        raise InvalidRequestError(
+            f"{model.name} is behind an API itself: ask it there, or ask one of the agents here, like hearth/react."
+        )
+    return model.own_engine
 
 
 def _shown(identity: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Console logs: a line an event, coloured on a terminal, with the id of the request that it belongs to.
 
-What is logged never holds the token: a request's line has its path without the query.
+What is logged never holds the token: a request's line has its path without the query. Nor does it hold a
+provider's key, whoever logs it.
 """
 
 import logging
@@ -10,6 +11,8 @@ from contextvars import ContextVar
 from typing import ClassVar, TextIO
 
 import colorama
+
+from server.redaction import redacted
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 """The id of the request that the current thread works for; `-` when there is none."""
@@ -36,7 +39,7 @@ class ConsoleFormatter(logging.Formatter):
         record.colour = self.COLOURS.get(record.levelno, "")
         record.plain = colorama.Style.RESET_ALL
         record.request_id = request_id.get()
-        return super().format(record)
+        return redacted(super().format(record))
 
 
 def configure(level: str, stream: TextIO = sys.stderr) -> None:
@@ -55,3 +58,6 @@ def configure(level: str, stream: TextIO = sys.stderr) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     # alembic tells each step of a migration; what came of them the store tells itself.
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    for client in ("httpx", "httpx2"):
+        # A line for each request to a model behind an API.
+        logging.getLogger(client).setLevel(logging.WARNING)

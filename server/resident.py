@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from server.errors import (
     HearthError,
@@ -25,6 +25,7 @@ from server.errors import (
 
 if TYPE_CHECKING:
     from server.engine import GivenBack, GuidedEngine
+    from server.providers import RemoteModel
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,8 @@ class ModelRequest:
     dtype: str
     recipe: str
     """Stands for the code that builds it: with another recipe the same name is loaded anew."""
+    base_url: str | None = None
+    """Where a model behind an API is asked; None: at its provider's own address, or it is no such model."""
 
 
 @dataclass(eq=False)
@@ -58,7 +61,7 @@ class ResidentModel:
     device: str | None = None
     quantization: str | None = None
     memory_bytes: int | None = None
-    engine: "GuidedEngine | None" = None
+    engine: "GuidedEngine | RemoteModel | None" = None
     progress: tuple[str, int, int] = ("starting", 0, 1)
     """Stage, how much of it is done, and of how much."""
     error: HearthError | None = None
@@ -71,15 +74,21 @@ class ResidentModel:
     def name(self) -> str:
         return self.request.name
 
+    @property
+    def own_engine(self) -> "GuidedEngine | None":
+        """Its engine, if it runs here, in memory that it can give back; None of a model behind an API."""
+        return None if self.device is None else cast("GuidedEngine | None", self.engine)
+
     def identity(self) -> dict[str, str | None]:
         """What tells it from every other model, as far as that can be known."""
-        return {
+        known = {
             "name": self.name,
             "revision": self.revision,
             "quantization": self.quantization,
             "dtype": self.dtype,
             "device": self.device,
         }
+        return known if self.request.base_url is None else {**known, "base_url": self.request.base_url}
 
 
 Report = Callable[[str, int, int], None]
@@ -127,12 +136,6 @@ class ResidentModels:
         self._closing = False
 
     @property
-    def default(self) -> ResidentModel | None:
-        """What to tell people about, who ask for one: the model that is coming in the first place, else the one that
-        is there."""
-        return next(iter(self.all), None)
-
-    @property
     def all(self) -> list[ResidentModel]:
         """Every model in its order, those that are coming before those that they replace."""
         with self._changed:
@@ -141,7 +144,7 @@ class ResidentModels:
     @property
     def kv_bytes(self) -> int:
         """What the KV memory of all takes now."""
-        engines = [model.engine for model in self.all]
+        engines = [model.own_engine for model in self.all]
         return sum(engine.kv_bytes for engine in engines if engine is not None)
 
     def load(
@@ -150,9 +153,9 @@ class ResidentModels:
         """Make the model that is asked for resident, in the place of the default or, without `replace`, beside the
         others, and wait until it is ready. One that is asleep wakes up.
 
-        `report` is called, here, whenever the load has come further. Raises a `ModelError` or an `OutOfMemoryError`
-        when it can't be built, `ModelNameTakenError`, and `ShuttingDownError`. If it failed a check that needs no
-        memory, or came beside the others, all that were there stay.
+        `report` is called, here, whenever the load has come further. Raises a `ModelError`, a `ProviderError` or an
+        `OutOfMemoryError` when it can't be built, `ModelNameTakenError` and `ShuttingDownError`. If it failed a check
+        that needs no memory, or came beside the others, all that were there stay.
         """
         key = (request, replace)
         with self._changed:
@@ -194,14 +197,15 @@ class ResidentModels:
             self._share_memory()
 
     def sleep(self) -> "list[tuple[ResidentModel, GivenBack]]":
-        """Let every model give up what memory it can, once no run uses any; gives what each gave up that was awake.
+        """Let every model that runs here give up what memory it can, once no run uses any; gives what each gave up
+        that was awake.
 
         Raises `OutOfMemoryError` or `ModelCannotSleepError` for a model that can't, which stays awake with those that
         come after it.
         """
         with self._one_at_a_time:
             with self._changed:
-                awake = self._in_state("ready")
+                awake = [model for model in self._in_state("ready") if model.own_engine is not None]
                 for model in awake:
                     model.state = "asleep"
                 self._changed.notify_all()
@@ -209,8 +213,8 @@ class ResidentModels:
             slept: list[tuple[ResidentModel, GivenBack]] = []
             try:
                 for model in awake:
-                    assert model.engine is not None
-                    slept.append((model, model.engine.sleep()))
+                    assert model.own_engine is not None
+                    slept.append((model, model.own_engine.sleep()))
                     log.info("the model %s is asleep", model.name)
             finally:
                 with self._changed:
@@ -245,7 +249,7 @@ class ResidentModels:
                 model.users -= 1
                 self._changed.notify_all()
 
-    def engine(self) -> "GuidedEngine":
+    def engine(self) -> "GuidedEngine | RemoteModel":
         """The engine of the model that is used in this context, else of the default: for those who hold on to no
         model. Raises what `use` raises."""
         model = _used.get()
@@ -384,7 +388,12 @@ class ResidentModels:
             model.state = "ready"
             place.model, place.coming = model, None
         self._share_memory()
-        log.info("the model %s is ready on %s, %.0f MB", model.name, model.device, (model.memory_bytes or 0) / 1e6)
+        log.info(
+            "the model %s is ready on %s, %.0f MB",
+            model.name,
+            model.device or "its provider's side",
+            (model.memory_bytes or 0) / 1e6,
+        )
         return model
 
     def _vacate(self, places: list[_Place], left: list[_Place]) -> None:
@@ -410,12 +419,12 @@ class ResidentModels:
         """Divide what is free on a device anew between the models that are awake there."""
         awake = self._in_state("ready")
         for model in awake:
-            if model.engine is not None:
-                model.engine.share_kv_memory(sum(other.device == model.device for other in awake))
+            if model.own_engine is not None:
+                model.own_engine.share_kv_memory(sum(other.device == model.device for other in awake))
 
     def _wake(self, model: ResidentModel) -> None:
-        assert model.engine is not None
-        model.engine.wake()
+        assert model.own_engine is not None
+        model.own_engine.wake()
         with self._changed:
             model.state = "ready"
         self._share_memory()

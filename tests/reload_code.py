@@ -12,7 +12,7 @@ import pytest
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 
 # The packages that a reload needs take seconds to import the first time, which counts for no deadline in the server.
-import server.engine  # noqa: F401
+import server.engine.engine  # noqa: F401
 from server.errors import ReloadFailedError
 from server.reload import ErrorReport, Workspace
 from server.reload.naming import package_of

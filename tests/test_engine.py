@@ -347,6 +347,16 @@ def test_the_chat_model_answers_and_counts(engine: GuidedEngine) -> None:
     assert "|" not in reply.content
 
 
+def test_a_text_ends_at_a_stop_or_at_its_own_end(engine: GuidedEngine) -> None:
+    hello = [{"role": "user", "content": "hello"}]
+    whole = engine.complete(hello, max_tokens=50)
+    with usage.measured() as used:
+        assert engine.complete(hello, max_tokens=50, stop=["never", "~/.*"]) == whole
+    assert used.completion_tokens < 50
+    for stop in {whole[1:3], whole[-2:], whole[:1]}:
+        assert engine.complete(hello, max_tokens=50, stop=["never", stop]) == whole[: whole.index(stop)]
+
+
 def test_the_chat_model_without_a_model() -> None:
     def nothing() -> GuidedEngine:
         raise ModelNotLoadedError("No model is loaded.")

@@ -172,13 +172,6 @@ def test_an_unknown_workspace_in_a_query(empty_server: Server) -> None:
     assert error_of(answer, 422)["type"] == "invalid_request"
 
 
-def test_an_unknown_agent(empty_server: Server) -> None:
-    answer = empty_server.session.post("/run_script", json={"question": "x", "agent": "planner"})
-    error = error_of(answer, 404)
-    assert error["type"] == "agent_not_found"
-    assert "react" in error["message"]
-
-
 def test_a_generation_that_is_not_live(empty_server: Server) -> None:
     answer = empty_server.session.post("/reload_modules", json={"generation": "0123456789ab"})
     assert error_of(answer, 404)["type"] == "generation_not_found"

@@ -1,7 +1,7 @@
 """What OpenAI's own client and LangChain's can do with a server of that API.
 
 Against Hearth by default. With OPENAI_TEST_URL (like http://localhost:8000/v1) and OPENAI_TEST_MODEL, against any
-other server that has the embedded model's weights: `python -m tests.openai_support` makes a table of both. What a test's
+other server that has the embedded weights: `python -m tests.openai_support` makes a table of both. What a test's
 first line says is a row of it.
 """
 

@@ -93,7 +93,7 @@ def ask_in_a_process(tmp_path: Path, method: str, function: str) -> str:
 import sys
 from pathlib import Path
 sys.path.insert(0, {str(REPOSITORY)!r})
-import server.engine
+import server.engine.engine
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from server.reload import Workspace
 from server.store import Database, GenerationStore

@@ -100,7 +100,7 @@ def shown(models: ResidentModels) -> list[tuple[str, str]]:
 
 
 def default(models: ResidentModels) -> tuple[str, str] | None:
-    return None if models.default is None else (models.default.name, models.default.state)
+    return next(iter(shown(models)), None)
 
 
 def use(models: ResidentModels, which: ResidentModel | str | None = None) -> str:
@@ -138,7 +138,7 @@ def test_a_model_comes_and_goes(models: ResidentModels, recipe: Recipe) -> None:
     with models.use() as used:
         assert used is model
     models.unload()
-    assert models.default is None and models.all == []
+    assert models.all == []
     assert recipe.history == ["check one", "weights one", "close one"]
     with pytest.raises(ModelNotLoadedError):
         use(models)

@@ -61,6 +61,7 @@ def test_8bit_is_a_switch_with_a_third_position(monkeypatch: pytest.MonkeyPatch,
         ("PORT", ""),
         ("HOST", ""),
         ("MODEL", ""),
+        ("BACKGROUND_MODEL", "embedded"),
         ("LOAD_IN_8BIT", "maybe"),
         ("DTYPE", "float16"),
         ("LLM_INT8_THRESHOLD", "-1"),
@@ -133,6 +134,14 @@ def test_a_token_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingsError, match="HEARTH_TOKEN is a value that is kept secret") as caught:
         read_settings()
     assert "yours" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["gpubox:8000", "http://me:secret@gpubox:8000", "https://gpubox/v1?key=secret"])
+def test_a_url_may_hold_no_secret(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("HEARTH_BASE_URL", url)
+    with pytest.raises(SettingsError, match="HEARTH_BASE_URL is a value that is kept secret") as caught:
+        read_settings()
+    assert "secret@" not in str(caught.value) and "key=secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,8 @@ def load_agents() -> dict[str, type[Agent]]:
     Raises `DuplicateAgentError` naming both files when two share a name, `NamelessAgentError` for one without, and
     whatever a file raises while it is imported.
     """
-    agents: dict[str, type[Agent]] = {}
+    # The default one need not be below `Agent`.
+    agents: dict[str, type[Agent]] = {"react": CustomAgentGuidance}
     for found in pkgutil.iter_modules(__path__):
         module = importlib.import_module("." + found.name, __package__)
         for value in vars(module).values():

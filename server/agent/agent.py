@@ -20,10 +20,14 @@ from typing import Any, ClassVar
 from langchain_core.tools import BaseTool
 
 from server.engine import GuidedEngine
+from server.providers import RemoteModel
 
 from .conversation import Conversation
 from .guided import GuidedConversation
+from .remote import RemoteConversation
 
+Model = GuidedEngine | RemoteModel
+"""The resident model: the engine over its weights, or one behind an API."""
 Message = Mapping[str, str]
 """A turn of a conversation: its `role` and its `content`."""
 
@@ -60,7 +64,7 @@ class Agent(ABC):
     """What a request calls it."""
 
     def __init__(
-        self, model: GuidedEngine, tools: Mapping[str, BaseTool], max_steps: int, tool_seconds: float = 30.0
+        self, model: Model, tools: Mapping[str, BaseTool], max_steps: int, tool_seconds: float = 30.0
     ) -> None:
         """`model` is the resident one; up to `max_steps` calls of `tools`, by name, of `tool_seconds` each."""
         self.model = model
@@ -74,4 +78,6 @@ class Agent(ABC):
 
     def open(self, messages: list[dict[str, str]]) -> Conversation:
         """A conversation with the model, of which `messages` have been said; the next words are the model's."""
+        if isinstance(self.model, RemoteModel):
+            return RemoteConversation(self.model, messages)
         return GuidedConversation(self.model, messages)

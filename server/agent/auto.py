@@ -13,7 +13,7 @@ from .conversation import Choice
 from .plan_execute import PlanExecute
 from .react import CustomAgentGuidance
 
-AGENTS: dict[str, type[Agent]] = {agent.name: agent for agent in (Chat, CustomAgentGuidance, PlanExecute)}
+AGENTS: dict[str, type[Agent]] = {"chat": Chat, "react": CustomAgentGuidance, "plan_execute": PlanExecute}
 
 
 class Auto(Agent):

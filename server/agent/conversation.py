@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from server.errors import UnreadableReplyError
 
-class UnreadableReplyError(ValueError):
-    """What the model wrote is not what it was asked to write."""
+__all__ = ["Act", "Bounds", "Choice", "Conversation", "UnreadableReplyError"]
 
 
 @dataclass(frozen=True)

@@ -7,19 +7,20 @@ from typing import Any
 
 from langchain_core.tools import BaseTool
 
-from server.engine import GuidedEngine, usage
+from server.engine import usage
 from server.runs.plan import tell_plan
 from server.tool_schema import arguments_schema
 
 from . import prompts
-from .agent import Agent, AgentResult, Message, Step
+from .agent import Agent, AgentResult, Message, Model, Step
 from .conversation import UnreadableReplyError
-from .react import ANSWER_SHARE, ANSWER_TOKENS, CustomAgentGuidance
+from .react import CustomAgentGuidance
 
 MOST_STEPS = 8
 LONGEST_STEP = 300  # characters
-# The longest plan: tokens, or a share of the model's window if that is less.
+# The longest plan, and the longest answer: tokens, or a share of the model's window if that is less.
 PLAN_TOKENS, PLAN_SHARE = 768, 1 / 4
+ANSWER_TOKENS, ANSWER_SHARE = 1024, 1 / 8
 
 
 @dataclass
@@ -56,7 +57,7 @@ class PlanExecute(Agent):
     name = "plan_execute"
 
     def __init__(
-        self, model: GuidedEngine, tools: Mapping[str, BaseTool], max_steps: int, tool_seconds: float = 30.0
+        self, model: Model, tools: Mapping[str, BaseTool], max_steps: int, tool_seconds: float = 30.0
     ) -> None:
         super().__init__(model, tools, max_steps, tool_seconds)
         listed = ((tool.name, tool.description, arguments_schema(tool)) for tool in tools.values())

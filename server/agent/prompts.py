@@ -42,6 +42,11 @@ OUT_OF_STEPS_NOTE = " (The agent ran out of steps after {steps}; it was not done
 CUT = " ... ({characters} more characters)"
 
 
+#: What a model behind an API that can't be held to a form reads besides: at the end of the system message, when it is
+#: to write JSON, and when its reply can't be read.
+WRITE_JSON = "Write nothing but JSON that fits this JSON schema: {schema}"
+REPAIR = "This can't be read. {problem} Write it once more, in the form that was asked for, and nothing else."
+
 #: What has been asked and found earlier in a session, as far as its turns are not shown themselves.
 NOTES = "Notes on the conversation so far:\n{notes}"
 NOTE = "{number}. {asked} -> {found}"

@@ -11,14 +11,14 @@ from typing import Any
 
 from langchain_core.tools import BaseTool
 
-from server.engine import GuidedEngine, usage
+from server.engine import usage
 from server.errors import PromptTooLongError
 from server.runs.step import tell_step
 from server.runs.tool_call import ToolFailedError, call_tool
 from server.tool_schema import arguments_schema
 
 from . import prompts
-from .agent import Agent, AgentResult, Message, Step
+from .agent import Agent, AgentResult, Message, Model, Step
 from .conversation import Bounds, Conversation
 
 # The longest of each: tokens, or a share of the model's window if that is less.
@@ -36,7 +36,7 @@ class CustomAgentGuidance(Agent):
     name = "react"
 
     def __init__(
-        self, model: GuidedEngine, tools: Mapping[str, BaseTool], max_steps: int, tool_seconds: float = 30.0
+        self, model: Model, tools: Mapping[str, BaseTool], max_steps: int, tool_seconds: float = 30.0
     ) -> None:
         super().__init__(model, tools, max_steps, tool_seconds)
         self._schemas = {name: arguments_schema(tool) for name, tool in tools.items()}

@@ -105,9 +105,9 @@ def _listed(tool: Tool) -> str:
     return f"- {' '.join(tool.description.split()).removesuffix('.')}: {tool.name}({arguments})"
 
 
-def _type(schema: Mapping[str, Any] | bool) -> str:
+def _type(schema: Any) -> str:
     """The type of an argument in a word; the choices where it is an enumeration."""
-    if isinstance(schema, bool):
+    if not isinstance(schema, Mapping):
         return "any"
     if "enum" in schema:
         return " | ".join(json.dumps(choice, ensure_ascii=False) for choice in schema["enum"])

@@ -4,8 +4,26 @@
 `__call__`: a prompt and a whole grammar in, text and captures out. Nothing here knows agents, tools or HTTP.
 """
 
-from server.engine.chat_model import ResidentChatModel
-from server.engine.engine import GuidedEngine, OutOfTokensError
-from server.engine.weights import GivenBack
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from server.engine.chat_model import ResidentChatModel
+    from server.engine.engine import GuidedEngine, OutOfTokensError
+    from server.engine.weights import GivenBack
 
 __all__ = ["GivenBack", "GuidedEngine", "OutOfTokensError", "ResidentChatModel"]
+
+_HOMES = {
+    "GivenBack": "weights",
+    "GuidedEngine": "engine",
+    "OutOfTokensError": "engine",
+    "ResidentChatModel": "chat_model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # When they are asked for: they bring torch and LangChain, and whoever counts tokens needs neither.
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

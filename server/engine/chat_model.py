@@ -1,16 +1,20 @@
 """The resident model as a LangChain chat model, for tools that need one."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
-import guidance
-from guidance import gen
 from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, convert_to_openai_messages
 from langchain_core.outputs import ChatGeneration, ChatResult
 
-from server.engine.engine import GuidedEngine
+
+class CompletesChats(Protocol):
+    """What a model can do wherever it runs, here or behind an API."""
+
+    def complete(self, messages: list[dict[str, str]], *, max_tokens: int, stop: Sequence[str] | None = None) -> str:
+        """The assistant's next message. Its cost counts for the run of the context."""
+        ...
 
 
 class ResidentChatModel(BaseChatModel):
@@ -20,7 +24,7 @@ class ResidentChatModel(BaseChatModel):
     Raises what `get_engine` raises while no model is loaded.
     """
 
-    get_engine: Callable[[], GuidedEngine]
+    get_engine: Callable[[], CompletesChats]
     max_tokens: int = 512
 
     @property
@@ -34,8 +38,6 @@ class ResidentChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        engine = self.get_engine()
         conversation = convert_to_openai_messages(messages, text_format="string")
-        lm = engine.program() + guidance.string(engine.tokenizer.render_chat(conversation))
-        lm += gen("reply", max_tokens=self.max_tokens, stop=stop)
-        return ChatResult(generations=[ChatGeneration(message=AIMessage(engine.tokenizer.reveal(lm["reply"])))])
+        reply = self.get_engine().complete(conversation, max_tokens=self.max_tokens, stop=stop)
+        return ChatResult(generations=[ChatGeneration(message=AIMessage(reply))])

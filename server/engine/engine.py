@@ -2,9 +2,12 @@
 
 import codecs
 import weakref
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
+from collections.abc import Sequence as Several
+from contextlib import closing
 from typing import Any
 
+import guidance
 import llguidance
 import psutil
 import torch
@@ -91,6 +94,39 @@ class GuidedEngine(Engine):
     def program(self) -> Model:
         """A fresh guidance model object: `lm = engine.program(); lm += gen(...)`."""
         return Program(self)
+
+    def complete(
+        self,
+        messages: list[dict[str, str]],
+        *,
+        max_tokens: int,
+        stop: Several[str] | None = None,
+        schema: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The assistant's next message, `max_tokens` long at most: free text that ends before any of `stop`, or JSON
+        that fits `schema`, which may be cut off at the limit. Raises what calling the engine raises."""
+        prompt = self.tokenizer.render_chat(messages)
+        return self.tokenizer.reveal(self.write(prompt, max_tokens, stop or (), schema))
+
+    def write(
+        self, prompt: str, max_tokens: int, stop: Several[str] = (), schema: Mapping[str, Any] | None = None
+    ) -> str:
+        """The same behind `prompt`, as guidance and the model read it."""
+        if schema is None:
+            grammar = guidance.gen(max_tokens=max_tokens)
+        else:
+            grammar = guidance.json(schema=dict(schema), max_tokens=max_tokens, lenient=True)
+        state = EngineState()
+        state.prompt = prompt
+        text = ""
+        # guidance's own `stop` would take the model's end for no end.
+        with closing(self(state, grammar.ll_grammar())) as responses:
+            for response in responses:
+                text += response.new_bytes.decode()
+                found = [at for at in map(text.find, stop) if at >= 0]
+                if found:
+                    return text[: min(found)]
+        return text
 
     def get_chat_template(self) -> None:
         """None, so that guidance's role blocks fail: they know a handful of templates by heart and write every other

@@ -10,7 +10,7 @@ from server.errors import HearthError, StoreError
 from server.host import Host
 from server.http.access import may_come_in
 from server.http.schemas import Health
-from server.resident import ResidentModel
+from server.resident import ResidentModel, ResidentModels
 from server.runs.abandoned import abandoned_tools
 
 
@@ -20,7 +20,6 @@ def blueprint(host: Host) -> APIBlueprint:
 
     @routes.get("/health", summary="Is the server there, and how far is it?", responses={200: Health}, security=[])
     def health() -> dict[str, Any]:
-        models = [describe(one) for one in host.models.all]
         live = host.workspaces.main.live
         tools = live.tools if live is not None else None
         states = [run.state for run in host.runs.in_flight()]
@@ -28,8 +27,7 @@ def blueprint(host: Host) -> APIBlueprint:
         answer = {
             "status": "ok",
             "version": VERSION,
-            "model": models[0] if models else None,
-            "models": models,
+            **describe_all(host.models),
             "tools": None if live is None or tools is None else {"generation": live.hash, "count": len(tools)},
             "runs": {state: states.count(state) for state in ("running", "queued")},
             "kv_bytes": host.models.kv_bytes,
@@ -48,6 +46,12 @@ def blueprint(host: Host) -> APIBlueprint:
         return answer
 
     return routes
+
+
+def describe_all(residents: ResidentModels) -> dict[str, Any]:
+    """The models as the routes show them: the default, and all."""
+    models = [describe(one) for one in residents.all]
+    return {"model": models[0] if models else None, "models": models}
 
 
 def describe(resident: ResidentModel) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from flask_openapi3 import APIBlueprint
 
 from server.errors import HearthError, known
 from server.host import Host
-from server.http.health import describe
+from server.http.health import describe, describe_all
 from server.http.schemas import ErrorAnswer, ModelChoice, ModelLoaded, ModelName, ModelsShown, ModelsSlept, Nothing
 from server.http.streams import LOOK_SECONDS, Message, event_stream, wants_events
 from server.http.waiting import WaitingRoom
@@ -27,7 +27,7 @@ def blueprint(host: Host, room: WaitingRoom) -> APIBlueprint:
     @routes.post(
         "/load_model",
         summary="Make a model resident; answers when it is ready or, with Accept: text/event-stream, as it goes on",
-        responses={200: ModelLoaded, **dict.fromkeys((409, 422, 503), ErrorAnswer)},
+        responses={200: ModelLoaded, **dict.fromkeys((409, 422, 502, 503), ErrorAnswer)},
     )
     def load_model(body: ModelChoice) -> dict[str, Any] | Response:
         def load(report: Report = lambda *_: None) -> dict[str, Any]:
@@ -39,12 +39,7 @@ def blueprint(host: Host, room: WaitingRoom) -> APIBlueprint:
         return event_stream(_progress(load)) if wants_events() else load()
 
     def shown(started: float) -> dict[str, Any]:
-        models = host.models
-        return {
-            "model": None if models.default is None else describe(models.default),
-            "models": [describe(one) for one in models.all],
-            "seconds": time.perf_counter() - started,
-        }
+        return {**describe_all(host.models), "seconds": time.perf_counter() - started}
 
     @routes.post(
         "/unload_model",

@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.functional_validators import AfterValidator, field_validator
 from pydantic_core import PydanticCustomError
 
+from constants import BaseUrl
+
 LONGEST_QUESTION = 100_000
 EVENTS: dict[str, Any] = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
 """Server-sent events: `event: <kind>`, `data: <JSON>`, and an `id` that Last-Event-ID resumes from."""
@@ -35,7 +37,16 @@ class Nothing(Taken):
 class ModelChoice(Taken):
     """A model and how to load it; what is left out comes from the settings."""
 
-    model: LongName | None = Field(None, description="`embedded`, a Hugging Face id, or a local folder")
+    model: LongName | None = Field(
+        None,
+        description="`embedded`, a Hugging Face id, a local folder, or one behind an API: openai:NAME, "
+        "anthropic:NAME, google_genai:NAME, mistralai:NAME, huggingface:NAME, ollama:NAME",
+    )
+    base_url: BaseUrl | None = Field(
+        None,
+        description="of a model behind an API: where it is asked, in place of its provider's own address. No key is "
+        "sent there",
+    )
     replace: bool = Field(
         True, description="in the place of the default model; else beside those that are there, as the last one"
     )
@@ -201,7 +212,9 @@ class Model(BaseModel):
     name: str
     state: Literal["loading", "ready", "asleep", "failed"]
     device: str | None
-    quantization: str | None = Field(description="8bit (bitsandbytes), int8 (torchao), none, or as it came")
+    quantization: str | None = Field(
+        description="8bit (bitsandbytes), int8 (torchao), none, or as it came; null of a model behind an API"
+    )
     memory_bytes: int | None
     progress: Progress | None = Field(None, description="only while it loads")
     error: Failure | None = Field(None, description="only when it failed")
@@ -299,6 +312,7 @@ class Identity(BaseModel):
     quantization: str | None
     dtype: str | None
     device: str | None
+    base_url: str | None = Field(None, description="only of a model behind an API that isn't its provider's own")
 
 
 class Provenance(BaseModel):

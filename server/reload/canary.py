@@ -82,7 +82,7 @@ def main() -> None:
     verdict = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     faulthandler.enable()
-    import server.engine  # noqa: F401
+    import server.engine.engine  # noqa: F401
     from server.reload.generation import load_generation
 
     errors: list[ErrorReport] = []

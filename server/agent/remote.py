@@ -1,0 +1,189 @@
+"""A conversation with a model behind an API: held to a JSON schema where its provider takes one, and read with
+patience where it doesn't."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from server.errors import SchemaRefusedError
+from server.providers import RemoteModel
+
+from . import prompts
+from .conversation import Act, Bounds, Choice, UnreadableReplyError
+from .reading import ReadingError, read_act, read_option, read_value
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+REPAIRS = 2
+"""How often the model may mend what can't be read."""
+AGAIN = 3
+"""How often it is asked again from the beginning, when it wrote nothing, or mending did not help."""
+MARKS_TOKENS = 64
+"""For a turn's fixed words, and what stands around a message."""
+
+
+class RemoteConversation:
+    """See `Conversation`. Each turn of the model's is a message of its own, and what it reads is the user's."""
+
+    def __init__(self, model: RemoteModel, messages: list[dict[str, str]]) -> None:
+        self._model = model
+        self._messages = list(messages)
+        self._held = model.takes_schema
+        """Whether its replies are held to a schema."""
+
+    @property
+    def window(self) -> int:
+        return self._model.context_length
+
+    @property
+    def length(self) -> int:
+        return sum(self._model.count(message["content"]) + MARKS_TOKENS for message in self._messages)
+
+    def add(self, text: str) -> None:
+        self._messages.append({"role": "user", "content": text.strip()})
+
+    def cut(self, text: str, tokens: int) -> str:
+        return self._model.cut(text, tokens)
+
+    def write(self, lead: str, max_tokens: int) -> str:
+        if lead.strip():
+            # Nobody can begin the model's turn for it.
+            self.add(lead)
+        # It may write once more what the lead ends with.
+        begun = lead.strip().rpartition("\n")[2]
+        text = self._ask(max_tokens, lambda text: text.strip().removeprefix(begun).strip())
+        self._did(text)
+        return text
+
+    def write_json(self, schema: Mapping[str, Any], max_tokens: int) -> Any:
+        words = prompts.WRITE_JSON.format(schema=json.dumps(schema, ensure_ascii=False))
+        value = self._ask(max_tokens, lambda text: read_value(text, schema), schema, words)
+        self._did(json.dumps(value, ensure_ascii=False))
+        return value
+
+    def choose(self, options: Sequence[str]) -> Choice:
+        schema = _object(choice={"type": "string", "enum": list(options)})
+        option = self._ask(MARKS_TOKENS, lambda text: read_option(text, options), schema)
+        self._did(option)
+        return Choice(option, None)
+
+    def act(self, lead: str, tools: Mapping[str, Mapping[str, Any]], may_call: bool, bounds: Bounds) -> Act:
+        act = self._ask(
+            bounds.thought + max(bounds.input, bounds.answer) + MARKS_TOKENS,
+            lambda text: read_act(text, tools, may_call),
+            act_schema(tools, may_call),
+            stop=[prompts.OBSERVATION],
+        )
+        self._did(_as_json(act) if self._held else _as_text(act))
+        return act
+
+    def _did(self, text: str) -> None:
+        """What the model has written at last, in the form that was asked for."""
+        self._messages.append({"role": "assistant", "content": text})
+
+    def _ask(
+        self,
+        max_tokens: int,
+        read: Callable[[str], T],
+        schema: Mapping[str, Any] | None = None,
+        words: str = "",
+        stop: Sequence[str] = (),
+    ) -> T:
+        """What `read` makes of the model's next message. It is held to `schema` or, where its provider does not take
+        one, is told `words` about the form, and ends before any of `stop`.
+
+        Raises `UnreadableReplyError` when the model has mended its reply, and was asked again, as often as it may be.
+        """
+        repairs, again, problem = 0, 0, ""
+        mending: list[dict[str, str]] = []
+        while True:
+            held = schema if self._held else None
+            asked = [*(self._messages if held is not None else self._with(words)), *mending]
+            try:
+                text = self._model.complete(asked, max_tokens=max_tokens, stop=stop, schema=held)
+            except SchemaRefusedError as refused:
+                log.warning("%s From now on its replies are read as they come.", refused.message)
+                self._held = False
+                continue
+            problem = ""
+            if text.strip():
+                try:
+                    return read(text)
+                except ReadingError as error:
+                    problem = str(error)
+            if problem and repairs < REPAIRS:
+                repairs += 1
+                mending = [
+                    {"role": "assistant", "content": text.strip()},
+                    {"role": "user", "content": prompts.REPAIR.format(problem=problem)},
+                ]
+            elif again < AGAIN:
+                again += 1
+                mending = []
+            else:
+                raise UnreadableReplyError(
+                    f"{self._model.name} was asked {1 + again} times and its reply could not be read. "
+                    f"{problem or 'It wrote nothing.'} Ask again, or load another model."
+                )
+            log.info("the reply of %s can't be read: %s", self._model.name, problem or "it is empty")
+
+    def _with(self, words: str) -> list[dict[str, str]]:
+        """The conversation, with `words` at the end of its system message."""
+        if not words:
+            return self._messages
+        first, *others = self._messages
+        return [{**first, "content": f"{first['content']}\n\n{words}"}, *others]
+
+
+def act_schema(tools: Mapping[str, Mapping[str, Any]], may_call: bool) -> dict[str, Any]:
+    """The JSON schema of a turn: a thought, and a step, which is a call or the answer."""
+    steps: list[dict[str, Any]] = []
+    defs: dict[str, Any] = {}
+    if may_call:
+        for number, (name, schema) in enumerate(tools.items()):
+            given = _renamed({part: value for part, value in schema.items() if part != "$defs"}, number)
+            defs |= {f"{number}_{one}": _renamed(part, number) for one, part in schema.get("$defs", {}).items()}
+            steps.append(_object(action={"type": "string", "enum": [name]}, action_input=given))
+    elif tools:
+        steps.append(_object(action={"type": "string", "enum": list(tools)}))
+    schema = _object(thought={"type": "string"}, step={"anyOf": [*steps, _object(answer={"type": "string"})]})
+    return {**schema, "$defs": defs} if defs else schema
+
+
+def _object(**properties: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _renamed(part: Any, number: int) -> Any:
+    """A part of a tool's schema, with its definitions called by the tool's number as well: two tools may have
+    different ones of one name."""
+    if isinstance(part, dict):
+        return {
+            name: value.replace("#/$defs/", f"#/$defs/{number}_")
+            if name == "$ref" and isinstance(value, str)
+            else _renamed(value, number)
+            for name, value in part.items()
+        }
+    return [_renamed(one, number) for one in part] if isinstance(part, list) else part
+
+
+def _as_text(act: Act) -> str:
+    said = prompts.THOUGHT + act.thought
+    if act.tool is None:
+        return said + prompts.ANSWER + (act.answer or "")
+    return said + prompts.ACTION + act.tool + (prompts.ACTION_INPUT + act.input if act.input is not None else "")
+
+
+def _as_json(act: Act) -> str:
+    step: dict[str, Any] = {"answer": act.answer} if act.tool is None else {"action": act.tool}
+    if act.input is not None:
+        step["action_input"] = json.loads(act.input)
+    return json.dumps({"thought": act.thought, "step": step}, ensure_ascii=False)

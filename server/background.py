@@ -1,0 +1,83 @@
+"""The background model: it does what nobody waits for, such as titles, notes and checks."""
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from server.engine import cancellation, pieces
+from server.errors import SchemaRefusedError
+from server.providers import RemoteModel
+from server.resident import ResidentModels
+from server.runs import Run
+from server.runs.turns import Turns
+
+if TYPE_CHECKING:
+    from server.engine import GuidedEngine
+
+log = logging.getLogger(__name__)
+
+AS_JSON = "\n\nWrite nothing but JSON that fits this JSON schema: {schema}"
+
+
+class BackgroundModel:
+    """The model of HEARTH_BACKGROUND_MODEL, which is reached when it is first asked; without one the resident model,
+    at the priority `batch`. Safe for any number of threads."""
+
+    def __init__(self, reach: Callable[[], RemoteModel] | None, models: ResidentModels, turns: Turns) -> None:
+        """`reach` gives the model; None: the resident one is to do its work."""
+        self._reach = reach
+        self._models = models
+        self._turns = turns
+        self._model: RemoteModel | None = None
+        self._reaching = threading.Lock()
+        self._closing = threading.Event()
+
+    def complete(
+        self,
+        messages: list[dict[str, str]],
+        *,
+        workspace: str,
+        max_tokens: int,
+        schema: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The assistant's next message, up to `max_tokens` long: free text, or JSON that fits `schema`. A model whose
+        provider takes no schema is asked for such JSON in words, and may write something else.
+
+        Waits for a turn where the resident model does it, and its cost is `workspace`'s. Raises
+        `ModelNotLoadedError`, what reaching a model raises, what asking it raises, and `RunCancelledError` when the
+        server ends.
+        """
+        with cancellation.scope(self._closing):
+            if self._reach is not None:
+                with self._reaching:
+                    if self._model is None:
+                        self._model = self._reach()
+                return _complete(self._model, messages, max_tokens, schema)
+            run = Run("", workspace, max_steps=0, priority="batch")
+            with self._turns.take(run), self._models.use() as resident, pieces.scope(run.hear):
+                assert resident.engine is not None, "it is ready"
+                return _complete(resident.engine, messages, max_tokens, schema)
+
+    def close(self) -> None:
+        """Do nothing more; what is under way ends."""
+        self._closing.set()
+
+
+def _complete(
+    model: "GuidedEngine | RemoteModel",
+    messages: list[dict[str, str]],
+    max_tokens: int,
+    schema: Mapping[str, Any] | None,
+) -> str:
+    if schema is not None and isinstance(model, RemoteModel):
+        if model.takes_schema:
+            try:
+                return model.complete(messages, max_tokens=max_tokens, schema=schema)
+            except SchemaRefusedError as refused:
+                log.warning("%s It is asked in words.", refused.message)
+        *before, last = messages
+        messages = [*before, {**last, "content": last["content"] + AS_JSON.format(schema=json.dumps(schema))}]
+        schema = None
+    return model.complete(messages, max_tokens=max_tokens, schema=schema)

@@ -1,0 +1,66 @@
+"""An asynchronous stream, read by a thread that may leave it at any time."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import cache
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+from server.engine import cancellation
+
+T = TypeVar("T")
+
+NOTICE_SECONDS = 0.1
+"""How soon it is noticed that a run is to stop."""
+
+
+def read(stream: Callable[[], AsyncIterator[T]], seconds: float) -> Iterator[T]:
+    """What `stream()` gives, as it comes.
+
+    Raises what it raises, `TimeoutError` when nothing has come for `seconds`, and `RunCancelledError` when the run of
+    this context is cancelled. However it ends, the stream is closed, and with it the connection that it reads from.
+    """
+    told: SimpleQueue[tuple[T] | BaseException | None] = SimpleQueue()
+
+    async def pump() -> None:
+        try:
+            async for chunk in stream():
+                told.put((chunk,))
+            told.put(None)
+        except Exception as error:  # boundary: the task's end; whoever reads is told
+            told.put(error)
+
+    task = asyncio.run_coroutine_threadsafe(pump(), _loop())
+    silent = 0.0
+    try:
+        while True:
+            cancellation.check()
+            try:
+                item = told.get(timeout=NOTICE_SECONDS)
+            except Empty:
+                silent += NOTICE_SECONDS
+                if silent >= seconds:
+                    raise TimeoutError(f"nothing came for {seconds:g} seconds") from None
+                continue
+            silent = 0.0
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item[0]
+    finally:
+        task.cancel()
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """The event loop of all streams: the packages share connections between models, and those belong to one loop."""
+    loop = asyncio.new_event_loop()
+
+    def run(*_: Any) -> None:
+        asyncio.set_event_loop(loop)
+        loop.run_forever()
+
+    threading.Thread(target=run, name="providers", daemon=True).start()
+    return loop

@@ -1,0 +1,518 @@
+"""Models behind an API, with the vendors' own packages over real HTTP: what they answer, and how they fail."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from langchain_core.tools import BaseTool
+
+from constants import Settings
+from server.agent import load_agents
+from server.agent.agent import AgentResult
+from server.embedded.train import WEIGHTS
+from server.engine import GuidedEngine, ResidentChatModel, cancellation, pieces, usage
+from server.errors import (
+    HearthError,
+    ModelNotLoadedError,
+    PromptTooLongError,
+    ProviderError,
+    ProviderNotInstalledError,
+    ProviderRateLimitedError,
+    ProviderUnauthorizedError,
+    RunCancelledError,
+    SchemaRefusedError,
+    UnreadableReplyError,
+)
+from server.host import Host
+from server.providers import RemoteModel
+from server.providers.catalog import NO_KEY, PROVIDERS
+from server.tools import load_tools
+from tests.event_stream import read
+from tests.model_api import Fault, ModelApi
+from tests.server_process import READY_SECONDS, REPOSITORY, Server, end, start
+
+KEY = "sk-key-0123456789-that-nobody-may-see"
+VENDORS = {"openai": "/v1", "anthropic": ""}
+HELLO = [{"role": "user", "content": "hello"}]
+NUMBER = {
+    "type": "object",
+    "properties": {"n": {"type": "integer"}},
+    "required": ["n"],
+    "additionalProperties": False,
+}
+AT_ONCE = {"Retry-After": "0"}
+
+
+@pytest.fixture(scope="module")
+def api(engine: GuidedEngine) -> Iterator[ModelApi]:
+    """A server of models that takes `KEY`, or none."""
+    with ModelApi(engine, {KEY, NO_KEY}).serving() as serving:
+        yield serving
+
+
+@pytest.fixture(autouse=True)
+def no_faults(api: ModelApi) -> None:
+    api.faults.clear()
+    api.asked.clear()
+    api.keys.clear()
+
+
+@pytest.fixture(scope="module")
+def models(api: ModelApi) -> dict[str, RemoteModel]:
+    """A model of each vendor's that both speak to `api`."""
+    return {name: RemoteModel(f"{name}:embedded", api.url + path, with_key=False) for name, path in VENDORS.items()}
+
+
+@pytest.fixture(params=list(VENDORS))
+def model(request: pytest.FixtureRequest, models: dict[str, RemoteModel]) -> RemoteModel:
+    return models[request.param]
+
+
+def tools_of(model: RemoteModel) -> dict[str, BaseTool]:
+    return load_tools(ResidentChatModel(get_engine=lambda: model))
+
+
+def ask(model: RemoteModel, question: str, agent: str = "react") -> AgentResult:
+    return load_agents()[agent](model, tools_of(model), 6)(question)
+
+
+def test_importing_them_brings_nothing_heavy() -> None:
+    heavy = ("torch", "guidance", "transformers", "langchain", "langchain_openai", "openai")
+    script = f"import sys, server.providers, server.background; print([m for m in {heavy} if m in sys.modules])"
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.stdout.strip() == "[]", ended.stderr
+
+
+# What a model answers
+
+
+def test_a_reply_is_told_and_counted_as_it_comes(model: RemoteModel) -> None:
+    told: list[str] = []
+    with usage.measured() as used, pieces.scope(lambda text, _: told.append(text)):
+        reply = model.complete(HELLO, max_tokens=30)
+    assert reply and "".join(told) == reply
+    assert used.prompt_tokens > 0 and used.completion_tokens > 0
+    assert (used.forced_tokens, used.forward_passes) == (0, 0)
+
+
+def test_a_reply_ends_where_it_should(model: RemoteModel) -> None:
+    whole = model.complete(HELLO, max_tokens=30)
+    told: list[str] = []
+    with pieces.scope(lambda text, _: told.append(text)):
+        assert model.complete(HELLO, max_tokens=30, stop=[whole[3:6]]) == whole[:3]
+    assert "".join(told) == whole[:3]
+
+
+def test_a_reply_fits_its_schema(model: RemoteModel) -> None:
+    assert json.loads(model.complete(HELLO, max_tokens=60, schema=NUMBER))["n"] in (1, 2)
+    assert json.loads(model.complete(HELLO, max_tokens=60, schema={"enum": ["a", "b"]})) in ("a", "b")
+
+
+@pytest.mark.parametrize("schemas", ["taken", "refused", "ignored"])
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_the_default_agent_works_with_any(engine: GuidedEngine, vendor: str, schemas: str) -> None:
+    with ModelApi(engine, schemas=schemas).serving() as api:
+        model = RemoteModel(f"{vendor}:embedded", api.url + VENDORS[vendor], with_key=False)
+        assert model.takes_schema == (schemas == "taken")
+        result = ask(model, "What is 37 * 52?")
+        assert (result.answer, result.function) == ("1924", "calculator")
+        [step] = result.steps
+        assert (step.input, step.observation) == ({"expression": "37 * 52"}, "1924")
+        # A tool that asks the model, too.
+        assert ask(model, "Is the mood of 'I love it' positive?").steps[0].observation == "positive"
+        assert ask(model, "hello").steps == []
+
+
+@pytest.mark.parametrize("agent", ["chat", "plan_execute", "auto"])
+def test_the_other_agents_work_as_well(models: dict[str, RemoteModel], agent: str) -> None:
+    result = ask(models["openai"], "What is 37 * 52?", agent)
+    assert result.answer
+    if agent == "auto":
+        assert result.details["choice"]["probability"] is None
+    if agent == "plan_execute":
+        assert result.details["plan"]
+
+
+def test_openai_itself_gets_strict_schemas(api: ModelApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", api.url + "/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    model = RemoteModel("openai:embedded")
+    schema = {
+        "type": "object",
+        "properties": {
+            "n": {"type": "integer", "enum": [1]},
+            "word": {"type": "string", "enum": ["a"], "maxLength": 3},
+        },
+        "required": ["n"],
+        "additionalProperties": False,
+    }
+    value = json.loads(model.complete(HELLO, max_tokens=60, schema=schema))
+    assert value in ({"n": 1}, {"n": 1, "word": "a"}), "no null is left"
+    sent = api.asked[-1]["response_format"]["json_schema"]
+    assert sent["strict"] is True
+    assert sent["schema"]["required"] == ["n", "word"]
+    assert {"type": "null"} in sent["schema"]["properties"]["word"]["anyOf"]
+    assert "max_completion_tokens" in api.asked[-1] and "max_tokens" not in api.asked[-1]
+    assert ask(model, "What is 37 * 52?").answer == "1924"
+
+
+@pytest.fixture(scope="module")
+def transformers_serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of `transformers serve` over the embedded model's weights."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    log = tmp_path_factory.mktemp("serve") / "output.txt"
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(WEIGHTS), "--device", "cpu"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port)],
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(log.parent)},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    url = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + READY_SECONDS
+    try:
+        while True:
+            try:
+                assert requests.get(url + "/health", timeout=10).status_code == 200
+                break
+            except requests.ConnectionError:
+                assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+                time.sleep(0.1)
+        yield url
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_server_that_is_not_ours(transformers_serve: str) -> None:
+    model = RemoteModel(f"openai:{WEIGHTS}", transformers_serve + "/v1", with_key=False)
+    assert not model.takes_schema, "it overlooks them"
+    # It writes each turn anew, which this model hasn't learned: only the first is as good as ever.
+    step = ask(model, "What is 37 * 52?").steps[0]
+    assert (step.tool, step.input, step.observation) == ("calculator", {"expression": "37 * 52"}, "1924")
+    assert ask(model, "hello").steps == []
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(status=429, headers=AT_ONCE),
+        Fault(status=503, headers=AT_ONCE),
+        Fault(status=529),
+        Fault(status=500, headers={"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}),
+        Fault("broken"),
+        Fault("cut"),
+    ],
+    ids=lambda fault: f"{fault.kind}-{fault.status}",
+)
+def test_what_passes_is_tried_again(api: ModelApi, model: RemoteModel, fault: Fault) -> None:
+    alone = model.complete(HELLO, max_tokens=30)
+    api.asked.clear()
+    api.faults.append(fault)
+    told: list[str] = []
+    with pieces.scope(lambda text, _: told.append(text)):
+        assert model.complete(HELLO, max_tokens=30) == alone
+    assert "".join(told) == alone, "what was told before the connection broke isn't told again"
+    assert len(api.asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        (Fault(status=429, message="slow down, {key}", headers=AT_ONCE), ProviderRateLimitedError),
+        (Fault(status=503, message="overloaded, {key}", headers=AT_ONCE), ProviderError),
+    ],
+)
+def test_four_tries_are_enough(api: ModelApi, model: RemoteModel, fault: Fault, kind: type[HearthError]) -> None:
+    api.faults.extend([fault] * 9)
+    with pytest.raises(kind) as raised:
+        model.complete(HELLO, max_tokens=30)
+    assert type(raised.value) is kind
+    assert fault.message.partition(",")[0] in raised.value.message
+    assert len(api.asked) == 4
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "said"),
+    [
+        (Fault(status=400, message="bad {key}"), ProviderError, "bad"),
+        (Fault(status=403, message="not you, {key}"), ProviderUnauthorizedError, "not you"),
+        (Fault(status=429, message="enough", headers={"Retry-After": "999"}), ProviderRateLimitedError, "enough"),
+        (Fault(status=429, message="insufficient_quota", headers=AT_ONCE), ProviderRateLimitedError, "quota"),
+        (Fault(status=400, message="prompt is too long: 9 tokens"), PromptTooLongError, "9 tokens"),
+        (Fault(status=422, message="x" * 5000), ProviderError, "xxx"),
+    ],
+)
+def test_what_lasts_is_told_at_once(
+    api: ModelApi, model: RemoteModel, fault: Fault, kind: type[HearthError], said: str
+) -> None:
+    api.faults.append(fault)
+    with pytest.raises(kind) as raised:
+        model.complete(HELLO, max_tokens=30)
+    assert type(raised.value) is kind
+    assert said in raised.value.message and len(raised.value.message) < 1000
+    assert len(api.asked) == 1
+    if said == "enough":
+        assert raised.value.details == {"retry_after": 999}
+
+
+def test_a_server_that_is_not_there() -> None:
+    began = time.monotonic()
+    with pytest.raises(ProviderError, match="Connect call failed"):
+        RemoteModel("openai:embedded", "http://127.0.0.1:9/v1")
+    assert time.monotonic() - began < 15
+
+
+def test_a_schema_that_a_provider_does_not_take(engine: GuidedEngine) -> None:
+    with ModelApi(engine, schemas="refused").serving() as api:
+        model = RemoteModel("openai:embedded", api.url + "/v1", with_key=False)
+        with pytest.raises(SchemaRefusedError, match="structured output"):
+            model.complete(HELLO, max_tokens=30, schema=NUMBER)
+
+
+@pytest.mark.parametrize("kind", ["empty", "garbled"])
+def test_an_unreadable_reply_is_asked_for_again(api: ModelApi, models: dict[str, RemoteModel], kind: str) -> None:
+    # What is garbled may be mended twice before it is asked for anew.
+    api.faults.extend([Fault(kind)] * 3)
+    assert ask(models["openai"], "What is 37 * 52?").answer == "1924"
+    assert len(api.asked) == 3 + 2
+    mended = [body for body in api.asked if "This can't be read." in json.dumps(body["messages"])]
+    assert len(mended) == (2 if kind == "garbled" else 0)
+
+
+@pytest.mark.parametrize(("kind", "requests"), [("empty", 4), ("garbled", 6)])
+def test_a_reply_that_stays_unreadable_is_told(
+    api: ModelApi, models: dict[str, RemoteModel], kind: str, requests: int
+) -> None:
+    api.faults.extend([Fault(kind)] * 20)
+    with pytest.raises(UnreadableReplyError, match="asked 4 times"):
+        ask(models["openai"], "What is 37 * 52?")
+    assert len(api.asked) == requests
+
+
+def test_a_run_that_is_cancelled_closes_the_connection(engine: GuidedEngine) -> None:
+    with ModelApi(engine).serving() as api, ThreadPoolExecutor(1) as pool:
+        model = RemoteModel("openai:embedded", api.url + "/v1", with_key=False)
+        cancelled = threading.Event()
+        api.faults.append(Fault("slow"))
+        with cancellation.scope(cancelled):
+            context = copy_context()
+        reply = pool.submit(context.run, lambda: model.complete(HELLO, max_tokens=30))
+        assert api.waiting.wait(60)
+        cancelled.set()
+        with pytest.raises(RunCancelledError):
+            reply.result(10)
+        assert api.left.wait(10)
+
+
+def test_a_model_that_is_closed_answers_nothing(engine: GuidedEngine) -> None:
+    with ModelApi(engine).serving() as api, ThreadPoolExecutor(1) as pool:
+        model = RemoteModel("openai:embedded", api.url + "/v1", with_key=False)
+        api.faults.append(Fault("slow"))
+        reply = pool.submit(model.complete, HELLO, max_tokens=30)
+        assert api.waiting.wait(60)
+        model.close()
+        with pytest.raises(ModelNotLoadedError):
+            reply.result(10)
+        assert api.left.wait(10)
+        with pytest.raises(ModelNotLoadedError):
+            model.complete(HELLO, max_tokens=30)
+
+
+# What a model is called, and what it needs
+
+
+@pytest.mark.parametrize("name", ["mistralai:small", "google_genai:gemini", "ollama:llama"])
+def test_a_package_that_is_not_installed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    provider = PROVIDERS[name.partition(":")[0]]
+    for key in provider.keys:
+        monkeypatch.setenv(key, KEY)
+    with pytest.raises(ProviderNotInstalledError) as raised:
+        RemoteModel(name)
+    assert raised.value.message.endswith(f"pip install {provider.requirement}")
+
+
+@pytest.mark.parametrize("name", ["openai:x", "anthropic:x", "huggingface:x"])
+def test_a_key_that_is_not_set(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    keys = PROVIDERS[name.partition(":")[0]].keys
+    for key in keys:
+        monkeypatch.delenv(key, raising=False)
+    with pytest.raises(ProviderUnauthorizedError, match=f"{keys[0]} is not set"):
+        RemoteModel(name)
+
+
+def test_the_background_model(api: ModelApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    own = {"MODEL": "openai:embedded", "BASE_URL": api.url + "/v1", "AUTOLOAD": False}
+    for name in ("", "openai:small"):
+        host = Host(Settings(**own, BACKGROUND_MODEL=name, DATA_DIR=tmp_path / f"data-{name}", SHUTDOWN_GRACE=0))
+        asked = {"workspace": "alice", "max_tokens": 30}
+        if not name:
+            with pytest.raises(ModelNotLoadedError):
+                host.background.complete(HELLO, **asked)
+            host.load_model()
+        assert host.background.complete(HELLO, **asked)
+        assert "n" in json.loads(host.background.complete(HELLO, **asked, schema=NUMBER))
+        assert {body["model"] for body in api.asked} == {name.removeprefix("openai:") or "embedded"}
+        assert set(api.keys) == {KEY}
+        api.asked.clear()
+        host.close()
+        with pytest.raises(HearthError):
+            host.background.complete(HELLO, **asked)
+
+
+# A whole server, whose key stands in a file .env and which logs all there is to log
+
+
+@pytest.fixture(scope="module")
+def remote_server(api: ModelApi, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("remote") / "server"
+    folder.mkdir()
+    (folder / ".env").write_text(f"OPENAI_API_KEY={KEY}\nANTHROPIC_API_KEY={KEY}-wrong\n")
+    with pytest.MonkeyPatch.context() as patch:
+        for provider in PROVIDERS.values():
+            for name in provider.keys:
+                patch.delenv(name, raising=False)
+        patch.setenv("ANTHROPIC_BASE_URL", api.url)
+        settings = {"MODEL": "openai:embedded", "BASE_URL": api.url + "/v1", "LOG_LEVEL": "DEBUG"}
+        made = start(folder, REPOSITORY, settings)
+    try:
+        made.wait_until_ready()
+        yield made
+    finally:
+        end(made)
+    written = [made.output_file, *(file for file in (folder / "data").rglob("*") if file.is_file())]
+    assert len(written) > 1
+    assert [file for file in written if KEY.encode() in file.read_bytes()] == []
+
+
+def load(server: Server, **body: Any) -> requests.Response:
+    return server.session.post("/load_model", json=body)
+
+
+@pytest.fixture
+def loaded(remote_server: Server, api: ModelApi) -> Server:
+    """The server with its own model."""
+    assert load(remote_server).status_code == 200
+    api.asked.clear()
+    api.keys.clear()
+    return remote_server
+
+
+def test_a_question_to_a_model_behind_an_api(loaded: Server, api: ModelApi) -> None:
+    shown = loaded.health()["model"]
+    assert (shown["name"], shown["state"]) == ("openai:embedded", "ready")
+    assert (shown["device"], shown["quantization"], shown["memory_bytes"]) == (None, None, None)
+    answer = loaded.session.post(
+        "/run_script", json={"question": "What is 37 * 52?"}, headers={"Accept": "text/event-stream"}, stream=True
+    )
+    events = list(read(answer))
+    last = events[-1].data
+    assert (last["answer"], last["function"], last["model"]) == ("1924", "calculator", "openai:embedded")
+    assert last["provenance"]["model"]["base_url"] == api.url + "/v1"
+    assert last["usage"]["completion_tokens"] > 10
+    assert [event.data["tool"] for event in events if event.kind == "step"] == ["calculator"]
+    told = "".join(event.data["text"] for event in events if event.kind == "token")
+    assert told.startswith('{"thought": ') and "37 * 52" in told
+    assert set(api.keys) == {KEY}
+    again = loaded.session.post(f"/runs/{last['run_id']}/replay").json()
+    assert again["same_answer"] is True
+    assert "hearth_tokens_total" in loaded.session.get("/metrics").text
+
+
+def test_an_error_of_the_provider_is_an_answer(loaded: Server, api: ModelApi) -> None:
+    api.faults.append(Fault(status=400, message="no, {key}"))
+    answer = loaded.session.post("/run_script", json={"question": "What is 37 * 52?"})
+    # It may have been the schema's fault, so it was asked without one, and answered.
+    assert answer.status_code == 200, answer.text
+    api.faults.append(Fault(status=429, message="quota of {key}", headers={"Retry-After": "999"}))
+    answer = loaded.session.post("/run_script", json={"question": "What is 37 * 52?"})
+    assert answer.status_code == 503
+    assert answer.headers["Retry-After"] == "999"
+    error = answer.json()["error"]
+    assert error["type"] == "provider_rate_limited"
+    assert "quota of (secret)" in error["message"]
+
+
+def test_a_run_of_it_can_be_cancelled(loaded: Server, api: ModelApi) -> None:
+    api.waiting.clear()
+    api.left.clear()
+    api.faults.append(Fault("slow"))
+    body = {"question": "What is 37 * 52?", "detach": True}
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(loaded.session.post, "/run_script", json=body)
+        assert api.waiting.wait(60)
+        [run] = [run for run in loaded.session.get("/runs").json()["runs"] if run["state"] == "running"]
+        assert requests.delete(
+            f"{loaded.url}/runs/{run['run_id']}", headers=dict(loaded.session.headers), timeout=60
+        ).json()["cancelled"]
+        assert asked.result(30).status_code == 499
+    assert api.left.wait(10)
+
+
+def test_models_are_switched_when_the_last_run_has_ended(loaded: Server, api: ModelApi) -> None:
+    api.waiting.clear()
+    api.faults.append(Fault("slow"))
+
+    def post(path: str, **body: Any) -> requests.Response:
+        return requests.post(loaded.url + path, json=body, headers=dict(loaded.session.headers), timeout=60)
+
+    with ThreadPoolExecutor(2) as pool:
+        asked = pool.submit(post, "/run_script", question="What is 37 * 52?", timeout=2)
+        assert api.waiting.wait(60)
+        other = {"model": "anthropic:embedded", "base_url": api.url}
+        switched = pool.submit(post, "/load_model", **other)
+        assert asked.result(60).json()["error"]["type"] == "run_timed_out"
+        assert switched.result(60).json()["model"]["name"] == "anthropic:embedded"
+    assert api.keys[-1] == NO_KEY, "a key goes nowhere that only a request has named"
+    assert post("/run_script", question="What is 37 * 52?").json()["answer"] == "1924"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "said"),
+    [
+        ({"model": "anthropic:embedded"}, 502, "provider_unauthorized", "Incorrect API key provided: (secret)"),
+        ({"model": "openai:missing"}, 422, "model_not_found", "missing"),
+        (
+            {"model": "mistralai:small", "base_url": "http://127.0.0.1:9"},
+            422,
+            "provider_not_installed",
+            "pip install",
+        ),
+        ({"model": "opneai:gpt"}, 422, "model_not_found", "openai, anthropic, google_genai"),
+        ({"model": "openai:"}, 422, "model_not_found", "openai, anthropic, google_genai"),
+        ({"model": "openai:embedded", "load_in_8bit": True}, 422, "invalid_request", "load_in_8bit"),
+        ({"model": "embedded", "base_url": "http://127.0.0.1:9"}, 422, "invalid_request", "base_url"),
+        ({"model": "openai:x", "base_url": "http://me:secret@127.0.0.1:9"}, 422, "invalid_request", "base_url"),
+        ({"model": "openai:x", "base_url": "ftp://127.0.0.1"}, 422, "invalid_request", "base_url"),
+        ({"model": "openai:x", "base_url": "http://[1"}, 422, "invalid_request", "base_url"),
+    ],
+)
+def test_a_load_that_fails_leaves_the_model_that_is_there(
+    loaded: Server, body: dict[str, Any], status: int, code: str, said: str
+) -> None:
+    answer = load(loaded, **body)
+    assert answer.status_code == status, answer.text
+    assert answer.json()["error"]["type"] == code
+    assert said in answer.json()["error"]["message"] and KEY not in answer.text
+    shown = loaded.health()["model"]
+    assert (shown["name"], shown["state"]) == ("openai:embedded", "ready")
