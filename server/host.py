@@ -5,6 +5,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,7 +32,7 @@ from server.reload import MAIN, Generation, ReloadReport, Snapshot, Workspace, W
 from server.resident import ModelRequest, Report, ResidentModel, ResidentModels
 from server.runs import AgentResult, Run, Runs, record_of
 from server.runs.agent_call import call_agent
-from server.sessions import NOTES, NoteTaker, Sessions
+from server.sessions import NoteTaker, Sessions, notes_of
 from server.store import Database, GenerationStore, RunStore, SessionStore
 
 if TYPE_CHECKING:
@@ -55,7 +56,6 @@ class Host:
         self.records = RunStore(self.database)
         self.session_store = SessionStore(self.database)
         self.sessions = Sessions(self.session_store)
-        self.note_taker = NoteTaker(self.session_store, self._write_note)
         self.workspaces = Workspaces(
             Path(__file__).parent,
             settings.WORKSPACES_DIR or settings.DATA_DIR / "workspaces",
@@ -66,6 +66,7 @@ class Host:
         self.background = BackgroundModel(
             self._reach_background if settings.BACKGROUND_MODEL else None, self.models, self.runs.turns
         )
+        self.note_taker = NoteTaker(self.session_store, self._write_note)
         self._closing = threading.Event()
         self.llm: ResidentChatModel | None = None
         """What tools are handed: it asks the model that answers their run, else the default. None before the first
@@ -237,7 +238,8 @@ class Host:
         `OutOfMemoryError`, and what it was stopped for.
         """
         space = self.workspaces.get(run.workspace)
-        self.runs.begin(run, lambda: self._answer(run, space, generation, model))
+        with self.sessions.joined(run):
+            self.runs.begin(run, lambda: self._answer(run, space, generation, model))
 
     def complete(self, run: Run, work: Callable[["GuidedEngine"], AgentResult], model: str | None = None) -> None:
         """Set `run` going as `ask` does, with `work` in place of an agent: no code of the workspace has a part in it.
@@ -268,7 +270,7 @@ class Host:
                     f"There is no agent {run.agent!r} in the workspace {run.workspace!r}. "
                     f"There are: {', '.join(sorted(pinned.agents))}."
                 )
-            self.sessions.enter(run)
+            self.sessions.wait_for(run)
             held.enter_context(keep.scope(space.kept))
             return self._in_turn(run, lambda model: self._ask_agent(run, pinned, model), wanted)
 
@@ -286,11 +288,12 @@ class Host:
         agent = code.agents[run.agent](model.engine, code.tools, run.max_steps, self.settings.TOOL_TIMEOUT)
         return self.sessions.ask(run, agent, code, model.engine)
 
-    def _write_note(self, run: Run, record: Mapping[str, Any]) -> Any:
-        """What the live code of a record's workspace has the model write of it."""
-        space = self.workspaces.get(run.workspace)
+    def _write_note(self, record: Mapping[str, Any]) -> Any:
+        """What the live code of a record's workspace has the background model write of it."""
+        space = self.workspaces.get(record["workspace"])
         with space.pin(with_tools=False) as code, keep.scope(space.kept):
-            return self._in_turn(run, lambda model: code.module(NOTES).write_note(model.engine, record))
+            complete = partial(self.background.complete, workspace=space.name)
+            return notes_of(code).write_note(complete, record)
 
     @contextmanager
     def _code(self, run: Run, space: Workspace, generation: str | None) -> Iterator[Generation]:

@@ -82,10 +82,13 @@ def test_a_poor_model_can_not_write_a_wrong_note(engine: GuidedEngine) -> None:
         f"The reading of sensor {number} was {number * 11} volts, and nobody knows why." for number in range(30)
     ]
     record = {"question": "What did the sensors\nread yesterday, one by one?", "answer": " ".join(sentences)}
-    note = notes.write_note(engine, record)
+    note = notes.write_note(engine.complete, record)
     assert note["title"] in " ".join(record["question"].split()) and len(note["title"].split()) >= 3
     assert note["found"] in record["answer"] and 100 < len(note["found"]) <= notes.LONGEST_PASSAGE
-    short = notes.write_note(engine, {"question": "hi", "answer": ""})
+    # A model that keeps to no schema adds nothing, unless it happens to fit.
+    assert notes.write_note(lambda *_, **__: '{"title": "Sensors!", "found": 3}', record) == {}
+    assert notes.write_note(lambda *_, **__: "Certainly! Here", record) == {}
+    short = notes.write_note(engine.complete, {"question": "hi", "answer": ""})
     assert short == {"title": "hi", "found": ""}
 
 

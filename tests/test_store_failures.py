@@ -122,8 +122,7 @@ def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.mark.parametrize("trouble", ["locked", "gone"])
 def test_a_question_is_answered_though_its_record_can_not_be_kept(store: Store, trouble: str) -> None:
-    health = store.server.health()
-    assert "store_error" not in health
+    assert "store_error" not in store.server.health()
     with ExitStack() as held:
         held.enter_context(getattr(store, trouble)())
         with ThreadPoolExecutor(2) as pool:
@@ -142,7 +141,7 @@ def test_a_question_is_answered_though_its_record_can_not_be_kept(store: Store, 
     assert "not_recorded" not in again
     assert store.server.session.get(f"/runs/{again['run_id']}").json()["answer"] == "1924"
     assert store.server.session.get(f"/runs/{asked.json()['run_id']}").status_code == 404
-    assert store.server.health() == health
+    assert "store_error" not in store.server.health()
     everything = store.server.output + asked.text + failed.text
     assert PASSWORD not in everything and "Traceback" not in everything
 

@@ -1,9 +1,10 @@
 """What a session remembers: how much of it a question is shown, and what a model adds to its notepad."""
 
+import json
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -13,6 +14,7 @@ from .chat import Chat
 
 # Of what the history may take, turns as they were get this much, and notes of the others the rest.
 RECENT_SHARE = 1 / 2
+MOST_TOKENS = 8192
 NOTE_TOKENS = 512
 # A title is some of the question's words, in a row.
 LEAST_TITLE_WORDS, MOST_TITLE_WORDS, WORDS_FOR_TITLES = 3, 8, 20
@@ -28,7 +30,7 @@ def recall(model: Any, question: str, turns: Sequence[Mapping[str, Any]], share:
     A turn has `number`, `question`, `answer` and `entry`, the notepad's, which is None where somebody took it out.
     """
     agent = Chat(model, {}, 0)
-    tokens = int(model.context_length * share)
+    tokens = min(int(model.context_length * share), MOST_TOKENS)
 
     def size(*messages: Message) -> int:
         return agent.open([dict(one) for one in messages]).length
@@ -78,22 +80,28 @@ def by_relevance(question: str, turns: Sequence[Mapping[str, Any]]) -> list[Mapp
     return sorted(turns, key=lambda turn: (-worth(turn), -turn["number"]))
 
 
-def write_note(model: Any, record: Mapping[str, Any]) -> dict[str, str]:
+def write_note(complete: Callable[..., str], record: Mapping[str, Any]) -> dict[str, str]:
     """What a model adds to the entry of a run: its `title`, in words of the question, and what it `found`, which is a
-    passage of the answer where that is long. By the grammar neither can be wrong, however poor the model."""
-    titles, found = _titles(record["question"]), _passages(record["answer"])
+    passage of the answer where that is long. Neither can be wrong, however poor the model is.
+
+    `complete(messages, max_tokens=..., schema=...)` has the background model write JSON.
+    """
+    options = {"title": _titles(record["question"]), "found": _passages(record["answer"])}
     schema = {
         "type": "object",
-        "properties": {"title": {"type": "string", "enum": titles}, "found": {"type": "string", "enum": found}},
-        "required": ["title", "found"],
+        "properties": {name: {"type": "string", "enum": texts} for name, texts in options.items()},
+        "required": list(options),
         "additionalProperties": False,
     }
     question, answer = record["question"][:LONGEST_NOTED], record["answer"][:LONGEST_NOTED]
     asked = prompts.NOTED.format(question=question, answer=answer)
-    agent = Chat(model, {}, 0)
-    conversation = agent.open(prompts.conversation(prompts.WRITE_NOTE, asked))
-    note: dict[str, str] = conversation.write_json(schema, NOTE_TOKENS)
-    return note
+    written = complete(prompts.conversation(prompts.WRITE_NOTE, asked), max_tokens=NOTE_TOKENS, schema=schema)
+    # Not every model behind an API keeps to a schema.
+    try:
+        note = json.loads(written)
+    except ValueError:
+        return {}
+    return {name: note[name] for name, texts in options.items() if isinstance(note, dict) and note.get(name) in texts}
 
 
 def _titles(question: str) -> list[str]:

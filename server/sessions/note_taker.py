@@ -6,75 +6,73 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from server.errors import HearthError, ShuttingDownError
-from server.runs import Run
+from server.errors import HearthError
+from server.limited_thread import LimitedThread
 from server.sessions.entry import entry_of
 from server.store import SessionStore
 
 log = logging.getLogger(__name__)
 
 MOST_WAITING = 1000
-"""Entries; of those that come while so many wait no more is made than is in them."""
+"""Entries; to those that come while so many wait nothing is added."""
 LONGEST = {"title": 200, "found": 2000}
 """What a model may write of an entry, in characters."""
-_SECONDS = 60.0
-_TOKENS = 2048
-
-Write = Callable[[Run, Mapping[str, Any]], Any]
+MOST_SECONDS = 600.0
+"""How long an entry may take, with the wait for a turn: what writes it is reloadable code, which may hang."""
 
 
 class NoteTaker:
     """Has one entry after the other written, in the order of their turns. Nobody waits for it, and what fails leaves
     an entry as it is."""
 
-    def __init__(self, store: SessionStore, write: Write) -> None:
-        """`write` has a model write what there is to add to the entry of a record, in the turn of a run."""
+    def __init__(self, store: SessionStore, write: Callable[[Mapping[str, Any]], Any]) -> None:
+        """`write` gives what there is to add to the entry of a run's record."""
         self._store = store
         self._write = write
         self._waiting: queue.Queue[dict[str, Any]] = queue.Queue(MOST_WAITING)
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._run: Run | None = None
-        self._closed = False
+        self._closing = threading.Event()
 
     def add(self, record: dict[str, Any]) -> None:
         """A turn was kept, the one of that run."""
         with self._starting:
-            if self._closed:
-                return
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="notes", daemon=True)
                 self._thread.start()
         try:
             self._waiting.put_nowait(record)
         except queue.Full:
-            log.warning("%d notes wait to be written; that of run %s stays short", MOST_WAITING, record["run_id"])
+            log.warning(
+                "%d notes wait to be written; nothing is added to that of run %s", MOST_WAITING, record["run_id"]
+            )
 
     def close(self) -> None:
-        """Begin no more, and let go of what is under way."""
-        with self._starting:
-            self._closed = True
-            run = self._run
-        if run is not None:
-            run.stop(ShuttingDownError("The server is shutting down."))
+        """Begin no more."""
+        self._closing.set()
 
     def _work(self) -> None:
         while True:
             record = self._waiting.get()
-            entry = entry_of(record)
-            run = Run(record["question"], record["workspace"], 0, priority="batch")
-            run.max_tokens, run.timeout = _TOKENS, _SECONDS
-            with self._starting:
-                if self._closed:
-                    return
-                self._run = run
+            if self._closing.is_set():
+                return
             try:
-                written = self._write(run, record)
-                self._store.improve_entry(record["run_id"], entry, {**entry, **_checked(written)})
+                self._improve(record)
             except HearthError as error:
-                log.info("the note of run %s stays as it is: %s", record["run_id"], error.message)
+                log.info("nothing is added to the note of run %s: %s", record["run_id"], error.message)
             except BaseException:  # boundary: what writes is reloadable code
-                log.warning("the note of run %s stays as it is", record["run_id"], exc_info=True)
+                log.warning("nothing is added to the note of run %s", record["run_id"], exc_info=True)
+
+    def _improve(self, record: dict[str, Any]) -> None:
+        thread = LimitedThread(lambda: self._write(record), f"note of run {record['run_id']}")
+        thread.start()
+        if not thread.ended.wait(MOST_SECONDS) and thread.give_up():
+            raise TimeoutError(f"it took longer than {MOST_SECONDS:g} s")
+        if thread.error is not None:
+            raise thread.error
+        assert thread.outcome is not None, "it ended, and not with an error"
+        entry = entry_of(record)
+        self._store.improve_entry(record["run_id"], entry, {**entry, **_checked(thread.outcome[0])})
 
 
 def _checked(written: Any) -> dict[str, str]:

@@ -5,7 +5,8 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -21,8 +22,6 @@ SHARES = (1 / 4, 1 / 8, 1 / 16, 0)
 """Of the model's window, what the history takes at most; less where question and tools leave no room for it."""
 MOST_TURNS = 2000
 """How far back a session reaches."""
-NOTES = "agent.notes"
-"""The module of a generation that says what is remembered, and how."""
 
 
 class Sessions:
@@ -33,16 +32,27 @@ class Sessions:
         self._lines: dict[tuple[str, str], deque[Run]] = {}
         self._changed = threading.Condition()
 
-    def enter(self, run: Run) -> None:
-        """Wait until no earlier question of its session is being answered; without a session it waits for nothing.
+    @contextmanager
+    def joined(self, run: Run) -> Iterator[None]:
+        """Let the run have its place in the line of its session, if it has one; where this raises, it has none."""
+        if run.session_id is not None:
+            with self._changed:
+                self._lines.setdefault((run.workspace, run.session_id), deque()).append(run)
+        try:
+            yield
+        except BaseException:
+            self.leave(run)
+            raise
+
+    def wait_for(self, run: Run) -> None:
+        """Wait until no earlier question of its session is being answered.
 
         Raises `RunCancelledError` when it is stopped meanwhile.
         """
         if run.session_id is None:
             return
         with self._changed:
-            line = self._lines.setdefault((run.workspace, run.session_id), deque())
-            line.append(run)
+            line = self._lines[run.workspace, run.session_id]
             while line[0] is not run:
                 run.check()
                 run.wait_at(line.index(run))
@@ -71,7 +81,7 @@ class Sessions:
         turns = self._store.turns(run.workspace, run.session_id, MOST_TURNS)
         if not turns:
             return agent(run.question)
-        notes = _notes(code)
+        notes = notes_of(code)
         told = [asdict(turn) for turn in turns]
         for share in SHARES:
             # As plain values: what is kept must not hold reloadable code in memory.
@@ -99,7 +109,7 @@ class Sessions:
                     f"Run {line[0].id} is answering a question of the session {session!r}. Wait for it, or cancel it "
                     f"with DELETE /runs/{line[0].id}."
                 )
-            self._store.delete(workspace, session)
+        self._store.delete(workspace, session)
 
 
 def _call(agent: Callable[..., AgentResult], run: Run) -> AgentResult:
@@ -115,9 +125,10 @@ def _call(agent: Callable[..., AgentResult], run: Run) -> AgentResult:
     return agent(run.question, run.history)
 
 
-def _notes(code: Generation) -> Any:
+def notes_of(code: Generation) -> Any:
+    """The module of `code` that says what is remembered, and how. Raises `NoHistoryError` when it has none."""
     try:
-        return code.module(NOTES)
+        return code.module("agent.notes")
     except KeyError:
         raise NoHistoryError(
             f"Generation {code.hash} has no server/agent/notes.py, which says what of a session a question is shown. "

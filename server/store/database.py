@@ -10,6 +10,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
 from server.errors import StoreError, StoreRefusedError
+from server.redaction import hide, redacted
 from server.store.group_writer import GroupWriter
 from server.store.schema import bring_to_latest, is_latest
 
@@ -41,6 +42,7 @@ class Database:
             engine = _sqlite(path)
         else:
             parsed = make_url(url)
+            hide(parsed.password or "")
             # Nothing but these two: there may be a password in the query as well.
             where = parsed.host or parsed.query.get("host", "this machine")
             self.name = f"The PostgreSQL database {parsed.database!r} at {where}"
@@ -165,4 +167,4 @@ def _postgresql(url: URL) -> Engine:
 def _reason(error: OSError | SQLAlchemyError) -> str:
     """What went wrong, without the statement and what was to be written by it."""
     cause = error.orig if isinstance(error, DBAPIError) else error
-    return " ".join(str(cause).split()).removesuffix(".")
+    return redacted(" ".join(str(cause).split()).removesuffix("."))
