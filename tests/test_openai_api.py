@@ -55,6 +55,21 @@ def test_agents_are_models(client: OpenAI) -> None:
     assert client.models.retrieve("hearth/react").owned_by == "hearth"
 
 
+def test_an_agent_goes_on_with_a_session(own_server: Server, client: OpenAI) -> None:
+    for question in ("What is 37 * 52?", "What is 9 * 9?"):
+        answer = client.chat.completions.create(
+            model="hearth/react",
+            messages=[{"role": "user", "content": question}],
+            extra_body={"x_session_id": "through-openai"},
+        )
+    assert answer.choices[0].message.content == "81"
+    turns = own_server.session.get("/sessions/through-openai").json()["turns"]
+    assert [(turn["question"], turn["answer"]) for turn in turns] == [
+        ("What is 37 * 52?", "1924"),
+        ("What is 9 * 9?", "81"),
+    ]
+
+
 def test_an_agent_answers_with_its_tools(own_server: Server, client: OpenAI) -> None:
     answer = client.chat.completions.create(model="hearth/react", messages=QUESTION)
     assert answer.choices[0].message.content == "1924"
@@ -208,7 +223,7 @@ def chat(**more: Any) -> tuple[str, dict[str, Any]]:
         (chat(logprobs=True), "logprobs", "does not support"),
         (chat(frequency_penalty=0.5), "frequency_penalty", "does not support"),
         (chat(modalities=["audio"]), "modalities", "does not support"),
-        (chat(x_session_id="s"), "x_session_id", "does not support"),
+        (chat(x_session_id="s"), "x_session_id", "an agent's"),
         (chat(temprature=1), "temprature", "not permitted"),
         (chat(tools=[{"type": "web_search"}]), "tools[0].type", "function"),
         (chat(tools=[{"type": "function", "function": {"name": "a b"}}]), "tools[0].function.name", "pattern"),

@@ -64,8 +64,11 @@ def _put_to_use(rng: Random, phrasing: Phrasing, situation: Situation, purpose: 
         return several.make_task(rng, phrasing, singles, calculator)
 
     def chosen(example: Example) -> Example:
-        if rng.random() < 0.35:
+        draw = rng.random()
+        if draw < 0.33:
             return Example(task().text, "plan_execute", kind="choose")
+        if draw < 0.6:
+            return Example(direct.chat(phrasing, rng).question, "chat", kind="choose")
         talk = not example.steps and not example.answer.startswith(direct.MY_TOOLS)
         return Example(example.question, "chat" if talk else "react", kind="choose")
 

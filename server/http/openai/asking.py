@@ -83,6 +83,8 @@ def begin(host: Host, asked: Asked, completion: Completion) -> Run:
         run = _question(host, asked, completion, asked.model.removeprefix(f"{OWN}/"))
         host.ask(run)
         return run
+    if asked.x_session_id is not None:
+        raise invalid("A session is an agent's. Ask one, like hearth/react, or send the messages.", "x_session_id")
     names = resident_names(host)
     if asked.model not in names:
         raise UnknownModelError(
@@ -138,6 +140,7 @@ def _question(host: Host, asked: Asked, completion: Completion, agent: str) -> R
     run = Run(last.content, asked.x_workspace, host.settings.MAX_STEPS, agent)
     run.history = [{"role": message.role, "content": message.content} for message in earlier]
     run.max_tokens, run.timeout = completion.max_tokens, host.settings.RUN_TIMEOUT
+    run.session_id = asked.x_session_id
     return run
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.functional_validators import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError
 
-from server.http.schemas import EVENTS, Name, Taken, TokenQuery
+from server.http.schemas import EVENTS, Name, SessionId, Taken, TokenQuery
 
 MOST_TEXTS = 128
 """That one request may ask for."""
@@ -136,7 +136,9 @@ class Asked(Taken):
     )
     top_p: float | None = Field(None, ge=0, le=1)
     x_workspace: Name = Field("main", description="whose agents and tools, and whose turn it is")
-    x_session_id: Annotated[Any, only()] = None
+    x_session_id: SessionId | None = Field(
+        None, description="of an agent: the conversation that its question belongs to, as in /run_script"
+    )
 
     user: Anything = None
     metadata: Anything = None
