@@ -44,7 +44,8 @@ class ModelRequest:
     device_map: str
     dtype: str
     recipe: str
-    """Stands for the code that builds it: with another recipe the same name is loaded anew."""
+    """Stands for the code that builds it, or for the key that it is asked with: with another one the same name is
+    loaded anew."""
     base_url: str | None = None
     """Where a model behind an API is asked; None: at its provider's own address, or it is no such model."""
 
