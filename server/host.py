@@ -27,7 +27,7 @@ from server.errors import (
     StoreError,
     TooLargeError,
 )
-from server.providers import RemoteModel, is_remote
+from server.providers import PROVIDERS, RemoteModel, is_remote
 from server.reload import MAIN, Generation, ReloadReport, Snapshot, Workspace, Workspaces, building_a_model, watched
 from server.resident import ModelRequest, Report, ResidentModel, ResidentModels
 from server.runs import AgentResult, Run, Runs, record_of
@@ -147,8 +147,10 @@ class Host:
 
     def _load_remote(self, name: str, base_url: str | None, report: Report, replace: bool) -> ResidentModel:
         where, with_key = self._address(name, base_url)
+        # With another key it is another model, so that a new key is taken when it is loaded again.
+        key = PROVIDERS[name.partition(":")[0]].key() if with_key else None
         request = ModelRequest(
-            name, load_in_8bit=None, quantizer="", device_map="", dtype="", recipe="", base_url=where
+            name, load_in_8bit=None, quantizer="", device_map="", dtype="", recipe=str(hash(key)), base_url=where
         )
 
         def build(resident: ResidentModel, report: Report) -> None:

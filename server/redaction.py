@@ -1,7 +1,7 @@
 """Secrets that must not be shown: whoever reads one names it here, and no log line and no provider's error has it."""
 
-SHORTEST = 4
-"""Shorter ones are no secrets, and hiding them would take texts apart."""
+SHORTEST = 8
+"""Shorter ones are no secrets but words, like the EMPTY that many give a server that needs no key."""
 SHOWN = "(secret)"
 
 _secrets: set[str] = set()

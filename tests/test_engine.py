@@ -18,6 +18,7 @@ from guidance.models._engine import EngineState
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from server.agent import prompts
 from server.embedded.tokenizer import CHAT_TEMPLATE, END
 from server.engine import GuidedEngine, OutOfTokensError, ResidentChatModel, cancellation, usage, weights
 from server.engine.sequence import Sampling
@@ -348,7 +349,7 @@ def test_the_chat_model_answers_and_counts(engine: GuidedEngine) -> None:
 
 
 def test_a_text_ends_at_a_stop_or_at_its_own_end(engine: GuidedEngine) -> None:
-    hello = [{"role": "user", "content": "hello"}]
+    hello = prompts.messages((), "hello")
     whole = engine.complete(hello, max_tokens=50)
     with usage.measured() as used:
         assert engine.complete(hello, max_tokens=50, stop=["never", "~/.*"]) == whole

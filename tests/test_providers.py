@@ -18,12 +18,13 @@ import requests
 from langchain_core.tools import BaseTool
 
 from constants import Settings
-from server.agent import load_agents
+from server.agent import load_agents, prompts
 from server.agent.agent import AgentResult
 from server.embedded.train import WEIGHTS
 from server.engine import GuidedEngine, ResidentChatModel, cancellation, pieces, usage
 from server.errors import (
     HearthError,
+    ModelNotFoundError,
     ModelNotLoadedError,
     PromptTooLongError,
     ProviderError,
@@ -43,8 +44,9 @@ from tests.model_api import Fault, ModelApi
 from tests.server_process import READY_SECONDS, REPOSITORY, Server, end, start
 
 KEY = "sk-key-0123456789-that-nobody-may-see"
+NEW_KEY = "sk-key-9876543210-that-nobody-may-see"
 VENDORS = {"openai": "/v1", "anthropic": ""}
-HELLO = [{"role": "user", "content": "hello"}]
+HELLO = prompts.messages((), "hello")
 NUMBER = {
     "type": "object",
     "properties": {"n": {"type": "integer"}},
@@ -57,7 +59,7 @@ AT_ONCE = {"Retry-After": "0"}
 @pytest.fixture(scope="module")
 def api(engine: GuidedEngine) -> Iterator[ModelApi]:
     """A server of models that takes `KEY`, or none."""
-    with ModelApi(engine, {KEY, NO_KEY}).serving() as serving:
+    with ModelApi(engine, {KEY, NEW_KEY, NO_KEY}).serving() as serving:
         yield serving
 
 
@@ -206,6 +208,25 @@ def test_a_server_that_is_not_ours(transformers_serve: str) -> None:
     step = ask(model, "What is 37 * 52?").steps[0]
     assert (step.tool, step.input, step.observation) == ("calculator", {"expression": "37 * 52"}, "1924")
     assert ask(model, "hello").steps == []
+
+
+def test_another_hearth(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", server.token)
+    model = RemoteModel("openai:embedded", server.url + "/v1")
+    assert model.takes_schema
+    with usage.measured() as used:
+        whole = model.complete(HELLO, max_tokens=30)
+    assert used.completion_tokens > 0
+    assert model.complete(HELLO, max_tokens=30, stop=[whole[3:6]]) == whole[:3]
+    assert json.loads(model.complete(HELLO, max_tokens=60, schema=NUMBER))["n"] in (1, 2)
+    agent = RemoteModel("openai:hearth/react", server.url + "/v1")
+    assert not agent.takes_schema
+    assert agent.complete([{"role": "user", "content": "What is 37 * 52?"}], max_tokens=200) == "1924"
+    with pytest.raises(ModelNotFoundError, match="'nope'"):
+        RemoteModel("openai:nope", server.url + "/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", "another-token")
+    with pytest.raises(ProviderUnauthorizedError, match="token is wrong"):
+        RemoteModel("openai:embedded", server.url + "/v1")
 
 
 # What goes wrong
@@ -402,7 +423,8 @@ def remote_server(api: ModelApi, tmp_path_factory: pytest.TempPathFactory) -> It
         end(made)
     written = [made.output_file, *(file for file in (folder / "data").rglob("*") if file.is_file())]
     assert len(written) > 1
-    assert [file for file in written if KEY.encode() in file.read_bytes()] == []
+    for key in (KEY, NEW_KEY):
+        assert [file for file in written if key.encode() in file.read_bytes()] == []
 
 
 def load(server: Server, **body: Any) -> requests.Response:
@@ -485,6 +507,17 @@ def test_models_are_switched_when_the_last_run_has_ended(loaded: Server, api: Mo
         assert switched.result(60).json()["model"]["name"] == "anthropic:embedded"
     assert api.keys[-1] == NO_KEY, "a key goes nowhere that only a request has named"
     assert post("/run_script", question="What is 37 * 52?").json()["answer"] == "1924"
+
+
+def test_a_new_key_is_taken_by_loading_again(loaded: Server, api: ModelApi) -> None:
+    file = loaded.output_file.parent / ".env"
+    before = file.read_text()
+    try:
+        file.write_text(f"OPENAI_API_KEY={NEW_KEY}\n")
+        assert load(loaded).status_code == 200
+    finally:
+        file.write_text(before)
+    assert api.keys and set(api.keys) == {NEW_KEY}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from server.agent.conversation import Act, Bounds, UnreadableReplyError
 from server.agent.reading import ReadingError, read_act, read_option, read_value
 from server.agent.remote import RemoteConversation, act_schema
-from server.providers.strict_schema import NotStrictError, strict, without_nulls
+from server.providers.schemas import NotStrictError, strict, without_nulls
 
 ONE = {"type": "object", "properties": {"expression": {"type": "string"}}, "required": ["expression"]}
 TWO = {
@@ -260,4 +260,4 @@ def test_the_schema_of_a_turn_keeps_the_definitions_of_tools_apart() -> None:
     assert not fits({"thought": "", "step": {"action": "other", "action_input": {"items": [{"n": 1}]}}})
     assert fits({"thought": "", "step": {"answer": "42"}})
     assert not fits({"thought": "", "step": {"action": "third", "action_input": {}}})
-    assert strict(schema)["$defs"].keys() == {"0_Item", "1_Item"}
+    assert strict(schema)["$defs"].keys() == {"tool0_Item", "tool1_Item"}

@@ -145,7 +145,7 @@ def act_schema(tools: Mapping[str, Mapping[str, Any]], may_call: bool) -> dict[s
     if may_call:
         for number, (name, schema) in enumerate(tools.items()):
             given = _renamed({part: value for part, value in schema.items() if part != "$defs"}, number)
-            defs |= {f"{number}_{one}": _renamed(part, number) for one, part in schema.get("$defs", {}).items()}
+            defs |= {f"tool{number}_{one}": _renamed(part, number) for one, part in schema.get("$defs", {}).items()}
             steps.append(_object(action={"type": "string", "enum": [name]}, action_input=given))
     elif tools:
         steps.append(_object(action={"type": "string", "enum": list(tools)}))
@@ -167,7 +167,7 @@ def _renamed(part: Any, number: int) -> Any:
     different ones of one name."""
     if isinstance(part, dict):
         return {
-            name: value.replace("#/$defs/", f"#/$defs/{number}_")
+            name: value.replace("#/$defs/", f"#/$defs/tool{number}_")
             if name == "$ref" and isinstance(value, str)
             else _renamed(value, number)
             for name, value in part.items()

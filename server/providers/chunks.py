@@ -7,19 +7,21 @@ from functools import cache
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from server.engine import cancellation
-
 T = TypeVar("T")
 
 NOTICE_SECONDS = 0.1
-"""How soon it is noticed that a run is to stop."""
+"""How soon it is noticed that nobody wants it any more."""
 
 
-def read(stream: Callable[[], AsyncIterator[T]], seconds: float) -> Iterator[T]:
+class SilentError(Exception):
+    """Nothing came."""
+
+
+def read(stream: Callable[[], AsyncIterator[T]], seconds: float, check: Callable[[], None]) -> Iterator[T]:
     """What `stream()` gives, as it comes.
 
-    Raises what it raises, `TimeoutError` when nothing has come for `seconds`, and `RunCancelledError` when the run of
-    this context is cancelled. However it ends, the stream is closed, and with it the connection that it reads from.
+    Raises what it raises, `SilentError` when nothing has come for `seconds`, and what `check` raises, which is called
+    ten times a second. However it ends, the stream is closed, and with it the connection that it reads from.
     """
     told: SimpleQueue[tuple[T] | BaseException | None] = SimpleQueue()
 
@@ -31,17 +33,18 @@ def read(stream: Callable[[], AsyncIterator[T]], seconds: float) -> Iterator[T]:
         except Exception as error:  # boundary: the task's end; whoever reads is told
             told.put(error)
 
+    check()
     task = asyncio.run_coroutine_threadsafe(pump(), _loop())
     silent = 0.0
     try:
         while True:
-            cancellation.check()
+            check()
             try:
                 item = told.get(timeout=NOTICE_SECONDS)
             except Empty:
                 silent += NOTICE_SECONDS
                 if silent >= seconds:
-                    raise TimeoutError(f"nothing came for {seconds:g} seconds") from None
+                    raise SilentError from None
                 continue
             silent = 0.0
             if item is None:

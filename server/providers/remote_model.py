@@ -21,7 +21,7 @@ from server.errors import (
 from server.providers import chunks
 from server.providers.catalog import NO_KEY, PROVIDERS
 from server.providers.failures import PassingError, explained
-from server.providers.strict_schema import NotStrictError, strict, without_nulls
+from server.providers.schemas import NotStrictError, as_asked, as_object, strict
 from server.redaction import redacted
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ SILENT_SECONDS = 300.0
 """How long nothing may come: some models think before they write."""
 BYTES_A_TOKEN = 3.0
 """Fewer than most texts have, so that what is reckoned with it is rather too long; until a provider has counted."""
+MOST_BYTES_A_TOKEN = 5.0
+"""A server that counts fewer tokens than this has them reckoned all the same."""
 LEARNS_FROM = 500
 """Bytes of a conversation of which the provider's count says how long a token is; in shorter ones its own marks weigh
 too much."""
@@ -64,9 +66,6 @@ class RemoteModel:
     `name`: as `/load_model` takes it. `context_length`: tokens of a conversation and the reply to it. `takes_schema`:
     whether it holds a reply to a JSON schema.
     """
-
-    kv_bytes = 0
-    """It keeps nothing here."""
 
     def __init__(self, name: str, base_url: str | None = None, with_key: bool = True) -> None:
         """`base_url`: where it is asked, in place of its provider's own address, and `with_key`: whether the
@@ -176,7 +175,7 @@ class RemoteModel:
             if type(error) is not ProviderError:
                 raise
             raise SchemaRefusedError(error.message) from None
-        return _as_asked(text, schema, is_strict)
+        return as_asked(text, schema, is_strict)
 
     def _stream(self, chat: Any, messages: list[dict[str, str]], stop: tuple[str, ...], reply: "_Reply") -> str:
         text, ended = "", False
@@ -184,13 +183,11 @@ class RemoteModel:
         sent_stop = list(stop) if stop and self._takes_stop else None
 
         def stream() -> "AsyncIterator[AIMessageChunk]":
-            chunks: AsyncIterator[AIMessageChunk] = chat.astream(messages, stop=sent_stop)
-            return chunks
+            made: AsyncIterator[AIMessageChunk] = chat.astream(messages, stop=sent_stop)
+            return made
 
         try:
-            for chunk in chunks.read(stream, SILENT_SECONDS):
-                if self._closed.is_set():
-                    raise self._gone()
+            for chunk in chunks.read(stream, SILENT_SECONDS, self._check):
                 ended = ended or any(chunk.response_metadata.get(key) for key in ENDS)
                 text += chunk.text
                 found = [at for at in map(text.find, stop) if at >= 0]
@@ -201,6 +198,8 @@ class RemoteModel:
                     return text[: min(found)]
         except HearthError:
             raise
+        except chunks.SilentError:
+            raise ProviderError(f"Nothing came of {self.name} for {SILENT_SECONDS:g} seconds.") from None
         except Exception as error:  # boundary: a provider's package, and whatever answers it
             # Some complain of a reply that was cut off at its limit when all of it has come.
             if not ended:
@@ -210,7 +209,7 @@ class RemoteModel:
         reply.grow(text, self.count(text), None)
         read = sum(_bytes(message["content"]) for message in messages)
         if read >= LEARNS_FROM and reply.prompt_tokens:
-            self._bytes_a_token = read / reply.prompt_tokens
+            self._bytes_a_token = min(read / reply.prompt_tokens, MOST_BYTES_A_TOKEN)
         # Whole characters: some servers send halves of surrogate pairs.
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
@@ -256,7 +255,7 @@ class RemoteModel:
 
     def _held_to(self, chat: Any, schema: Mapping[str, Any]) -> tuple[Any, bool]:
         """`chat` as it writes nothing but what fits `schema`, and whether it is a strict one that it was given."""
-        sent = _as_object(schema)
+        sent = as_object(schema)
         if self._is_compatible:
             # As it is on the wire: for a schema the package brings a reader of its own, which knows OpenAI only.
             form = {"type": "json_schema", "json_schema": {"name": "reply", "schema": sent}}
@@ -278,12 +277,14 @@ class RemoteModel:
     def _wait(self, seconds: float) -> None:
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
-            cancellation.check()
-            if self._closed.wait(min(left, chunks.NOTICE_SECONDS)):
-                raise self._gone()
+            self._check()
+            time.sleep(min(left, chunks.NOTICE_SECONDS))
 
-    def _gone(self) -> ModelNotLoadedError:
-        return ModelNotLoadedError(f"The model {self.name} was unloaded or replaced meanwhile. Ask again.")
+    def _check(self) -> None:
+        """Raises what ends a call from outside."""
+        cancellation.check()
+        if self._closed.is_set():
+            raise ModelNotLoadedError(f"The model {self.name} was unloaded or replaced meanwhile. Ask again.")
 
 
 class _Reply:
@@ -330,26 +331,3 @@ def _surely(text: str, stop: Sequence[str]) -> str:
         if any(word.startswith(text[-length:]) for word in stop):
             return text[:-length]
     return text
-
-
-def _as_object(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """`schema` as one of an object, which is all that some providers take."""
-    if schema.get("type") == "object" and "properties" in schema:
-        return dict(schema)
-    value = {name: part for name, part in schema.items() if name != "$defs"}
-    wrapped = {"type": "object", "properties": {"value": value}, "required": ["value"], "additionalProperties": False}
-    return wrapped | ({"$defs": schema["$defs"]} if "$defs" in schema else {})
-
-
-def _as_asked(text: str, schema: Mapping[str, Any], is_strict: bool) -> str:
-    """The JSON that was asked for, from that of what was sent; `text` as it is where it was cut off."""
-    sent = _as_object(schema)
-    if not is_strict and sent == schema:
-        return text
-    try:
-        value = json.loads(text)
-        if is_strict:
-            value = without_nulls(value, sent)
-        return json.dumps(value if sent == schema else value["value"], ensure_ascii=False)
-    except (ValueError, KeyError, TypeError):
-        return text

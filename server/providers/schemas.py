@@ -1,6 +1,10 @@
-"""OpenAI's strict JSON schemas: the only ones that it holds a reply to. Each property is required there, so what may
-be left out may be null in its place (https://platform.openai.com/docs/guides/structured-outputs)."""
+"""JSON schemas as providers take them: of an object, and strict for OpenAI, which holds a reply to no others.
 
+In a strict schema each property is required, so what may be left out may be null in its place
+(https://platform.openai.com/docs/guides/structured-outputs).
+"""
+
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +18,15 @@ NULL = {"type": "null"}
 
 class NotStrictError(ValueError):
     """A schema has parts that no strict one can have, such as an object with any names."""
+
+
+def as_object(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """`schema` as one of an object, which is all that some providers take."""
+    if schema.get("type") == "object" and "properties" in schema:
+        return dict(schema)
+    value = {name: part for name, part in schema.items() if name != "$defs"}
+    wrapped = {"type": "object", "properties": {"value": value}, "required": ["value"], "additionalProperties": False}
+    return wrapped | ({"$defs": schema["$defs"]} if "$defs" in schema else {})
 
 
 def strict(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,3 +81,17 @@ def without_nulls(value: Any, schema: Mapping[str, Any], defs: Mapping[str, Any]
     if isinstance(value, list):
         return [without_nulls(one, schema.get("items", {}), defs) for one in value]
     return value
+
+
+def as_asked(text: str, schema: Mapping[str, Any], is_strict: bool) -> str:
+    """The JSON that was asked for, from that of what was sent; `text` as it is where it was cut off."""
+    sent = as_object(schema)
+    if not is_strict and sent == schema:
+        return text
+    try:
+        value = json.loads(text)
+        if is_strict:
+            value = without_nulls(value, sent)
+        return json.dumps(value if sent == schema else value["value"], ensure_ascii=False)
+    except (ValueError, KeyError, TypeError):
+        return text
