@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "HEARTH_"
 LONGEST_SHOWN_VALUE = 200
-MAY_HOLD_SECRETS = ("TOKEN", "BASE_URL")
+MAY_HOLD_SECRETS = ("TOKEN", "BASE_URL", "DATABASE_URL")
 """Settings whose values aren't shown: people write passwords into URLs."""
 
 
