@@ -63,11 +63,8 @@ def test_an_agent_goes_on_with_a_session(own_server: Server, client: OpenAI) -> 
             extra_body={"x_session_id": "through-openai"},
         )
     assert answer.choices[0].message.content == "81"
-    turns = own_server.session.get("/sessions/through-openai").json()["turns"]
-    assert [(turn["question"], turn["answer"]) for turn in turns] == [
-        ("What is 37 * 52?", "1924"),
-        ("What is 9 * 9?", "81"),
-    ]
+    told = own_server.session.get("/sessions/through-openai").json()["messages"]
+    assert [message["content"] for message in told] == ["What is 37 * 52?", "1924", "What is 9 * 9?", "81"]
 
 
 def test_an_agent_answers_with_its_tools(own_server: Server, client: OpenAI) -> None:
