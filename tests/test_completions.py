@@ -183,7 +183,13 @@ def test_text_and_a_call_behind_it(engine_of: GuidedEngine) -> None:
 
 
 def test_json_or_a_call(engine_of: GuidedEngine) -> None:
-    wanted = Json({"type": "object", "properties": {"name": {"enum": ["a", "b"]}}, "required": ["name"]}, strict=True)
+    schema = {
+        "type": "object",
+        "properties": {"name": {"enum": ["a", "b"]}},
+        "required": ["name"],
+        "additionalProperties": False,
+    }
+    wanted = Json(schema, strict=True)
     asked = Conversation((QUESTION,), TOOLS, TOOLS, answer=wanted)
     [choice] = write(engine_of, asked, 400)
     if choice["tool_calls"]:

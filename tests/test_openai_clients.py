@@ -8,7 +8,7 @@ first line says is a row of it.
 import json
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import openai
 import pytest
@@ -18,8 +18,9 @@ from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from openai import OpenAI
 from openai.types.chat import ChatCompletionMessageFunctionToolCall
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
+from server.agent import prompts
 from tests.server_process import Server
 
 QUESTION: Any = [{"role": "user", "content": "What is 37 * 52?"}]
@@ -28,6 +29,9 @@ LETTER: Any = [
     {"role": "system", "content": "Answer the question."},
     {"role": "user", "content": "Write a letter about the sea"},
 ]
+# What the embedded model is trained to answer shortly, and in JSON.
+TALK: Any = prompts.conversation(prompts.CHAT, "hello")
+PLAN: Any = prompts.conversation(prompts.PLAN.format(tools=prompts.NO_TOOLS), "What is 37 * 52, and what is 9 * 9?")
 ARGUMENTS = {
     "type": "object",
     "properties": {"expression": {"type": "string"}},
@@ -60,9 +64,10 @@ WEEKDAY: Any = {
 class Sample(BaseModel):
     """A sample in a freezer."""
 
-    number: int
+    # Bounded, or a small model goes on writing.
+    number: int = Field(ge=0, le=99)
     frozen: bool
-    shelf: str | None
+    shelf: Annotated[str, Field(max_length=8)] | None
 
 
 @pytest.fixture(scope="module")
@@ -124,11 +129,11 @@ def test_chat(ask: Callable[..., Any]) -> None:
 
 def test_chat_stream(ask: Callable[..., Any]) -> None:
     """the same text as a stream, with usage"""
-    chunks = list(ask(LETTER, stream=True, stream_options={"include_usage": True}))
+    chunks = list(ask(TALK, stream=True, stream_options={"include_usage": True}))
     told = [chunk.choices[0] for chunk in chunks if chunk.choices]
     assert told[0].delta.role == "assistant"
     assert [choice.finish_reason for choice in told if choice.finish_reason] == ["stop"]
-    whole = ask(LETTER)
+    whole = ask(TALK)
     assert "".join(choice.delta.content or "" for choice in told) == whole.choices[0].message.content
     assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
 
@@ -158,7 +163,7 @@ def test_seed(ask: Callable[..., Any]) -> None:
     """`seed`, `temperature`, `top_p`"""
 
     def drawn(seed: int) -> str:
-        text: str = ask(temperature=1.9, top_p=0.99, seed=seed, max_tokens=30).choices[0].message.content
+        text: str = ask(LETTER, temperature=1.9, top_p=0.99, seed=seed, max_tokens=30).choices[0].message.content
         return text
 
     assert drawn(7) == drawn(7)
@@ -167,11 +172,11 @@ def test_seed(ask: Callable[..., Any]) -> None:
 
 def test_several(ask: Callable[..., Any]) -> None:
     """`n` answers at once"""
-    answer = ask(n=3, temperature=1.9, seed=7, max_tokens=30)
+    answer = ask(LETTER, n=3, temperature=1.9, seed=7, max_tokens=30)
     assert [choice.index for choice in answer.choices] == [0, 1, 2]
     assert len({choice.message.content for choice in answer.choices}) > 1
     texts = ["", "", ""]
-    for chunk in ask(n=3, temperature=1.9, seed=7, max_tokens=30, stream=True):
+    for chunk in ask(LETTER, n=3, temperature=1.9, seed=7, max_tokens=30, stream=True):
         for choice in chunk.choices:
             texts[choice.index] += choice.delta.content or ""
     assert texts == [choice.message.content for choice in answer.choices]
@@ -189,7 +194,8 @@ def test_logprobs(ask: Callable[..., Any]) -> None:
 
 def test_json_object(ask: Callable[..., Any]) -> None:
     """`response_format`: a JSON object"""
-    assert isinstance(json.loads(ask(response_format={"type": "json_object"}).choices[0].message.content), dict)
+    answer = ask(PLAN, response_format={"type": "json_object"})
+    assert isinstance(json.loads(answer.choices[0].message.content), dict)
 
 
 def test_json_schema(client: OpenAI, model: str) -> None:
