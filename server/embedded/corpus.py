@@ -5,7 +5,7 @@ scoring.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from random import Random
 
 from server.agent import prompts
@@ -18,7 +18,7 @@ from server.embedded.phrasing import Phrasing
 EXAMPLES_A_SITUATION = 8
 #: The shares of situations: moods of texts, and talk, with no tools at all; a plan to be written, an agent to be
 #: chosen, an answer to be drawn from a plan's results; questions amid a conversation, and at its beginning.
-SHARES = {"none": 0.03, "chat": 0.03, "plan": 0.12, "choose": 0.05, "conclude": 0.02, "history": 0.1, "act": 0.65}
+SHARES = {"none": 0.03, "chat": 0.03, "plan": 0.12, "choose": 0.05, "conclude": 0.02, "history": 0.14, "act": 0.61}
 #: Of the last, the share of questions that are a step of a plan.
 STEP_SHARE = 0.07
 #: The shares of situations: over the shipped ones, over written ones; the rest is invented.
@@ -49,13 +49,17 @@ def situations(seed: int, *, held_out: bool = False) -> Iterator[Situation]:
                 if kind < SHIPPED_SHARE + WRITTEN_SHARE
                 else _over_invented_tools
             )
-            yield _put_to_use(rng, phrasing, over(rng, phrasing), purpose)
+            situation = over(rng, phrasing)
+            before = [one for _ in range(2) for one in over(rng, phrasing).examples] if purpose == "history" else []
+            yield _put_to_use(rng, phrasing, situation, before, purpose)
 
 
-def _put_to_use(rng: Random, phrasing: Phrasing, situation: Situation, purpose: str) -> Situation:
-    """What is made of the questions of a situation; itself where they are too few."""
+def _put_to_use(
+    rng: Random, phrasing: Phrasing, situation: Situation, before: Sequence[Example], purpose: str
+) -> Situation:
+    """What is made of the questions of a situation, and of those asked `before`; itself where they are too few."""
     tools, questions = situation.tools, situation.examples
-    singles = [one for one in questions if len(one.steps) == 1 and not one.wanted]
+    singles = [one for one in [*questions, *before] if len(one.steps) == 1 and not one.wanted]
     if len({one.question for one in singles}) < 2:
         return situation
     calculator = next((tool for tool in tools if tool.name == shipped.CALCULATOR.name), None)

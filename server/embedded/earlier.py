@@ -12,27 +12,37 @@ from server.embedded.phrasing import Phrasing, read_phrasings
 from server.embedded.several import NUMBER
 
 PHRASINGS = read_phrasings("earlier")
-ORDER = ("first", "second", "third", "fourth", "fifth", "sixth")
+MANY_SHARE, MOST_TURNS, MOST_TURNS_IN_FULL = 0.3, 14, 6
+#: Of a question or an answer, what a note has of it.
+LONGEST_NOTED = 300
 
 
 def with_history(
     rng: Random, phrasing: Phrasing, example: Example, said: Sequence[Example], calculator: ToolSpec | None
 ) -> Example:
     """`example`, or a question about what was `said`, after it was said. Some of it is there in notes alone."""
-    said = rng.sample(list(said), min(len(said), rng.choice((1, 2, 2, 3, 3, 4, 5, 6))))
-    in_notes = rng.choice((0, 0, len(said), rng.randint(0, len(said))))
-    first = 1 if rng.random() < 0.6 else rng.randint(2, 60)
+    said = list({one.question: one for one in said}.values())
+    if rng.random() < MANY_SHARE:
+        said = rng.sample(said, min(len(said), rng.randint(MOST_TURNS_IN_FULL + 1, MOST_TURNS)))
+        in_notes = max(0, len(said) - rng.randint(1, MOST_TURNS_IN_FULL))
+    else:
+        said = rng.sample(said, min(len(said), rng.choice((1, 2, 2, 3, 3, 4, 5, 6))))
+        in_notes = rng.choice((0, 0, len(said), rng.randint(0, len(said))))
+    noted = [replace(one, question=_in_a_note(one.question), answer=_in_a_note(one.answer)) for one in said[:in_notes]]
+    in_full = said[in_notes:]
+    numbers = _numbers(rng, in_notes)
     notes = [
-        prompts.NOTE.format(number=number, asked=one.question.strip(), found=one.answer)
-        for number, one in enumerate(said[:in_notes], first)
+        prompts.NOTE.format(number=number, asked=one.question, found=one.answer)
+        for number, one in zip(numbers, noted, strict=True)
     ]
     history = [("system", prompts.NOTES.format(notes="\n".join(notes)))] if notes else []
-    for one in said[in_notes:]:
+    for one in in_full:
         history += [("user", one.question), ("assistant", one.answer)]
     draw = rng.random()
-    if draw < 0.55:
+    if draw < 0.4:
         return replace(example, history=tuple(history))
-    if draw < 0.65 and calculator is not None and NUMBER.fullmatch(said[-1].answer):
+    said = [*noted, *in_full]
+    if draw < 0.5 and calculator is not None and NUMBER.fullmatch(said[-1].answer):
         asked, form = phrasing.pick(PHRASINGS["on_the_last"]).split("|")
         k = str(rng.randint(2, 60))
         expression = form.format(r=said[-1].answer, k=k)
@@ -42,21 +52,40 @@ def with_history(
             return Example(
                 phrasing.as_typed(asked).format(k=k), value, (call,), kind="earlier", history=tuple(history)
             )
-    question, answer = _about(rng, phrasing, said, first)
+    # Turns in full have no number; they go on from the notes where those are all that came before.
+    if numbers == list(range(1, in_notes + 1)):
+        numbers = list(range(1, len(said) + 1))
+    question, answer = _about(rng, phrasing, said, numbers)
     return Example(question, answer, thought=NOT_NEEDED, kind="earlier", history=tuple(history))
 
 
-def _about(rng: Random, phrasing: Phrasing, said: Sequence[Example], first: int) -> tuple[str, str]:
-    """A question about what was said, and its answer."""
-    place = rng.randrange(len(said))
-    one, draw = said[place], rng.random()
-    if draw < 0.5:
+def _in_a_note(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= LONGEST_NOTED else text[: LONGEST_NOTED - 1] + "…"
+
+
+def _numbers(rng: Random, count: int) -> list[int]:
+    """The numbers of notes in a row: from the first on, later ones, or those of a long conversation that are shown."""
+    draw = rng.random()
+    if draw < 0.45:
+        return list(range(1, count + 1))
+    if draw < 0.6:
+        first = rng.randint(2, 60)
+        return list(range(first, first + count))
+    early = rng.randint(0, min(count, 4))
+    last = rng.randint(count + len(prompts.ORDINALS), 70)
+    return [*sorted(rng.sample(range(1, len(prompts.ORDINALS) + 1), early)), *range(last - count + early, last)]
+
+
+def _about(rng: Random, phrasing: Phrasing, said: Sequence[Example], numbers: Sequence[int]) -> tuple[str, str]:
+    """A question about what was said, and its answer. `numbers` are those of the first of `said`."""
+    draw = rng.random()
+    if draw < 0.6:
+        one = rng.choice(said)
         asked = one.question.strip().rstrip("?.! ")
         return phrasing.as_typed(phrasing.pick(PHRASINGS["again"])).format(q=asked), one.answer
-    which = "last" if place == len(said) - 1 and rng.random() < 0.6 else ORDER[place] if first == 1 else ""
-    if not which:
-        place = len(said) - 1
-        one, which = said[place], "last"
-    if draw < 0.8:
+    named = [(prompts.ORDINALS[number - 1], one) for number, one in zip(numbers, said, strict=False) if number <= len(prompts.ORDINALS)]
+    which, one = rng.choice(named) if named and rng.random() < 0.75 else ("last", said[-1])
+    if draw < 0.85:
         return phrasing.as_typed(phrasing.pick(PHRASINGS["answer_to"])).format(o=which), one.answer
     return phrasing.as_typed(phrasing.pick(PHRASINGS["asked"])).format(o=which), one.question.strip()

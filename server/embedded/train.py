@@ -38,9 +38,9 @@ TOKENIZER_SITUATIONS = 3000
 SITUATIONS_A_STEP = 4
 ROWS_AT_ONCE = 16
 POOL = 32  # batches made at once, so that prompts of like length go together
-#: The weight of a choice: a token or two, which count for little beside whole texts.
-CHOICE_WEIGHT = 10.0
-LONGEST_PROMPT, LONGEST_EXAMPLE = 900, 480  # tokens; the few longer ones are left out
+#: What is a token or two counts for little beside whole texts, so it weighs more.
+WEIGHT_OF_KIND = {"choose": 10.0, "earlier": 2.0}
+LONGEST_PROMPT, LONGEST_EXAMPLE = 900, 800  # tokens; the few longer ones are left out
 PEAK_RATE, WARMUP, DECAY_FROM = 1e-3, 60, 0.45
 
 
@@ -76,7 +76,7 @@ class Encoder:
         turns = [turn for turn in corpus.conversation(situation, example) if turn["role"] != "system"]
         asked = self._rendered(turns, asked=True)
         tokens = self(asked.removeprefix(USER))
-        weight = CHOICE_WEIGHT if example.kind == "choose" else 1.0
+        weight = WEIGHT_OF_KIND.get(example.kind, 1.0)
         written = [0.0] * len(tokens)
         for text, by_model in corpus.assistant_parts(example):
             part = self(text)
