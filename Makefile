@@ -14,9 +14,9 @@ run: .venv/installed
 
 setup: .venv/installed-dev
 
-# Two files of tests at a time: much of the time goes by waiting.
+# Two tests at a time, and a core for each: with more threads than cores they take longer.
 test: .venv/installed-dev
-	$(PYTHON) -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist worksteal
 
 test-slow: .venv/installed-dev
 	$(PYTHON) -m pytest -m slow --timeout 1800

@@ -158,7 +158,7 @@ BROKEN = {
 
 
 def test_broken_code_of_every_kind(start_server: Callable[..., Server], code_copy: Path) -> None:
-    server = start_server(code=code_copy, RELOAD_TIMEOUT=2)
+    server = start_server(code=code_copy, RELOAD_TIMEOUT=5)
     before = ask(server)
     tools = code_copy / "server" / "tools"
     file = tools / "calculator.py"
@@ -213,7 +213,7 @@ def test_control_tokens_in_a_question_are_text(server: Server, text: str) -> Non
 
 
 def test_a_question_of_nothing_but_emoji(server: Server) -> None:
-    assert isinstance(ask(server, "😀🚀🔥👩‍🔬" * 50)["answer"], str)
+    assert isinstance(ask(server, "😀🚀🔥👩‍🔬" * 50, max_steps=1)["answer"], str)
 
 
 def test_a_question_of_100_000_characters(server: Server) -> None:
@@ -230,11 +230,11 @@ def test_a_question_that_is_none(server: Server, question: Any) -> None:
     assert error["type"] == "invalid_request" and error["details"][0]["loc"] == ["question"]
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example("Ω≈ç√∫˜µ≤≥÷åß∂ƒ©˙∆˚¬…æœ∑´®†¥¨ˆøπ“‘¡™£¢∞§¶•ªº–≠¸˛Ç˜Â¯˘¿ÅÍÎÏÓÔ\uf8ffÚÆ☃Œ„´‰ˇÁ¨ˆØ∏”’⁄‹›ﬁﬂ‡°·‚—±")  # noqa: RUF001
 @given(st.text(min_size=1, max_size=200))
 def test_any_question_gets_an_answer_or_a_reason(server: Server, question: str) -> None:
-    answer = server.session.post("/run_script", json={"question": question})
+    answer = server.session.post("/run_script", json={"question": question, "max_steps": 2})
     assert answer.status_code in (200, 400, 422), answer.text
     assert ("error" in answer.json()) == (answer.status_code != 200)
 

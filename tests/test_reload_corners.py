@@ -93,12 +93,13 @@ def ask_in_a_process(tmp_path: Path, method: str, function: str) -> str:
 import sys
 from pathlib import Path
 sys.path.insert(0, {str(REPOSITORY)!r})
-import server.engine.engine
-from langchain_core.language_models.fake_chat_models import FakeListChatModel
-from server.reload import Workspace
-from server.store import Database, GenerationStore
 
 if __name__ == "__main__":
+    import server.engine.engine
+    from langchain_core.language_models.fake_chat_models import FakeListChatModel
+    from server.reload import Workspace
+    from server.store import Database, GenerationStore
+
     root = Path({str(tmp_path)!r})
     space = Workspace("main", root / "server", GenerationStore(Database(root / "data")), 20)
     space.reload(FakeListChatModel(responses=["fine"]))

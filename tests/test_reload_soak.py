@@ -165,9 +165,10 @@ def test_many_reloads_while_questions_run_leave_nothing(
     before = held()
     memory, files, threads = taken(), process.num_fds(), process.num_threads()
     reload_often(WARMING, WARMING + number)
-    # The last code that was refused may still be on its way out.
+    # The last code that was refused may still be on its way out. A generation has over twenty modules; a file more or
+    # less of which a traceback has shown a line is none.
     server.wait_until(
-        lambda: all(count <= before[name] for name, count in held().items()), "as little held as before"
+        lambda: all(count <= before[name] + 2 for name, count in held().items()), "as little held as before"
     )
     grown = taken() - memory
     record_property("grown_bytes", grown)

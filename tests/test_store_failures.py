@@ -33,10 +33,10 @@ def test_whatever_was_answered_is_there_after_a_kill(
     settings = {"DATA_DIR": tmp_path / "data"} | ({"DATABASE_URL": database_url} if database_url else {})
     answered: list[str] = []
     # PostgreSQL is not what is killed.
-    for _ in range(3 if database_url is None else 1):
+    for _ in range(2 if database_url is None else 1):
         server = start_server(**settings)
         enough = threading.Event()
-        kill_after = len(answered) + random.randint(1, 60)
+        kill_after = len(answered) + random.randint(1, 40)
 
         def ask(server: Server = server, kill_after: int = kill_after, enough: threading.Event = enough) -> None:
             with Session(server.url, server.token) as session:

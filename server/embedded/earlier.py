@@ -28,7 +28,9 @@ def with_history(
     else:
         said = rng.sample(said, min(len(said), rng.choice((1, 2, 2, 3, 3, 4, 5, 6))))
         in_notes = rng.choice((0, 0, len(said), rng.randint(0, len(said))))
-    noted = [replace(one, question=_in_a_note(one.question), answer=_in_a_note(one.answer)) for one in said[:in_notes]]
+    noted = [
+        replace(one, question=_in_a_note(one.question), answer=_in_a_note(one.answer)) for one in said[:in_notes]
+    ]
     in_full = said[in_notes:]
     numbers = _numbers(rng, in_notes)
     notes = [
@@ -65,7 +67,7 @@ def _in_a_note(text: str) -> str:
 
 
 def _numbers(rng: Random, count: int) -> list[int]:
-    """The numbers of notes in a row: from the first on, later ones, or those of a long conversation that are shown."""
+    """The numbers of notes: from the first on, later ones, or those of a long conversation that are shown."""
     draw = rng.random()
     if draw < 0.45:
         return list(range(1, count + 1))
@@ -84,7 +86,8 @@ def _about(rng: Random, phrasing: Phrasing, said: Sequence[Example], numbers: Se
         one = rng.choice(said)
         asked = one.question.strip().rstrip("?.! ")
         return phrasing.as_typed(phrasing.pick(PHRASINGS["again"])).format(q=asked), one.answer
-    named = [(prompts.ORDINALS[number - 1], one) for number, one in zip(numbers, said, strict=False) if number <= len(prompts.ORDINALS)]
+    by_number = {number: one for number, one in zip(numbers, said, strict=False) if number <= len(prompts.ORDINALS)}
+    named = [(prompts.ORDINALS[number - 1], one) for number, one in by_number.items()]
     which, one = rng.choice(named) if named and rng.random() < 0.75 else ("last", said[-1])
     if draw < 0.85:
         return phrasing.as_typed(phrasing.pick(PHRASINGS["answer_to"])).format(o=which), one.answer

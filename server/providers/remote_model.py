@@ -278,7 +278,7 @@ class RemoteModel:
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             self._check()
-            time.sleep(min(left, chunks.NOTICE_SECONDS))
+            self._closed.wait(min(left, chunks.NOTICE_SECONDS))
 
     def _check(self) -> None:
         """Raises what ends a call from outside."""

@@ -55,8 +55,9 @@ class ChatTexts(Texts):
     def piece(self, text: str) -> dict[str, Any]:
         return {"delta": {"content": text}}
 
-    def called(self, calls: list[dict[str, Any]]) -> dict[str, Any]:
-        return {"delta": {"tool_calls": [{"index": number, **_call(call)} for number, call in enumerate(calls)]}}
+    def beside(self, choice: dict[str, Any]) -> list[dict[str, Any]]:
+        calls = [{"index": number, **_call(call)} for number, call in enumerate(choice["tool_calls"])]
+        return [{"delta": {"tool_calls": calls}}] if calls else []
 
     def ended(self) -> dict[str, Any]:
         return {"delta": {}}

@@ -48,9 +48,9 @@ class Texts(ABC):
     def piece(self, text: str) -> dict[str, Any]:
         """What a chunk with a piece of text is."""
 
-    def called(self, calls: list[dict[str, Any]]) -> dict[str, Any]:
-        """What a chunk with calls of tools is."""
-        raise NotImplementedError
+    def beside(self, choice: dict[str, Any]) -> list[dict[str, Any]]:
+        """What chunks are that come when a text is whole, with what it has beside its pieces."""
+        return []
 
     @abstractmethod
     def ended(self) -> dict[str, Any]:
@@ -74,9 +74,7 @@ class Texts(ABC):
         if kind == "token":
             return [*self._begin(), self._chunk([_choice(self._index, self.piece(data["text"]))])]
         if kind == "choice":
-            messages = self._begin()
-            if data["tool_calls"]:
-                messages.append(self._chunk([_choice(self._index, self.called(data["tool_calls"]))]))
+            messages = [*self._begin(), *(self._chunk([_choice(self._index, part)]) for part in self.beside(data))]
             self._index, self._begun = self._index + 1, False
             return messages
         if kind in ("step", "plan"):
