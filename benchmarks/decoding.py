@@ -1,14 +1,14 @@
 """Guided decoding for many at once: `python -m benchmarks.decoding`, a part of `make bench`.
 
-Each question is an agent's turn behind a prompt of some 300 tokens that lists tools: a thought, a tool, its input. Side
-by side, at several widths (questions at a time): this engine; guidance's own behind a lock; `transformers serve` without
-and with continuous batching, which writes free text of the same length; and the bare limit, the same number of forward
-passes of the same shapes with nothing around them. Then what a prefix of 2,000 tokens costs cold and warm, and the
-forward passes of guided steps beside those of decoding the same text freely.
+Each question is an agent's turn behind a prompt of some 380 tokens that lists tools: a thought, a tool, its input.
+Side by side, at several widths (questions at a time): this engine; guidance's own behind a lock; `transformers serve`
+without and with continuous batching, which writes free text of the same length; and the bare limit, as many forward
+passes of the same shapes with nothing around them. Then the time to the first token behind a prefix of 2,000 tokens,
+cold and warm; and in how many passes the agent writes its steps, beside the tokens that they have.
 
-The models are the embedded one and one of random weights with about 120 million parameters; on a GPU 8 billion as well,
-in bfloat16 and in 8 bit. On a GPU it is the same command, in a checkout with a virtual environment whose torch is
-CUDA's; nothing is downloaded, and 40 GiB of GPU memory and 20 GiB in the folder for temporary files suffice.
+The models are the embedded one and one of random weights with about 120 million parameters; on a GPU 8 billion as
+well, in bfloat16 and in 8 bit. On a GPU it is the same command, in a checkout with a virtual environment whose torch
+is CUDA's. Nothing is downloaded; 8 billion need some 40 GiB of GPU memory, and 20 GiB where temporary files go.
 """
 
 import argparse
@@ -21,10 +21,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import AutoTokenizer
@@ -51,6 +49,8 @@ COLUMNS = (
     "first token p95",
     "forward passes an answer",
 )
+PREFIX_COLUMNS = ("prefix of 2,000 tokens", "first token cold", "n", "first token warm", "n", "warm of cold")
+STEPS_COLUMNS = ("the agent's steps for", "tokens, a pass each when decoded freely", "guided passes", "of those")
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,7 @@ def side_by_side(weights: Weights, widths: Sequence[int], few: bool) -> list[lis
     measure("the same, continuous batching", systems.serve(weights, tokens, continuous_batching=True), 2)
     for width in widths:
         _progress(f"{weights.name}: bare passes, {width} at once")
-        assert ours[width].passes is not None
-        passes = round(ours[width].passes)
+        passes = round(ours[width].passes or 0)
         seconds = statistics.median(systems.bare_passes(weights, texts(width + 1), passes, 1 if few else 3))
         rate = width / seconds
         shown = [f"{rate:.2f}", f"{rate * ours[width].tokens:.0f}", "-", "-", str(passes)]
@@ -140,44 +139,39 @@ def prefix(weights: Weights, few: bool) -> list[str]:
 
 
 def passes_of_steps(weights: Weights) -> list[list[str]]:
-    """What the agent itself writes to answer questions, and in how many passes; freely decoded, each token of the same
-    text takes one."""
-    rows = []
-    with weights.loaded() as loaded:
-        engine = GuidedEngine(loaded.model, loaded.tokenizer)
-        tools = load_tools(ResidentChatModel(get_engine=lambda: engine))
-        agent = CustomAgentGuidance(engine, tools, max_steps=6)
-        used = [(question, agent(question).usage) for question in QUESTIONS]
-        engine.close()
-    written = [one["completion_tokens"] + one["forced_tokens"] for _, one in used]
-    passes = [one["forward_passes"] for _, one in used]
-    for what, tokens, guided in (
-        *zip((question for question, _ in used), written, passes, strict=True),
-        ("all of them", sum(written), sum(passes)),
-    ):
-        rows.append([what, str(tokens), str(guided), f"{100 * guided / tokens:.0f} %"])
+    """What the agent itself writes to answer questions, and in how many passes."""
+    loaded = weights.load()
+    engine = GuidedEngine(loaded.model, loaded.tokenizer)
+    tools = load_tools(ResidentChatModel(get_engine=lambda: engine))
+    agent = CustomAgentGuidance(engine, tools, max_steps=6)
+    rows, sums = [], [0, 0]
+
+    def add(what: str, tokens: int, passes: int) -> None:
+        rows.append([what, str(tokens), str(passes), f"{100 * passes / tokens:.0f} %"])
+
+    for question in QUESTIONS:
+        used = agent(question).usage
+        counted = used["completion_tokens"] + used["forced_tokens"], used["forward_passes"]
+        add(question, *counted)
+        sums = [before + more for before, more in zip(sums, counted, strict=True)]
+    add("all of them", *sums)
+    engine.close()
     return rows
 
 
-def report(widths: Sequence[int] = WIDTHS, sizes: Sequence[str] = (), few: bool = False) -> None:
-    """Print the tables. `sizes`: all that this machine is made for unless it says which. `few`: as few of everything as
-    can be, to see that it runs."""
-    gpu = torch.cuda.is_available()
-    sizes = sizes or ("embedded", *models.SHAPES)[: None if gpu else 2]
-    with tempfile.TemporaryDirectory() as name:
-        kinds = [
-            Weights(size, models.write(size, Path(name)), in_8bit)
-            for size in sizes
-            for in_8bit in ((False, True) if size == "8 billion" else (False,))
-        ]
-        rows = [row for weights in kinds for row in side_by_side(weights, widths, few)]
-        print_table(COLUMNS, rows)
-        rows = [prefix(weights, few) for weights in kinds]
-        head = "first token"
-        print_table(("prefix of 2,000 tokens", f"{head} cold", "n", f"{head} warm", "n", "warm of cold"), rows)
-        embedded = Weights("embedded", models.write("embedded", Path(name)), in_8bit=False)
-        freely = "tokens, each a pass when decoded freely"
-        print_table(("the agent's steps for", freely, "guided passes", "of those"), passes_of_steps(embedded))
+def report(folder: Path, widths: Sequence[int] = WIDTHS, sizes: Sequence[str] = (), few: bool = False) -> None:
+    """Print the tables; weights are written to `folder`. `sizes`: all that this machine is made for unless it says
+    which. `few`: as little of everything as can be, to see that it runs."""
+    sizes = sizes or ("embedded", *models.SHAPES)[: None if torch.cuda.is_available() else 2]
+    kinds = [
+        Weights(size, models.write(size, folder), in_8bit)
+        for size in sizes
+        for in_8bit in ((False, True) if size == "8 billion" else (False,))
+    ]
+    print_table(COLUMNS, [row for weights in kinds for row in side_by_side(weights, widths, few)])
+    print_table(PREFIX_COLUMNS, [prefix(weights, few) for weights in kinds])
+    embedded = Weights("embedded", models.write("embedded", folder), in_8bit=False)
+    print_table(STEPS_COLUMNS, passes_of_steps(embedded))
 
 
 def _progress(what: str) -> None:
@@ -188,10 +182,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
     parser.add_argument("--sizes", nargs="+", default=(), choices=["embedded", *models.SHAPES])
-    parser.add_argument("--few", action="store_true", help="as few of everything as can be, to see that it runs")
+    parser.add_argument("--few", action="store_true", help="as little of everything as can be")
     arguments = parser.parse_args()
     print(f"Measured on {datetime.date.today()}: {machine.describe()}.")
-    report(arguments.widths, arguments.sizes, arguments.few)
+    with tempfile.TemporaryDirectory() as folder:
+        report(Path(folder), arguments.widths, arguments.sizes, arguments.few)
 
 
 if __name__ == "__main__":

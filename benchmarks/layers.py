@@ -1,4 +1,4 @@
-"""What stands around a bare grammar, and what it adds: the agent's loop, the server, a session; and the store's part."""
+"""What stands around a bare grammar adds: the agent's loop, the server, a session; and the store's part."""
 
 import secrets
 import statistics
@@ -29,7 +29,16 @@ BARE, AGENT, SERVER, FIRST, LATER = (
     f"a session's question number {len(QUESTIONS)}",
 )
 KEPT = "of which keeping the record"
-COLUMNS = ("a question to", "n", "p50", "p95", "tokens written", "more than the one before", "in percent of that")
+COLUMNS = (
+    "a question to",
+    "n",
+    "p50",
+    "p95",
+    "tokens read",
+    "tokens written",
+    "more than the one before",
+    "in percent of that",
+)
 
 
 class RecordingEngine(GuidedEngine):
@@ -54,36 +63,38 @@ class RecordingEngine(GuidedEngine):
 
 @dataclass
 class Measured:
-    """Seconds of each question, and the tokens that were written for it."""
+    """Seconds of each question; the tokens that were read for it, which KV memory did not hold, and those written."""
 
     seconds: list[float] = field(default_factory=list)
-    tokens: list[int] = field(default_factory=list)
+    read: list[int] = field(default_factory=list)
+    written: list[int] = field(default_factory=list)
 
     def time(self, ask: Callable[[], dict[str, int]]) -> None:
         """`ask` gives the usage."""
         began = time.perf_counter()
         used = ask()
         self.seconds.append(time.perf_counter() - began)
-        self.tokens.append(used["completion_tokens"] + used["forced_tokens"])
+        self.read.append(used["prompt_tokens"] - used["cached_tokens"])
+        self.written.append(used["completion_tokens"] + used["forced_tokens"])
 
 
 def measure(folder: Path, times: int) -> tuple[dict[str, Measured], list[float]]:
-    """By what was asked, the same question of each in turn, so that all share the machine's moods; and the seconds that
-    SQLite takes to keep a run's record. One caller, the embedded model in float32, prompts known to it."""
+    """By what was asked, the same question of each in turn, so that all share the machine's moods; and the seconds
+    that SQLite takes to keep a run's record. One caller, the embedded model in float32, prompts known to it."""
     found = {what: Measured() for what in (BARE, AGENT, SERVER, FIRST, LATER)}
     keeping: list[float] = []
     store = RunStore(Database(folder / "store"))
     server = start(folder / "server", REPOSITORY, {})
     try:
         server.wait_until_ready()
-        with Weights("embedded", models.write("embedded", folder), in_8bit=False).loaded() as loaded:
-            engine = RecordingEngine(loaded.model, loaded.tokenizer)
-            agent = CustomAgentGuidance(engine, load_tools(ResidentChatModel(get_engine=lambda: engine)), max_steps=6)
-            for number in range(times + len(QUESTIONS)):
-                if number == len(QUESTIONS):  # each was asked once, to warm up
-                    found, keeping = {what: Measured() for what in found}, []
-                _ask_all(found, keeping, QUESTIONS[number % len(QUESTIONS)], engine, agent, server, store)
-            engine.close()
+        loaded = Weights("embedded", models.write("embedded", folder), in_8bit=False).load()
+        engine = RecordingEngine(loaded.model, loaded.tokenizer)
+        agent = CustomAgentGuidance(engine, load_tools(ResidentChatModel(get_engine=lambda: engine)), max_steps=6)
+        for number in range(times + len(QUESTIONS)):
+            if number == len(QUESTIONS):  # each was asked once, to warm up
+                found, keeping = {what: Measured() for what in found}, []
+            _ask_all(found, keeping, QUESTIONS[number % len(QUESTIONS)], engine, agent, server, store)
+        engine.close()
     finally:
         end(server)
     return found, keeping
@@ -122,8 +133,9 @@ def _ask_all(
 
     found[SERVER].time(post)
     record = server.session.get(f"/runs/{answer['run_id']}").json()
+    record |= {"run_id": secrets.token_hex(16), "generation": None}  # the server's, which this store doesn't know
     began = time.perf_counter()
-    store.add({**record, "run_id": secrets.token_hex(16)})
+    store.add(record)
     keeping.append(time.perf_counter() - began)
 
     session = secrets.token_hex(8)
@@ -152,11 +164,12 @@ def report(folder: Path, times: int) -> None:
     found, keeping = measure(folder, times)
     rows, before = [], None
     for what, one in found.items():
-        row = [what, str(len(one.seconds)), *_shown(one.seconds), f"{statistics.mean(one.tokens):.1f}"]
+        tokens = [f"{statistics.mean(counted):.1f}" for counted in (one.read, one.written)]
+        row = [what, str(len(one.seconds)), *_shown(one.seconds), *tokens]
         rows.append([*row, *(_added(one.seconds, before) if before else ("-", "-"))])
         if what == SERVER:
             share = statistics.median(keeping) / statistics.median(one.seconds)
-            rows.append([KEPT, str(len(keeping)), *_shown(keeping), "-", "-", f"{100 * share:.1f} % of it"])
+            rows.append([KEPT, str(len(keeping)), *_shown(keeping), "-", "-", "-", f"{100 * share:.1f} % of it"])
         before = one.seconds
     print_table(COLUMNS, rows)
 

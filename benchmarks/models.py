@@ -1,8 +1,6 @@
 """The models that are decoded: folders of weights, from which every system loads its own."""
 
 import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,10 +44,10 @@ class Weights:
     def name(self) -> str:
         return f"{self.size}, 8 bit" if self.in_8bit else self.size
 
-    @contextmanager
-    def loaded(self) -> Iterator[LoadedModel]:
-        """The model, as the server loads it; its memory is free again afterwards."""
-        yield load_model(
+    def load(self) -> LoadedModel:
+        """The model, as the server loads it."""
+        free_memory()
+        return load_model(
             str(self.folder),
             load_in_8bit=self.in_8bit,
             device_map="auto",
@@ -57,8 +55,12 @@ class Weights:
             int8_threshold=6.0,
             progress=lambda stage, done, total: None,
         )
-        gc.collect()
-        torch.cuda.empty_cache()
+
+
+def free_memory() -> None:
+    """Give back what nobody holds any more: what is loaded next may need it."""
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def write(size: str, folder: Path) -> Path:

@@ -1,7 +1,6 @@
 """What writes an agent's turn, side by side: each takes a prompt and says what writing behind it cost."""
 
 import json
-import os
 import tempfile
 import threading
 import time
@@ -15,15 +14,16 @@ import guidance
 import requests
 import torch
 from guidance import gen, select
-from transformers import DynamicCache
+from transformers import DynamicCache, StaticCache
 
-from benchmarks.models import Weights
+from benchmarks.models import Weights, free_memory
 from server.agent import prompts
 from server.embedded import shipped
 from server.engine import GuidedEngine, pieces, usage
+from server.engine.memory import common_prefix
 from tests.transformers_serve import transformers_serve
 
-THOUGHT_TOKENS, INPUT_TOKENS = 16, 12
+THOUGHT_TOKENS, INPUT_DIGITS = 16, 12
 
 
 @dataclass(frozen=True)
@@ -51,32 +51,29 @@ def turn() -> Any:
     """An agent's turn as a grammar, also for a model that writes nonsense: a thought, a tool, its input."""
     names = [prompts.ACTION + tool.name for tool in shipped.TOOLS]
     thought = gen(regex=r"[a-z ]+", max_tokens=THOUGHT_TOKENS)
-    given = gen(regex="[0-9]+", max_tokens=INPUT_TOKENS)
-    return prompts.THOUGHT + thought + select(names) + prompts.ACTION_INPUT + given
+    return prompts.THOUGHT + thought + select(names) + prompts.ACTION_INPUT + gen(regex=f"[0-9]{{{INPUT_DIGITS}}}")
 
 
 @contextmanager
 def hearth(weights: Weights) -> Iterator[Ask]:
     """This engine, in this process."""
-    with weights.loaded() as loaded:
-        engine = GuidedEngine(loaded.model, loaded.tokenizer)
-        del loaded
+    loaded = weights.load()
+    engine = GuidedEngine(loaded.model, loaded.tokenizer)
 
-        def ask(text: str) -> Answer:
-            began = time.perf_counter()
-            first: list[float] = []
+    def ask(text: str) -> Answer:
+        began = time.perf_counter()
+        first: list[float] = []
 
-            def hear(_: str, used: usage.Usage) -> None:
-                if used.completion_tokens and not first:
-                    first.append(time.perf_counter() - began)
+        def hear(_: str, used: usage.Usage) -> None:
+            if used.completion_tokens and not first:
+                first.append(time.perf_counter() - began)
 
-            with usage.measured() as used, pieces.scope(hear):
-                _ = engine.program() + guidance.string(text) + turn()
-            return Answer(first[0], used.completion_tokens + used.forced_tokens, used.forward_passes)
+        with usage.measured() as used, pieces.scope(hear):
+            _ = engine.program() + guidance.string(text) + turn()
+        return Answer(first[0], used.completion_tokens + used.forced_tokens, used.forward_passes)
 
-        yield ask
-        engine.close()
-        del engine
+    yield ask
+    engine.close()
 
 
 @contextmanager
@@ -87,30 +84,31 @@ def guidance_behind_a_lock(weights: Weights) -> Iterator[Ask]:
     def crop(self: DynamicCache, length: int) -> None:
         original(self, length - self.get_seq_length() if length > 0 else length)
 
-    DynamicCache.crop = crop  # type: ignore[method-assign]
-    with weights.loaded() as loaded:
-        start = guidance.models.Transformers(loaded.model, loaded.tokenizer, echo=False)
-        lock = threading.Lock()
-        passed: list[float] = []
-        hook = loaded.model.register_forward_hook(lambda *_: passed.append(time.perf_counter()))
+    patched: Any = DynamicCache
+    patched.crop = crop
+    loaded = weights.load()
+    tokenizer: Any = loaded.tokenizer
+    start = guidance.models.Transformers(loaded.model, tokenizer, echo=False)
+    lock = threading.Lock()
+    passed: list[float] = []
+    loaded.model.register_forward_hook(lambda *_: passed.append(time.perf_counter()))
 
-        def ask(text: str) -> Answer:
-            began = time.perf_counter()
-            with lock:
-                passed.clear()
-                written = str(start + guidance.string(text) + turn())[len(text) :]
-                tokens = len(loaded.tokenizer(written, add_special_tokens=False)["input_ids"])
-                return Answer(passed[0] - began, tokens, len(passed))
+    def ask(text: str) -> Answer:
+        began = time.perf_counter()
+        with lock:
+            passed.clear()
+            written = str(start + guidance.string(text) + turn())[len(text) :]
+            tokens = len(tokenizer(written, add_special_tokens=False)["input_ids"])
+            return Answer(passed[0] - began, tokens, len(passed))
 
-        yield ask
-        hook.remove()
-        del start, loaded
-    DynamicCache.crop = original  # type: ignore[method-assign]
+    yield ask
+    patched.crop = original
 
 
 @contextmanager
 def serve(weights: Weights, tokens: int, *, continuous_batching: bool) -> Iterator[Ask]:
     """`transformers serve`, a process that is asked over HTTP for free text of so many tokens."""
+    free_memory()
     gpu = torch.cuda.is_available()
     arguments = ["--device", "cuda" if gpu else "cpu"]
     if weights.in_8bit:
@@ -119,7 +117,7 @@ def serve(weights: Weights, tokens: int, *, continuous_batching: bool) -> Iterat
         # On the CPU it takes most of the machine's memory at once unless it is told otherwise, whatever is free.
         arguments += ["--continuous-batching", *(() if gpu else ("--cb-max-memory-percent", "0.1"))]
     wanted = {"max_new_tokens": tokens, "do_sample": False, "eos_token_id": -1, "pad_token_id": 0}
-    body = {"model": str(weights.folder), "stream": True, "generation_config": json.dumps(wanted)}
+    body: dict[str, Any] = {"model": str(weights.folder), "stream": True, "generation_config": json.dumps(wanted)}
     with (
         tempfile.TemporaryDirectory() as folder,
         transformers_serve(weights.folder, Path(folder), *arguments) as url,
@@ -144,27 +142,29 @@ def serve(weights: Weights, tokens: int, *, continuous_batching: bool) -> Iterat
         yield ask
 
 
+@torch.inference_mode()
 def bare_passes(weights: Weights, texts: Sequence[str], passes: int, times: int) -> list[float]:
     """Seconds of the same forward passes with nothing around them: `texts` side by side but for the last, of which is
     known what they share, their own ends in the first pass, and then a token of each a pass."""
-    with weights.loaded() as loaded, torch.inference_mode():
-        *read, known = (loaded.tokenizer(text)["input_ids"] for text in texts)
-        shared = min(len(os.path.commonprefix([known, one])) for one in read)
-        own = min(map(len, read)) - shared
-        device = loaded.model.device
-        ends = torch.tensor([one[shared : shared + own] for one in read], device=device)
-        seconds = []
-        for _ in range(times):
-            cache = DynamicCache(config=loaded.model.config)
-            loaded.model(torch.tensor([read[0][:shared]], device=device), past_key_values=cache, logits_to_keep=1)
-            cache.batch_repeat_interleave(len(read))
-            began = time.perf_counter()
-            new = ends
-            for _ in range(passes):
-                logits = loaded.model(new, past_key_values=cache, logits_to_keep=1).logits
-                new = logits[:, -1:].argmax(-1)
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - began)
-        del loaded, cache, logits
-        return seconds
+    loaded = weights.load()
+    model: Any = loaded.model
+    device = model.device
+    *read, last = (loaded.tokenizer(text)["input_ids"] for text in texts)
+    shared = min(common_prefix(last, one) for one in read)
+    length = min(map(len, read))
+    known: Any = DynamicCache(config=model.config)
+    model(torch.tensor([last[:shared]], device=device), past_key_values=known, logits_to_keep=1)
+    seconds = []
+    for _ in range(times):
+        # One that is written in place: a dynamic one is copied with each token.
+        cache: Any = StaticCache(config=model.config, max_cache_len=length + passes)
+        for number, layer in enumerate(known.layers):
+            cache.update(*(part.repeat(len(read), 1, 1, 1) for part in (layer.keys, layer.values)), number)
+        new = torch.tensor([one[shared:length] for one in read], device=device)
+        began = time.perf_counter()
+        for _ in range(passes):
+            new = model(new, past_key_values=cache, logits_to_keep=1).logits[:, -1:].argmax(-1)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    return seconds
