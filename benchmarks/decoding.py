@@ -129,7 +129,7 @@ def prefix(weights: Weights, few: bool) -> list[str]:
         ask(systems.prompt(tokenizer, "hello"))  # warms up
         for number in range(1 if few else 5):
             _progress(f"{weights.name}: prefix {number}")
-            words = " ".join(f"{number} and {other}" for other in range(PREFIX_TOKENS))
+            words = " ".join(f"{number} and {other}" for other in range(PREFIX_TOKENS // 5))
             known = tokenizer.decode(tokenizer(words)["input_ids"][:PREFIX_TOKENS])
             cold.append(ask(f"{known}\nWhat is 3 * 4?").first_token)
             warm += [ask(f"{known}\n{other}, what is that?").first_token for other in range(2 if few else 5)]
