@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+import requests
 import torch
 from transformers import AutoTokenizer
 
@@ -106,11 +107,17 @@ def side_by_side(weights: Weights, widths: Sequence[int], few: bool) -> list[lis
                 rows[width].append([weights.name, str(width), name, *found[width].row()])
         return found
 
+    def measure_server(name: str, tokens: int, continuous_batching: bool, rounds: int) -> None:
+        try:
+            measure(name, systems.serve(weights, tokens, continuous_batching), rounds)
+        except (AssertionError, requests.RequestException) as error:  # boundary: another's program
+            _progress(f"{weights.name}: {name} failed, and has no rows for what is left: {error}")
+
     ours = measure("Hearth", systems.hearth(weights), 2)
     measure("guidance, a lock", systems.guidance_behind_a_lock(weights), 1)
     tokens = round(statistics.mean(figures.tokens for figures in ours.values()))
-    measure("transformers serve", systems.serve(weights, tokens, continuous_batching=False), 1)
-    measure("the same, continuous batching", systems.serve(weights, tokens, continuous_batching=True), 2)
+    measure_server("transformers serve", tokens, False, 1)
+    measure_server("the same, continuous batching", tokens, True, 2)
     for width in widths:
         _progress(f"{weights.name}: bare passes, {width} at once")
         passes = round(ours[width].passes or 0)
@@ -168,7 +175,7 @@ def report(folder: Path, widths: Sequence[int] = WIDTHS, sizes: Sequence[str] = 
         for size in sizes
         for in_8bit in ((False, True) if size == "8 billion" else (False,))
     ]
-    print_table(COLUMNS, [row for weights in kinds for row in side_by_side(weights, widths, few)])
+    print_table(COLUMNS, (row for weights in kinds for row in side_by_side(weights, widths, few)))
     print_table(PREFIX_COLUMNS, [prefix(weights, few) for weights in kinds])
     embedded = Weights("embedded", models.write("embedded", folder), in_8bit=False)
     print_table(STEPS_COLUMNS, passes_of_steps(embedded))
@@ -184,7 +191,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=(), choices=["embedded", *models.SHAPES])
     parser.add_argument("--few", action="store_true", help="as little of everything as can be")
     arguments = parser.parse_args()
-    print(f"Measured on {datetime.date.today()}: {machine.describe()}.")
+    print(f"Measured on {datetime.date.today()}: {machine.describe()}.", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         report(Path(folder), arguments.widths, arguments.sizes, arguments.few)
 

@@ -21,14 +21,14 @@ from server.store import Database, RunStore
 from server.tools import load_tools
 from tests.server_process import REPOSITORY, Server, end, start
 
-BARE, AGENT, SERVER, FIRST, LATER = (
+LAYERS = BARE, AGENT, SERVER, KEPT, FIRST, LATER = (
     "the bare grammars",
     "the agent, in the same process",
     "a server, over HTTP",
+    "of which keeping the record",
     "a session's first question",
     f"a session's question number {len(QUESTIONS)}",
 )
-KEPT = "of which keeping the record"
 COLUMNS = (
     "a question to",
     "n",
@@ -78,11 +78,10 @@ class Measured:
         self.written.append(used["completion_tokens"] + used["forced_tokens"])
 
 
-def measure(folder: Path, times: int) -> tuple[dict[str, Measured], list[float]]:
-    """By what was asked, the same question of each in turn, so that all share the machine's moods; and the seconds
-    that SQLite takes to keep a run's record. One caller, the embedded model in float32; the question was asked before."""
-    found = {what: Measured() for what in (BARE, AGENT, SERVER, FIRST, LATER)}
-    keeping: list[float] = []
+def measure(folder: Path, times: int) -> dict[str, Measured]:
+    """By what was asked, the same question of each in turn, so that all share the machine's moods; KEPT has the
+    seconds that SQLite takes for a run's record. One caller, the embedded model in float32, questions known to it."""
+    found = {what: Measured() for what in LAYERS}
     store = RunStore(Database(folder / "store"))
     server = start(folder / "server", REPOSITORY, {})
     try:
@@ -92,17 +91,16 @@ def measure(folder: Path, times: int) -> tuple[dict[str, Measured], list[float]]
         agent = CustomAgentGuidance(engine, load_tools(ResidentChatModel(get_engine=lambda: engine)), max_steps=6)
         for number in range(times + len(QUESTIONS)):
             if number == len(QUESTIONS):  # each was asked once, to warm up
-                found, keeping = {what: Measured() for what in found}, []
-            _ask_all(found, keeping, QUESTIONS[number % len(QUESTIONS)], engine, agent, server, store)
+                found = {what: Measured() for what in LAYERS}
+            _ask_all(found, QUESTIONS[number % len(QUESTIONS)], engine, agent, server, store)
         engine.close()
     finally:
         end(server)
-    return found, keeping
+    return found
 
 
 def _ask_all(
     found: dict[str, Measured],
-    keeping: list[float],
     question: str,
     engine: RecordingEngine,
     agent: CustomAgentGuidance,
@@ -138,7 +136,7 @@ def _ask_all(
     record |= {"run_id": secrets.token_hex(16), "generation": None}  # the server's, which this store doesn't know
     began = time.perf_counter()
     store.add(record)
-    keeping.append(time.perf_counter() - began)
+    found[KEPT].seconds.append(time.perf_counter() - began)
 
     session = secrets.token_hex(8)
     found[FIRST].time(lambda: post(session))
@@ -163,15 +161,16 @@ def _wait_for_notes(server: Server, session: str) -> None:
 
 def report(folder: Path, times: int) -> None:
     """Print the table. What is added is the median of the differences, question by question."""
-    found, keeping = measure(folder, times)
+    found = measure(folder, times)
     rows, before = [], None
     for what, one in found.items():
-        tokens = [f"{statistics.mean(counted):.1f}" for counted in (one.read, one.written)]
-        row = [what, str(len(one.seconds)), *_shown(one.seconds), *tokens]
+        row = [what, str(len(one.seconds)), *_shown(one.seconds)]
+        if what == KEPT:
+            share = statistics.median(one.seconds) / statistics.median(found[SERVER].seconds)
+            rows.append([*row, "-", "-", "-", f"{100 * share:.1f} % of it"])
+            continue
+        row += [f"{statistics.mean(counted):.1f}" for counted in (one.read, one.written)]
         rows.append([*row, *(_added(one.seconds, before) if before else ("-", "-"))])
-        if what == SERVER:
-            share = statistics.median(keeping) / statistics.median(one.seconds)
-            rows.append([KEPT, str(len(keeping)), *_shown(keeping), "-", "-", "-", f"{100 * share:.1f} % of it"])
         before = one.seconds
     print_table(COLUMNS, rows)
 

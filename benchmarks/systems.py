@@ -106,8 +106,9 @@ def guidance_behind_a_lock(weights: Weights) -> Iterator[Ask]:
 
 
 @contextmanager
-def serve(weights: Weights, tokens: int, *, continuous_batching: bool) -> Iterator[Ask]:
-    """`transformers serve`, a process that is asked over HTTP for free text of so many tokens."""
+def serve(weights: Weights, tokens: int, continuous_batching: bool) -> Iterator[Ask]:
+    """`transformers serve`, a process that is asked over HTTP for free text of so many tokens. AssertionError where it
+    does not start or fails."""
     free_memory()
     gpu = torch.cuda.is_available()
     arguments = ["--device", "cuda" if gpu else "cpu"]
@@ -135,6 +136,7 @@ def serve(weights: Weights, tokens: int, *, continuous_batching: bool) -> Iterat
                     if line.startswith(b"data: {"):
                         told = json.loads(line.removeprefix(b"data: "))
                         first = first or time.perf_counter() - began
+            assert told.get("usage"), told
             written = told["usage"]["completion_tokens"]
             assert written == tokens, f"asked for {tokens} tokens, it wrote {written}"
             return Answer(first, written, None)

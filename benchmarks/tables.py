@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """In Markdown, with an empty line before it."""
-    print(f"\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+    print(f"\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
     for row in rows:
         print(f"| {' | '.join(row)} |", flush=True)
 
