@@ -103,7 +103,7 @@ def side_by_side(weights: Weights, widths: Sequence[int], few: bool) -> list[lis
             ask(texts(1)[0])  # warms up
             for width in widths:
                 _progress(f"{weights.name}: {name}, {width} at once")
-                found[width] = measured(ask, texts(width if few else max(4, rounds * width)), width)
+                found[width] = measured(ask, texts(width if few else max(8, rounds * width)), width)
                 rows[width].append([weights.name, str(width), name, *found[width].row()])
         return found
 

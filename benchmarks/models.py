@@ -3,6 +3,7 @@
 import gc
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -10,7 +11,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from server.embedded.train import WEIGHTS
 from server.model import LoadedModel, load_model
 
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "120 million": {
         "hidden_size": 896,
         "intermediate_size": 2432,
@@ -83,7 +84,7 @@ def write(size: str, folder: Path) -> Path:
     readable = {
         token
         for token in range(len(tokenizer))
-        if token not in tokenizer.added_tokens_decoder and tokenizer.decode([token]).isascii()
+        if token not in tokenizer.added_tokens_decoder and str(tokenizer.decode([token])).isascii()
     }
     others = [token for token in range(config.vocab_size) if token not in readable]
     model.lm_head.weight.data[others] = 0

@@ -107,8 +107,8 @@ def guidance_behind_a_lock(weights: Weights) -> Iterator[Ask]:
 
 @contextmanager
 def serve(weights: Weights, tokens: int, continuous_batching: bool) -> Iterator[Ask]:
-    """`transformers serve`, a process that is asked over HTTP for free text of so many tokens. AssertionError where it
-    does not start or fails."""
+    """`transformers serve`, a process that is asked over HTTP for free text of so many tokens. AssertionError where
+    it does not start, or fails."""
     free_memory()
     gpu = torch.cuda.is_available()
     arguments = ["--device", "cuda" if gpu else "cpu"]
