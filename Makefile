@@ -26,6 +26,7 @@ lint: .venv/installed-dev
 	$(PYTHON) -m ruff format --check --quiet .
 	$(PYTHON) -m mypy
 
+# Some twenty minutes. One part alone: .venv/bin/python -m benchmarks decoding (--help names them all).
 bench: .venv/installed-dev
 	$(PYTHON) -m benchmarks
 

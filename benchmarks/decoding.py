@@ -1,184 +1,199 @@
-"""`python -m benchmarks.decoding`: guided agents at several widths.
+"""Guided decoding for many at once: `python -m benchmarks.decoding`, a part of `make bench`.
 
-With this engine; with guidance's own behind a lock; and the bare limit: batched forward passes of the same shapes
-with nothing around them. Each run is an agent's turn: a prompt of some 300 tokens that lists tools, a thought, a
-tool, its input. The models are the embedded one and one of random weights with about 120 million parameters (on a
-GPU: 8 billion, in bfloat16).
+Each question is an agent's turn behind a prompt of some 380 tokens that lists tools: a thought, a tool, its input.
+Side by side, at several widths (questions at a time): this engine; guidance's own behind a lock; `transformers serve`
+without and with continuous batching, which writes free text of the same length; and the bare limit, as many forward
+passes of the same shapes with nothing around them. Then the time to the first token behind a prefix of 2,000 tokens,
+cold and warm; and in how many passes the agent writes its steps, beside the tokens that they have.
+
+The models are the embedded one and one of random weights with about 120 million parameters; on a GPU 8 billion as
+well, in bfloat16 and in 8 bit. On a GPU it is the same command, in a checkout with a virtual environment whose torch
+is CUDA's. Nothing is downloaded; 8 billion need some 40 GiB of GPU memory, and 20 GiB where temporary files go.
 """
 
 import argparse
 import datetime
 import statistics
-import threading
+import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Any
 
-import guidance
+import requests
 import torch
-from guidance import gen, select
-from transformers import AutoTokenizer, DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import AutoTokenizer
 
-from benchmarks import machine
-from server.agent import prompts
-from server.embedded import shipped
-from server.engine import GuidedEngine, usage
+from benchmarks import machine, models, systems
+from benchmarks.models import Weights
+from benchmarks.questions import QUESTIONS
+from benchmarks.systems import Answer, Ask
+from benchmarks.tables import milliseconds, p95, print_table
+from server.agent import CustomAgentGuidance
+from server.engine import GuidedEngine, ResidentChatModel
+from server.tools import load_tools
 
-WEIGHTS = Path(prompts.__file__).parent.parent / "embedded" / "weights"
-SHAPES = {
-    "120 million": {
-        "hidden_size": 896,
-        "intermediate_size": 2432,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 14,
-        "num_key_value_heads": 14,
-    },
-    "8 billion": {
-        "hidden_size": 4096,
-        "intermediate_size": 14336,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "vocab_size": 128_256,
-    },
-}
-THOUGHT_TOKENS, INPUT_TOKENS = 16, 12
+WIDTHS = (1, 4, 16, 64)
+PREFIX_TOKENS = 2000
+COLUMNS = (
+    "model",
+    "at once",
+    "system",
+    "n",
+    "answers/s",
+    "tokens/s",
+    "first token p50",
+    "first token p95",
+    "forward passes an answer",
+)
+PREFIX_COLUMNS = ("prefix of 2,000 tokens", "first token cold", "n", "first token warm", "n", "warm of cold")
+STEPS_COLUMNS = ("the agent's steps for", "tokens, a pass each when decoded freely", "guided passes", "of those")
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one system at one width."""
+    """Of one system at one width. `answers` of its questions, in so many `seconds` in all."""
 
-    answers_per_second: float
-    tokens_per_second: float
-    passes_per_answer: float
+    answers: Sequence[Answer]
+    seconds: float
 
+    @property
+    def tokens(self) -> float:
+        """Of an answer, on average."""
+        return statistics.mean(answer.tokens for answer in self.answers)
 
-def make_model(size: str, device: str) -> PreTrainedModel:
-    if size == "embedded":
-        embedded: PreTrainedModel = LlamaForCausalLM.from_pretrained(WEIGHTS, dtype=torch.float32)
-        return embedded.to(device).eval()
-    config = LlamaConfig(**{"vocab_size": 2048, "max_position_embeddings": 4096, **SHAPES[size]})
-    torch.manual_seed(1)
-    with torch.device(device):
-        torch.set_default_dtype(torch.bfloat16 if device == "cuda" else torch.float32)
-        model: PreTrainedModel = LlamaForCausalLM(config).eval()
-        torch.set_default_dtype(torch.float32)
-    return model
+    @property
+    def passes(self) -> float | None:
+        told = [answer.passes for answer in self.answers if answer.passes is not None]
+        return statistics.mean(told) if told else None
 
-
-def prompt(tokenizer: Any, number: int) -> str:
-    """An agent's prompt; all share the list of tools."""
-    tools = [(tool.name, tool.description, tool.schema) for tool in shipped.TOOLS]
-    messages = prompts.messages(tools, f"What is {number} times {number + 7}, and how many days is that?")
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    def row(self) -> list[str]:
+        rate = len(self.answers) / self.seconds
+        first = [answer.first_token for answer in self.answers]
+        passes = "-" if self.passes is None else f"{self.passes:.1f}"
+        shown = [f"{rate:.2f}", f"{rate * self.tokens:.0f}"]
+        return [str(len(first)), *shown, milliseconds(statistics.median(first)), milliseconds(p95(first)), passes]
 
 
-def turn() -> Any:
-    """An agent's turn as a grammar; its length doesn't depend on what the weights are."""
-    names = [prompts.ACTION + tool.name for tool in shipped.TOOLS]
-    thought = gen(regex=r"[a-z ]+", max_tokens=THOUGHT_TOKENS)
-    return (
-        prompts.THOUGHT
-        + thought
-        + select(names)
-        + prompts.ACTION_INPUT
-        + gen(regex="[0-9]+", max_tokens=INPUT_TOKENS)
-    )
-
-
-def measured(run: Callable[[int], tuple[int, int]], width: int, runs: int) -> Figures:
-    """`run` gives the tokens that it wrote and the forward passes that it took part in."""
-    run(1)  # warms up
+def measured(ask: Ask, texts: Sequence[str], width: int) -> Figures:
+    """`texts` asked `width` at a time."""
     with ThreadPoolExecutor(width) as pool:
         began = time.perf_counter()
-        results = list(pool.map(run, range(10, 10 + runs)))
-        seconds = time.perf_counter() - began
-    tokens, passes = (sum(column) for column in zip(*results, strict=True))
-    return Figures(runs / seconds, tokens / seconds, passes / runs)
+        answers = list(pool.map(ask, texts))
+        return Figures(answers, time.perf_counter() - began)
 
 
-def with_this_engine(model: PreTrainedModel, tokenizer: Any) -> Callable[[int], tuple[int, int]]:
-    engine = GuidedEngine(model, tokenizer)
+def side_by_side(weights: Weights, widths: Sequence[int], few: bool) -> list[list[str]]:
+    """The rows of a model, by width. Each system is asked at all widths before the next one is loaded."""
+    tokenizer = AutoTokenizer.from_pretrained(weights.folder)
+    numbers = count(10)  # nobody is asked the same twice
+    rows: dict[int, list[list[str]]] = {width: [] for width in widths}
 
-    def run(number: int) -> tuple[int, int]:
-        with usage.measured() as used:
-            _ = engine.program() + guidance.string(prompt(tokenizer, number)) + turn()
-        return used.completion_tokens + used.forced_tokens, used.forward_passes
+    def texts(how_many: int) -> list[str]:
+        asked = (f"What is {number} times {number + 7}, and how many days is that?" for number in numbers)
+        return [systems.prompt(tokenizer, next(asked)) for _ in range(how_many)]
 
-    return run
+    def measure(name: str, system: AbstractContextManager[Ask], rounds: int) -> dict[int, Figures]:
+        found = {}
+        with system as ask:
+            ask(texts(1)[0])  # warms up
+            for width in widths:
+                _progress(f"{weights.name}: {name}, {width} at once")
+                found[width] = measured(ask, texts(width if few else max(8, rounds * width)), width)
+                rows[width].append([weights.name, str(width), name, *found[width].row()])
+        return found
 
+    def measure_server(name: str, tokens: int, continuous_batching: bool, rounds: int) -> None:
+        try:
+            measure(name, systems.serve(weights, tokens, continuous_batching), rounds)
+        except (AssertionError, requests.RequestException) as error:  # boundary: another's program
+            _progress(f"{weights.name}: {name} failed, and has no rows for what is left: {error}")
 
-def with_guidance(model: PreTrainedModel, tokenizer: Any) -> Callable[[int], tuple[int, int]]:
-    """guidance's own engine, one run at a time, with the one line that it lacks for Transformers 5."""
-    original = DynamicCache.crop
-
-    def crop(self: DynamicCache, length: int) -> None:
-        original(self, length - self.get_seq_length() if length > 0 else length)
-
-    DynamicCache.crop = crop  # type: ignore[method-assign]
-    start = guidance.models.Transformers(model, tokenizer, echo=False)
-    lock = threading.Lock()
-    passes = 0
-
-    def count(*_: object) -> None:
-        nonlocal passes
-        passes += 1
-
-    model.register_forward_hook(count)
-
-    def run(number: int) -> tuple[int, int]:
-        with lock:
-            before = passes
-            asked = prompt(tokenizer, number)
-            lm = start + guidance.string(asked) + turn()
-            written = str(lm)[len(asked) :]
-            return len(tokenizer(written, add_special_tokens=False)["input_ids"]), passes - before
-
-    return run
+    ours = measure("Hearth", systems.hearth(weights), 2)
+    measure("guidance, a lock", systems.guidance_behind_a_lock(weights), 1)
+    tokens = round(statistics.mean(figures.tokens for figures in ours.values()))
+    measure_server("transformers serve", tokens, False, 1)
+    measure_server("the same, continuous batching", tokens, True, 2)
+    for width in widths:
+        _progress(f"{weights.name}: bare passes, {width} at once")
+        passes = round(ours[width].passes or 0)
+        seconds = statistics.median(systems.bare_passes(weights, texts(width + 1), passes, 1 if few else 3))
+        rate = width / seconds
+        shown = [f"{rate:.2f}", f"{rate * ours[width].tokens:.0f}", "-", "-", str(passes)]
+        rows[width].append([weights.name, str(width), "bare passes", "1" if few else "3", *shown])
+    return [row for width in widths for row in rows[width]]
 
 
-def bare(model: PreTrainedModel, tokenizer: Any, width: int, steps: int) -> Figures:
-    """A loop of forward passes with a cache: the prompt once, then `steps` tokens for `width` texts."""
-    tokens = torch.tensor([tokenizer(prompt(tokenizer, 10))["input_ids"]], device=model.device).repeat(width, 1)
-    seconds = []
-    for _ in range(3):
-        cache = DynamicCache(config=model.config)
-        with torch.inference_mode():
-            logits = model(tokens, past_key_values=cache, logits_to_keep=1).logits
-            began = time.perf_counter()
-            for _ in range(steps):
-                logits = model(logits[:, -1:].argmax(-1), past_key_values=cache).logits
-            if model.device.type == "cuda":
-                torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - began)
-    rate = width * steps / statistics.median(seconds)
-    return Figures(rate / steps, rate, steps)
+def prefix(weights: Weights, few: bool) -> list[str]:
+    """Time to the first token behind a prefix that nobody knows yet, and behind one that is in KV memory."""
+    tokenizer = AutoTokenizer.from_pretrained(weights.folder)
+    cold, warm = [], []
+    with systems.hearth(weights) as ask:
+        ask(systems.prompt(tokenizer, "hello"))  # warms up
+        for number in range(1 if few else 5):
+            _progress(f"{weights.name}: prefix {number}")
+            words = " ".join(f"{number} and {other}" for other in range(PREFIX_TOKENS // 5))
+            known = tokenizer.decode(tokenizer(words)["input_ids"][:PREFIX_TOKENS])
+            cold.append(ask(f"{known}\nWhat is 3 * 4?").first_token)
+            warm += [ask(f"{known}\n{other}, what is that?").first_token for other in range(2 if few else 5)]
+    ratio = statistics.median(warm) / statistics.median(cold)
+    shown = [text for times in (cold, warm) for text in (milliseconds(statistics.median(times)), str(len(times)))]
+    return [weights.name, *shown, f"{100 * ratio:.0f} %"]
+
+
+def passes_of_steps(weights: Weights) -> list[list[str]]:
+    """What the agent itself writes to answer questions, and in how many passes."""
+    loaded = weights.load()
+    engine = GuidedEngine(loaded.model, loaded.tokenizer)
+    tools = load_tools(ResidentChatModel(get_engine=lambda: engine))
+    agent = CustomAgentGuidance(engine, tools, max_steps=6)
+    rows, sums = [], [0, 0]
+
+    def add(what: str, tokens: int, passes: int) -> None:
+        rows.append([what, str(tokens), str(passes), f"{100 * passes / tokens:.0f} %"])
+
+    for question in QUESTIONS:
+        used = agent(question).usage
+        counted = used["completion_tokens"] + used["forced_tokens"], used["forward_passes"]
+        add(question, *counted)
+        sums = [before + more for before, more in zip(sums, counted, strict=True)]
+    add("all of them", *sums)
+    engine.close()
+    return rows
+
+
+def report(folder: Path, widths: Sequence[int] = WIDTHS, sizes: Sequence[str] = (), few: bool = False) -> None:
+    """Print the tables; weights are written to `folder`. `sizes`: all that this machine is made for unless it says
+    which. `few`: as little of everything as can be, to see that it runs."""
+    sizes = sizes or ("embedded", *models.SHAPES)[: None if torch.cuda.is_available() else 2]
+    kinds = [
+        Weights(size, models.write(size, folder), in_8bit)
+        for size in sizes
+        for in_8bit in ((False, True) if size == "8 billion" else (False,))
+    ]
+    print_table(COLUMNS, (row for weights in kinds for row in side_by_side(weights, widths, few)))
+    print_table(PREFIX_COLUMNS, [prefix(weights, few) for weights in kinds])
+    embedded = Weights("embedded", models.write("embedded", folder), in_8bit=False)
+    print_table(STEPS_COLUMNS, passes_of_steps(embedded))
+
+
+def _progress(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--widths", type=int, nargs="+", default=[1, 4, 16, 64])
-    parser.add_argument("--sizes", nargs="+", default=["embedded", "120 million"], choices=["embedded", *SHAPES])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
+    parser.add_argument("--sizes", nargs="+", default=(), choices=["embedded", *models.SHAPES])
+    parser.add_argument("--few", action="store_true", help="as little of everything as can be")
     arguments = parser.parse_args()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    tokenizer = AutoTokenizer.from_pretrained(WEIGHTS)
-    print(f"Measured on {datetime.date.today()}: {machine.describe()}.\n")
-    print("| model | at once | system | answers/s | tokens/s | forward passes an answer |\n|---|---|---|---|---|---|")
-    for size in arguments.sizes:
-        for width in arguments.widths:
-            ours = measured(with_this_engine(make_model(size, device), tokenizer), width, max(16, 2 * width))
-            theirs = measured(with_guidance(make_model(size, device), tokenizer), width, 16)
-            limit = bare(make_model(size, device), tokenizer, width, round(ours.passes_per_answer))
-            for system, figures in (("Hearth", ours), ("guidance, a lock", theirs), ("bare passes", limit)):
-                print(
-                    f"| {size} | {width} | {system} | {figures.answers_per_second:.2f} | "
-                    f"{figures.tokens_per_second:.0f} | {figures.passes_per_answer:.1f} |",
-                    flush=True,
-                )
+    print(f"Measured on {datetime.date.today()}: {machine.describe()}.", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        report(Path(folder), arguments.widths, arguments.sizes, arguments.few)
 
 
 if __name__ == "__main__":

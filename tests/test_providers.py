@@ -1,8 +1,6 @@
 """Models behind an API, with the vendors' own packages over real HTTP: what they answer, and how they fail."""
 
 import json
-import os
-import socket
 import subprocess
 import sys
 import threading
@@ -41,7 +39,8 @@ from server.providers.catalog import NO_KEY, PROVIDERS
 from server.tools import load_tools
 from tests.event_stream import read
 from tests.model_api import Fault, ModelApi
-from tests.server_process import READY_SECONDS, REPOSITORY, Server, end, start
+from tests.server_process import REPOSITORY, Server, end, start
+from tests.transformers_serve import transformers_serve
 
 KEY = "sk-key-0123456789-that-nobody-may-see"
 NEW_KEY = "sk-key-9876543210-that-nobody-may-see"
@@ -172,37 +171,14 @@ def test_openai_itself_gets_strict_schemas(api: ModelApi, monkeypatch: pytest.Mo
 
 
 @pytest.fixture(scope="module")
-def transformers_serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def relative(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of `transformers serve` over the embedded model's weights."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("serve") / "output.txt"
-    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(WEIGHTS), "--device", "cpu"]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", str(port)],
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(log.parent)},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    url = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + READY_SECONDS
-    try:
-        while True:
-            try:
-                assert requests.get(url + "/health", timeout=10).status_code == 200
-                break
-            except requests.ConnectionError:
-                assert process.poll() is None and time.monotonic() < deadline, log.read_text()
-                time.sleep(0.1)
+    with transformers_serve(WEIGHTS, tmp_path_factory.mktemp("serve"), "--device", "cpu") as url:
         yield url
-    finally:
-        process.kill()
-        process.wait()
 
 
-def test_a_server_that_is_not_ours(transformers_serve: str) -> None:
-    model = RemoteModel(f"openai:{WEIGHTS}", transformers_serve + "/v1", with_key=False)
+def test_a_server_that_is_not_ours(relative: str) -> None:
+    model = RemoteModel(f"openai:{WEIGHTS}", relative + "/v1", with_key=False)
     assert not model.takes_schema, "it overlooks them"
     # It writes each turn anew, which this model hasn't learned: only the first is as good as ever.
     step = ask(model, "What is 37 * 52?").steps[0]
