@@ -100,6 +100,7 @@ def clean_environment(runtime: Path, settings: dict[str, object]) -> dict[str, s
         **kept,
         "XDG_RUNTIME_DIR": str(runtime),
         "XDG_DATA_HOME": str(runtime),
+        "PYTHONFAULTHANDLER": "1",
         **{f"HEARTH_{name}": str(v) for name, v in settings.items()},
     }
 
@@ -149,9 +150,10 @@ def end(server: Server) -> None:
         try:
             server.process.wait(60)
         except subprocess.TimeoutExpired:
-            server.process.kill()
+            # Its faulthandler writes where every thread is.
+            server.process.send_signal(signal.SIGABRT)
             server.process.wait()
-            raise
+            raise AssertionError(f"the server did not end\n{server.output}") from None
 
 
 def copy_code(folder: Path) -> Path:
