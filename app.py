@@ -22,6 +22,8 @@ log = logging.getLogger("app")
 FAILED = 1
 BAD_SETTINGS = 2
 INTERRUPTED = 130
+SIGNAL_SECONDS = 1.0
+"""The longest that a signal may go unseen."""
 
 
 def main() -> int:
@@ -68,7 +70,9 @@ def serve(settings: Settings, bound: socket.socket) -> int:
                 threading.Thread(target=host.autoload, name="autoload", daemon=True).start()
             if settings.RELOAD == "watch":
                 threading.Thread(target=host.watch, name="watch", daemon=True).start()
-            ended.wait()
+            # Not for ever at once: a signal that the kernel hands to another thread does not wake this one.
+            while not ended.wait(SIGNAL_SECONDS):
+                pass
             return FAILED
         except KeyboardInterrupt:
             log.info("shutting down; Ctrl-C ends at once")

@@ -127,7 +127,9 @@ def test_every_answer_is_that_of_the_code_it_names(
     assert failures == []
 
 
-@pytest.mark.parametrize("number", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "number", [300, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(3 * 3600)])]
+)
 def test_many_reloads_while_questions_run_leave_nothing(
     start_server: Callable[..., Server], number: int, record_property: Callable[[str, object], None]
 ) -> None:
