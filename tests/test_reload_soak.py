@@ -174,7 +174,7 @@ def test_many_reloads_while_questions_run_leave_nothing(
     )
     grown = taken() - memory
     record_property("grown_bytes", grown)
-    # A generation's modules and lines take over half a megabyte. The allocator keeps what was freed on other threads,
+    # A generation's modules and lines take about half a megabyte. The allocator keeps what was freed on other threads,
     # some tens of megabytes at a time, as far as it has arenas.
     assert grown < 100_000_000
     # Connections of the askers may still be closing, and the server's threads come up one by one.
