@@ -1,4 +1,5 @@
-"""Guided decoding for many at once: `python -m benchmarks.decoding`, a part of `make bench`.
+"""Guided decoding for many at once: a part of `make bench`; `python -m benchmarks.decoding` takes `--widths` and
+`--sizes` besides.
 
 Each question is an agent's turn behind a prompt of some 380 tokens that lists tools: a thought, a tool, its input.
 Side by side, at several widths (questions at a time): this engine; guidance's own behind a lock; `transformers serve`
@@ -189,11 +190,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
     parser.add_argument("--sizes", nargs="+", default=(), choices=["embedded", *models.SHAPES])
-    parser.add_argument("--few", action="store_true", help="as little of everything as can be")
     arguments = parser.parse_args()
     print(f"Measured on {datetime.date.today()}: {machine.describe()}.", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        report(Path(folder), arguments.widths, arguments.sizes, arguments.few)
+        report(Path(folder), arguments.widths, arguments.sizes)
 
 
 if __name__ == "__main__":

@@ -105,4 +105,5 @@ class Listener:
             if time.monotonic() > deadline:
                 log.warning("some answers could not be sent")
                 break
+            # waitress tells nobody when a buffer is empty.
             time.sleep(0.01)
