@@ -36,7 +36,6 @@ SHAPE: dict[str, Any] = {
 }
 TOKENIZER_SITUATIONS = 3000
 SITUATIONS_A_STEP = 4
-ROWS_AT_ONCE = 16
 POOL = 32  # batches made at once, so that prompts of like length go together
 #: What is a token or two counts for little beside whole texts, so it weighs more.
 WEIGHT_OF_KIND = {"choose": 10.0, "earlier": 2.0}
@@ -44,17 +43,19 @@ LONGEST_PROMPT, LONGEST_EXAMPLE = 900, 800  # tokens; the few longer ones are le
 PEAK_RATE, WARMUP, DECAY_FROM = 1e-3, 60, 0.45
 
 
+Span = slice
+
+
 @dataclass(frozen=True)
 class Batch:
-    """`prompts` (situations, length) with `prompt_lengths`; `examples` (situations x examples, length), padded at
-    the end with -1; `written` weighs the tokens that the model has to write, 0 for the others; `gaps` (situations):
-    how many positions stand between a prompt and its examples, for practice with distances."""
+    """Texts one behind another: `tokens`, their `positions`, and `written`, the weights of those that the model has
+    to write, 0 for the others (three of one length). `texts` says where each text is, and where the prompt is that it
+    stands behind: a text sees that prompt and itself alone."""
 
-    prompts: torch.Tensor
-    prompt_lengths: torch.Tensor
-    examples: torch.Tensor
+    tokens: torch.Tensor
+    positions: torch.Tensor
     written: torch.Tensor
-    gaps: torch.Tensor
+    texts: list[tuple[Span | None, Span]]
 
 
 class Encoder:
@@ -104,54 +105,40 @@ def batches(encoder: Encoder, seed: int) -> Iterator[Batch]:
         groups = [pool[at : at + SITUATIONS_A_STEP] for at in range(0, len(pool), SITUATIONS_A_STEP)]
         rng.shuffle(groups)
         for group in groups:
-            rows = [row for _, rows in group for row in rows]
-            gaps = [rng.randint(1, 900) if rng.random() < 0.2 else 0 for _ in group]
-            yield Batch(
-                _padded([prompt for prompt, _ in group], 0),
-                torch.tensor([len(prompt) for prompt, _ in group]),
-                _padded([tokens for tokens, _ in rows], -1),
-                _padded([written for _, written in rows], 0),
-                torch.tensor(gaps),
-            )
+            yield _batch(group, rng)
 
 
-def _padded(rows: list[list[int]] | list[list[float]], filler: int) -> torch.Tensor:
-    width = max(map(len, rows))
-    return torch.tensor([[*row, *([filler] * (width - len(row)))] for row in rows])
+def _batch(situations: list[tuple[list[int], list[tuple[list[int], list[float]]]]], rng: Random) -> Batch:
+    tokens: list[int] = []
+    positions: list[int] = []
+    written: list[float] = []
+    texts: list[tuple[Span | None, Span]] = []
+
+    def put(text: list[int], weights: list[float], first_position: int, behind: Span | None) -> Span:
+        span = slice(len(tokens), len(tokens) + len(text))
+        tokens.extend(text)
+        positions.extend(range(first_position, first_position + len(text)))
+        written.extend(weights)
+        texts.append((behind, span))
+        return span
+
+    for prompt, rows in situations:
+        behind = put(prompt, [0.0] * len(prompt), 0, None)
+        gap = rng.randint(1, 900) if rng.random() < 0.2 else 0  # practice with distances
+        for text, weights in rows:
+            put(text, weights, len(prompt) + gap, behind)
+    return Batch(torch.tensor(tokens), torch.tensor(positions), torch.tensor(written), texts)
 
 
 def loss_of(model: LlamaForCausalLM, batch: Batch) -> tuple[torch.Tensor, int]:
-    """The mean loss over the tokens that the model has to write, by their weights, and their number.
-
-    Examples of like length go through together, so that little is spent on padding.
-    """
-    each = len(batch.examples) // len(batch.prompts)
-    owner = torch.arange(len(batch.prompts)).repeat_interleave(each)
+    """The mean loss over the tokens that the model has to write, by their weights, and their number."""
     weights = Weights(model)
-    at = torch.arange(batch.prompts.shape[1])
-    _, known = forward(weights, batch.prompts, at[None, :].expand_as(batch.prompts), None, None)
-    readable = at[None, :] < batch.prompt_lengths[:, None]
-    starts = batch.prompt_lengths + batch.gaps
-
-    lengths = (batch.examples >= 0).sum(1)
-    total, count = torch.zeros(()), int((batch.written[:, 1:] > 0).sum())
-    for rows in lengths.argsort().split(ROWS_AT_ONCE):
-        width = int(lengths[rows].max())
-        tokens, mine = batch.examples[rows, :width], owner[rows]
-        causal = torch.ones(width, width, dtype=torch.bool).tril()
-        mask = torch.cat([readable[mine][:, None, :].expand(-1, width, -1), causal.expand(len(rows), -1, -1)], dim=2)
-        inputs = tokens.clamp(min=0)
-        positions = starts[mine][:, None] + torch.arange(width)[None, :]
-        hidden, _ = forward(weights, inputs, positions, mask[:, None], [(k[mine], v[mine]) for k, v in known])
-        importance = batch.written[rows, 1:width]
-        wanted = importance > 0
-        logits = F.linear(hidden[:, :-1][wanted], weights.embedding)
-        losses = F.cross_entropy(logits.float(), inputs[:, 1:][wanted], reduction="none")
-        total = total + losses @ importance[wanted]
-    return total / count, count
-
-
-Known = list[tuple[torch.Tensor, torch.Tensor]]
+    importance = batch.written[1:]
+    wanted = importance > 0
+    logits = F.linear(forward(weights, batch)[:-1][wanted], weights.embedding)
+    losses = F.cross_entropy(logits.float(), batch.tokens[1:][wanted], reduction="none")
+    count = int(wanted.sum())
+    return losses @ importance[wanted] / count, count
 
 
 class Weights:
@@ -177,39 +164,82 @@ class Weights:
         ]
 
 
-def forward(
-    weights: Weights, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None, known: Known | None
-) -> tuple[torch.Tensor, Known]:
-    """Llama's forward pass (as in Transformers' LlamaModel, in bfloat16 and with fewer passes over memory: twice as
-    fast here). `tokens` and `positions` (rows, length); `known` a layer's keys and values of what stands before;
-    `mask` (rows, 1, length, known + length), causal where it is None. Gives the hidden states and the new keys
-    and values."""
+def forward(weights: Weights, batch: Batch) -> torch.Tensor:
+    """Llama's forward pass (as in Transformers' LlamaModel, in bfloat16, without padding and with fewer passes over
+    memory: four times as fast here). Gives the hidden states (tokens, width)."""
     config = weights.config
     rope: Any = config.rope_parameters
     heads, width, eps = config.num_attention_heads, config.hidden_size, config.rms_norm_eps
     part = width // heads
     frequencies = rope["rope_theta"] ** -(torch.arange(0, part, 2) / part)
-    angles = positions[..., None].float() * frequencies
-    cosine, sine = (torch.cat([wave, wave], -1)[:, :, None].bfloat16() for wave in (angles.cos(), angles.sin()))
-    new: Known = []
-    x = F.embedding(tokens, weights.embedding)
-    for number, (first_norm, queries_keys_values, out, second_norm, gate_up, down) in enumerate(weights.layers):
+    angles = batch.positions[:, None].float() * frequencies
+    cosine, sine = (torch.cat([wave, wave], -1)[:, None].bfloat16() for wave in (angles.cos(), angles.sin()))
+    x = F.embedding(batch.tokens, weights.embedding)
+    for first_norm, queries_keys_values, out, second_norm, gate_up, down in weights.layers:
         joined = F.linear(F.rms_norm(x, (width,), first_norm, eps), queries_keys_values)
         joined = joined.unflatten(-1, (3 * heads, part))
-        turning, v = joined[:, :, : 2 * heads], joined[:, :, 2 * heads :]
+        turning = joined[:, : 2 * heads]
         left, right = turning.chunk(2, dim=-1)
         turning = turning * cosine + torch.cat([-right, left], -1) * sine
-        q, k = turning.transpose(1, 2).chunk(2, dim=1)
-        v = v.transpose(1, 2)
-        if known:
-            k, v = torch.cat([known[number][0], k], 2), torch.cat([known[number][1], v], 2)
-        else:
-            new.append((k, v))
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
-        x = x + F.linear(attended.transpose(1, 2).flatten(2), out)
+        by_head = torch.cat([turning, joined[:, 2 * heads :]], dim=1).transpose(0, 1).contiguous()
+        attended = Attention.apply(by_head, batch.texts)
+        x = x + F.linear(attended.transpose(0, 1).flatten(1), out)
         gate, up = F.linear(F.rms_norm(x, (width,), second_norm, eps), gate_up).chunk(2, dim=-1)
         x = x + F.linear(F.silu(gate) * up, down)
-    return F.rms_norm(x, (width,), weights.norm, eps), new
+    return F.rms_norm(x, (width,), weights.norm, eps)
+
+
+class Attention(torch.autograd.Function):
+    """Attention of each text to its prompt and, causally, to itself. Takes the heads' queries, keys and values
+    (3 heads, tokens, width of a head) and `Batch.texts`; gives (heads, tokens, width of a head).
+
+    The kernel behind `scaled_dot_product_attention` takes twice as long on a CPU, forward and back, and wants
+    texts padded to one length.
+    """
+
+    @staticmethod
+    def forward(context: Any, by_head: torch.Tensor, texts: list[tuple[Span | None, Span]]) -> torch.Tensor:
+        queries, keys, values = by_head.chunk(3)
+        queries = queries * queries.shape[-1] ** -0.5
+        future = torch.full([max(own.stop - own.start for _, own in texts)] * 2, -torch.inf).triu(1).to(keys.dtype)
+        gives, all_shares = torch.empty_like(queries), []
+        for behind, own in texts:
+            length = own.stop - own.start
+            scores = queries[:, own] @ _seen(keys, behind, own).mT
+            scores[:, :, -length:] += future[:length, :length]
+            shares = scores.softmax(-1)
+            gives[:, own] = shares @ _seen(values, behind, own)
+            all_shares.append(shares)
+        context.texts = texts
+        context.save_for_backward(by_head, *all_shares)
+        return gives
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> Any:
+        (gradient,) = gradients
+        by_head, *all_shares = context.saved_tensors
+        queries, keys, values = by_head.chunk(3)
+        scale = queries.shape[-1] ** -0.5
+        result = torch.zeros_like(by_head)
+        for_queries, for_keys, for_values = result.chunk(3)
+        for (behind, own), shares in zip(context.texts, all_shares, strict=True):
+            for_shares = gradient[:, own] @ _seen(values, behind, own).mT
+            for_scores = torch._softmax_backward_data(for_shares, shares, -1, shares.dtype)
+            for_scores *= scale
+            for_queries[:, own] = for_scores @ _seen(keys, behind, own)
+            _add(for_keys, behind, own, for_scores.mT @ queries[:, own])
+            _add(for_values, behind, own, shares.mT @ gradient[:, own])
+        return result, None
+
+
+def _seen(rows: torch.Tensor, behind: Span | None, own: Span) -> torch.Tensor:
+    return rows[:, own] if behind is None else torch.cat([rows[:, behind], rows[:, own]], dim=1)
+
+
+def _add(to: torch.Tensor, behind: Span | None, own: Span, rows: torch.Tensor) -> None:
+    if behind is not None:
+        to[:, behind] += rows[:, : behind.stop - behind.start]
+    to[:, own] += rows[:, own.start - own.stop :]
 
 
 def rate_at(step: int, steps: int) -> float:
