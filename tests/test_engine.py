@@ -20,8 +20,18 @@ from hypothesis import strategies as st
 
 from server.agent import prompts
 from server.embedded.tokenizer import CHAT_TEMPLATE, END
-from server.engine import GuidedEngine, OutOfTokensError, ResidentChatModel, cancellation, usage, weights
-from server.engine.sequence import Sampling
+from server.engine import (
+    GuidedEngine,
+    OutOfTokensError,
+    ResidentChatModel,
+    cancellation,
+    decoder,
+    sampling,
+    usage,
+    weights,
+)
+from server.engine import engine as engine_module
+from server.engine.sequence import Sampling, Sequence
 from server.errors import (
     ModelAsleepError,
     ModelNotLoadedError,
@@ -140,6 +150,25 @@ def test_a_failing_pass_fails_only_what_it_is_about(engine: GuidedEngine, error:
         failing.remove()
 
 
+def test_an_error_that_the_device_tells_late(engine: GuidedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU a pass that went wrong is told when its result is read."""
+    alone = [str(program(engine, number)) for number in range(8)]
+    told = 0
+
+    def choose(logits: torch.Tensor, sequences: list[Sequence], end: int) -> list[int]:
+        nonlocal told
+        if len(sequences) > 1 and told < 5:
+            told += 1
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return sampling.choose(logits, sequences, end)
+
+    monkeypatch.setattr(decoder, "choose", choose)
+    with ThreadPoolExecutor(8) as pool:
+        together = pool.map(lambda number: str(program(engine, number)), range(8))
+        assert list(together) == alone
+    assert told == 5
+
+
 def test_a_long_prompt_is_read_in_pieces_beside_the_others(engine: GuidedEngine) -> None:
     def long() -> str:
         return str(engine.program() + guidance.string("A long text: " + "word and " * 600) + gen(max_tokens=5))
@@ -203,6 +232,21 @@ def test_little_memory_makes_them_wait_and_not_fail(
     with pytest.raises(OutOfMemoryError, match="not enough memory"):
         _ = engine.program() + guidance.string("word " * 1200) + gen(max_tokens=1)
     assert engine._decoder._memory.bytes <= 2 * 256 * each
+
+
+@pytest.mark.parametrize(("small", "threads"), [(engine_module.SMALL, 1), (0, 2)])
+def test_a_small_model_is_run_by_one_thread(
+    make_engine: Callable[..., GuidedEngine], monkeypatch: pytest.MonkeyPatch, small: int, threads: int
+) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setattr(engine_module, "SMALL", small)
+    monkeypatch.setattr(engine_module, "THREADS", 2)
+    engine, found = make_engine(), set()
+    engine._model.register_forward_pre_hook(lambda *_: found.add(torch.get_num_threads()))
+    engine.complete([{"role": "user", "content": "hello"}], max_tokens=3)
+    assert found == {threads}
+    engine.close()
+    torch.set_num_threads(before)  # the engine's thread set it for those to come as well
 
 
 def test_closing_ends_what_is_being_written(make_engine: Callable[..., GuidedEngine]) -> None:

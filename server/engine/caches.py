@@ -69,7 +69,11 @@ class Caches:
     def known(self, tokens: Sequence[int]) -> int:
         return max((common_prefix(row.held, tokens) for row in self._rows if not row.taken), default=0)
 
-    def run(self, batch: Sequence[tuple[Row, Sequence[int]]]) -> torch.Tensor:
+    def spare(self, row: Row) -> int:
+        return 0  # many a cache can't be wound back, and is read anew
+
+    def run(self, batch: Sequence[tuple[Row, Sequence[int]]], wanted: Sequence[int] | None = None) -> torch.Tensor:
+        assert wanted is None or set(wanted) == {1}
         return torch.stack([self._read(row, new) for row, new in batch if isinstance(row, CachedRow)])
 
     def _read(self, row: CachedRow, new: Sequence[int]) -> torch.Tensor:

@@ -5,11 +5,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate
 
 import torch
 
 from server import counts
+from server.engine.drafts import LONGEST, Drafts
 from server.engine.memory import Memory, common_prefix
 from server.engine.sampling import choose
 from server.engine.sequence import Sequence
@@ -24,14 +27,45 @@ from server.errors import (
 
 #: New tokens a pass: a longer prompt is read in pieces, beside the others' decoding.
 TOKENS_A_PASS = 512
+#: Guessed tokens are read beside others as long as all are no more than this: what is hardly slower than one alone.
+TOKENS_WITH_DRAFTS = 64
 #: Seconds between two tellings of a reader, who else would wake up for every token.
 TELLING = 0.03
 #: Tokens. A beginning that is longer by so many than what is known, and that somebody else is just reading, is waited
 #: for.
 WORTH_WAITING = 32
 
-Batch = list[tuple[Sequence, list[int]]]
-"""Sequences with the tokens that the model reads of each in a pass."""
+
+@dataclass
+class Reading:
+    """What the model reads of a sequence in a pass: `new` tokens, with which it has `end`, and guesses behind them.
+
+    `logits` is the row of the pass's logits that tells what follows, once it is known where that is.
+    """
+
+    sequence: Sequence
+    new: list[int]
+    end: int
+    draft: list[int] = field(default_factory=list)
+    logits: int = 0
+
+    def goes_on(self) -> bool:
+        """Whether what the text goes on with was guessed, so that the pass tells its next token as well. What was
+        guessed wrong is taken back."""
+        row, tokens = self.sequence.row, self.sequence.tokens
+        assert row is not None
+        start = min(self.end, len(row.held))
+        agreeing = start + common_prefix(row.held[start:], tokens[start:])
+        right = agreeing - self.end
+        if right > 0 and agreeing == len(tokens):
+            return True
+        row.held = row.held[: min(agreeing, len(tokens) - 1)]
+        if self.draft:
+            self.sequence.draft.judge(right)
+        return False
+
+
+Batch = list[Reading]
 
 
 class Decoder:
@@ -43,12 +77,15 @@ class Decoder:
     While it is asleep it takes no sequences, and holds no KV memory and no weights on another device than the CPU.
     """
 
-    def __init__(self, memory: Memory, weights: Weights, end_token: int, context_length: int) -> None:
-        """`end_token` ends a text; `context_length` is how many tokens the model reads at most."""
+    def __init__(self, memory: Memory, weights: Weights, end_token: int, context_length: int, threads: int) -> None:
+        """`end_token` ends a text; `context_length` is how many tokens the model reads at most; `threads` of the CPU
+        run a pass."""
         self._memory = memory
+        self._drafts = Drafts()
         self._weights = weights
         self._end_token = end_token
         self._context_length = context_length
+        self._threads = threads
         self._changed = threading.Condition()
         self._arrived: list[Sequence] = []
         self._closed = False
@@ -119,6 +156,7 @@ class Decoder:
         return GivenBack(kv_bytes, weights_bytes)
 
     def _run(self) -> None:
+        torch.set_num_threads(self._threads)
         while not self._closed:
             with self._changed:
                 self._changed.wait_for(
@@ -160,8 +198,12 @@ class Decoder:
         room = TOKENS_A_PASS
         for sequence in sorted(self._active, key=lambda one: len(one.new)):
             if new := sequence.new[:room]:
-                batch.append((sequence, new))
+                assert sequence.row is not None
+                batch.append(Reading(sequence, new, len(sequence.row.held) + len(new)))
                 room -= len(new)
+        room -= TOKENS_A_PASS - TOKENS_WITH_DRAFTS
+        for reading in batch:
+            reading.draft = self._draft(reading, room // len(batch))
         if batch:
             self._pass(batch)
 
@@ -209,36 +251,59 @@ class Decoder:
         )
         return ahead > WORTH_WAITING and ahead > self._memory.known(sequence.tokens) + WORTH_WAITING
 
+    def _draft(self, reading: Reading, most: int) -> list[int]:
+        sequence, row = reading.sequence, reading.sequence.row
+        assert row is not None
+        most = min(most, LONGEST, self._context_length - reading.end, self._memory.spare(row) - len(reading.new))
+        if most <= 0 or reading.end < len(sequence.tokens):
+            return []
+        return list(sequence.draft.next(sequence.tokens, most, self._drafts))
+
     def _pass(self, batch: Batch) -> None:
         try:
-            logits = self._memory.run([(sequence.row, new) for sequence, new in batch if sequence.row])
+            logits = self._memory.run(
+                [(one.sequence.row, one.new + one.draft) for one in batch if one.sequence.row],
+                [1 + len(one.draft) for one in batch],
+            )
         except Exception as error:  # boundary: the model's code comes from elsewhere
             self._failed(batch, error)
             return
         counts.PASSES.inc()
         counts.BATCH.observe(len(batch))
         # On a GPU the pass is only under way, and what follows is done beside it.
-        ready: list[int] = []
-        for number, (sequence, _) in enumerate(batch):
-            sequence.usage.forward_passes += 1
-            if not sequence.new and self._guarded(sequence, sequence.look_ahead):
-                ready.append(number)
-        if not ready:
-            return
-        sequences = [batch[number][0] for number in ready]
+        ready = []
+        for one, end in zip(batch, accumulate(1 + len(one.draft) for one in batch), strict=True):
+            one.logits = end - 1 - len(one.draft)
+            one.sequence.usage.forward_passes += 1
+            if one.end == len(one.sequence.tokens) and self._guarded(one.sequence, one.sequence.look_ahead):
+                ready.append(one)
+        while ready:
+            ready = self._choose(logits, ready)
+
+    def _choose(self, logits: torch.Tensor, ready: Batch) -> Batch:
+        """Each sequence's next token. Gives those of which the pass tells the one behind it as well."""
+        sequences = [one.sequence for one in ready]
         try:
-            tokens = choose(logits if len(ready) == len(batch) else logits[ready], sequences, self._end_token)
+            tokens = choose(logits[[one.logits for one in ready]], sequences, self._end_token)
         except Exception as error:  # boundary: of the device, which may tell only here that the pass went wrong
             for sequence in sequences:
                 assert sequence.row is not None
-                sequence.row.held.pop()
-            self._failed([(sequence, sequence.new) for sequence in sequences], error)
-            return
+                sequence.row.held = sequence.row.held[: len(sequence.tokens) - 1]
+            self._failed([Reading(one, one.new, len(one.tokens)) for one in sequences], error)
+            return []
         now = time.monotonic()
-        for sequence, token in zip(sequences, tokens, strict=True):
-            goes_on = self._guarded(sequence, partial(sequence.commit, token))
-            if goes_on and now - sequence.told_at > TELLING:
+        further = []
+        for one, token in zip(ready, tokens, strict=True):
+            sequence = one.sequence
+            behind = len(sequence.tokens)
+            if not self._guarded(sequence, partial(sequence.commit, token)):
+                continue
+            if now - sequence.told_at > TELLING:
                 sequence.tell(now)
+            if one.goes_on() and self._guarded(sequence, sequence.look_ahead):
+                one.logits += len(sequence.tokens) - behind
+                further.append(one)
+        return further
 
     def _guarded(self, sequence: Sequence, step: Callable[[], bool]) -> bool:
         """Whether the sequence goes on after a `step` of its grammar; else it has ended."""
@@ -258,9 +323,9 @@ class Decoder:
             self._give_back()
         if len(batch) > 1:
             for one in batch:
-                self._pass([one])
+                self._pass([Reading(one.sequence, one.new, one.end)])
             return
-        sequence = batch[0][0]
+        sequence = batch[0].sequence
         self._end(sequence, self._out_of_memory(sequence, error) if full else error)
 
     def _out_of_memory(self, sequence: Sequence, error: BaseException) -> OutOfMemoryError:
@@ -284,6 +349,7 @@ class Decoder:
         else:
             self._waiting.remove(sequence)
         self._release(sequence)
+        self._drafts.remember(sequence.tokens, sequence.draft.start)
         sequence.end(error)
 
     def _release(self, sequence: Sequence) -> None:

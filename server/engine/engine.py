@@ -27,6 +27,11 @@ from server.engine.sequence import Sampling, Sequence
 from server.engine.tokenizer import EngineTokenizer
 from server.engine.weights import GivenBack, Weights
 
+#: Weights. Models with fewer are run by one thread of the CPU: to hand the short pieces of a pass to several takes
+#: longer than they save.
+SMALL = 20_000_000
+#: Those that torch takes by itself: the cores, or OMP_NUM_THREADS. Read before any engine sets it.
+THREADS = torch.get_num_threads()
 #: How llguidance marks a capture that belongs to a list.
 LIST_PREFIX = "__LIST_APPEND:"
 
@@ -58,7 +63,10 @@ class GuidedEngine(Engine):
         self._shares = kv_bytes is None
         self._memory = KVRows(model, kv_bytes or _affordable(model.device)) if fits(model) else Caches(model)
         self._weights = Weights(model)
-        self._decoder = Decoder(self._memory, self._weights, self.tokenizer.eos_token_id, self.context_length)
+        threads = 1 if model.num_parameters() < SMALL else THREADS
+        self._decoder = Decoder(
+            self._memory, self._weights, self.tokenizer.eos_token_id, self.context_length, threads
+        )
         self.close = weakref.finalize(self, self._decoder.close)
         """Ends what is being written, and lets the model go."""
 

@@ -50,9 +50,16 @@ class Memory(Protocol):
     def known(self, tokens: Sequence[int]) -> int:
         """How many of `tokens`, from the beginning, some row holds."""
 
-    def run(self, batch: Sequence[tuple[Row, Sequence[int]]]) -> torch.Tensor:
-        """The model reads the new tokens of each row, which hold them from then on. Gives the logits behind the last
-        of each: (rows, vocabulary), float32, on the model's device, in the order of `batch`."""
+    def spare(self, row: Row) -> int:
+        """How many tokens could be read into the row as it is and, when they turn out to be other ones, be taken back
+        by shortening `held`; 0 where that costs more than it saves."""
+
+    def run(self, batch: Sequence[tuple[Row, Sequence[int]]], wanted: Sequence[int] | None = None) -> torch.Tensor:
+        """The model reads the new tokens of each row, which hold them from then on.
+
+        Gives the logits behind the last of each, or behind the last so many as are `wanted`, one row's after the
+        other's in the order of `batch`: (all that are wanted, vocabulary), float32, on the model's device.
+        """
 
     def give_back(self, row: Row) -> None:
         """The row is free, and keeps what it holds until the place is needed."""

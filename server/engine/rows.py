@@ -30,6 +30,8 @@ PROBE = 24
 #: Free rows with something in them, above which the oldest makes room before another row is made.
 ROWS_REMEMBERED = 16
 SMALLEST_CAPACITY = 256
+#: Rows with as many new tokens each are attended to at once up to this number of tokens.
+SIDE_BY_SIDE = 16
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,11 @@ class Part:
 class Plan:
     """Where the tokens of one pass belong."""
 
-    def __init__(self, rows: "KVRows", batch: Sequence[tuple[Row, Sequence[int]]], device: torch.device) -> None:
-        """`batch` has rows in the order of their index, with the new tokens of each."""
+    def __init__(
+        self, rows: "KVRows", batch: Sequence[tuple[Row, Sequence[int]]], wanted: Sequence[int], device: torch.device
+    ) -> None:
+        """`batch` has rows in the order of their index, with the new tokens of each, of which the logits behind the
+        last so many are `wanted`."""
         self.rows = rows
         self.parts: list[Part] = []
         slots: list[int] = []
@@ -56,8 +61,8 @@ class Plan:
         for row, new in batch:
             length = len(row.held) + len(new)
             last = self.parts[-1] if self.parts else None
-            if last and len(new) == last.width == 1 and row.index == last.end:
-                self.parts[-1] = Part(last.first, row.index + 1, last.start, 1, (*last.lengths, length))
+            if last and len(new) == last.width <= SIDE_BY_SIDE and row.index == last.end:
+                self.parts[-1] = Part(last.first, row.index + 1, last.start, last.width, (*last.lengths, length))
             else:
                 self.parts.append(Part(row.index, row.index + 1, len(slots), len(new), (length,)))
             slots += [row.index] * len(new)
@@ -65,8 +70,11 @@ class Plan:
         self.slots = torch.tensor(slots, device=device)
         self.places = torch.tensor(places, device=device)
         self.tokens = torch.tensor([token for _, new in batch for token in new], device=device)
-        counts = itertools.accumulate(len(new) for _, new in batch)
-        self.last = torch.tensor([count - 1 for count in counts], device=device)
+        ends = itertools.accumulate(len(new) for _, new in batch)
+        self.wanted = torch.tensor(
+            [place for end, count in zip(ends, wanted, strict=True) for place in range(end - count, end)],
+            device=device,
+        )
         self._masks: dict[tuple[Part, int | None, int], torch.Tensor | None] = {}
 
     def mask(self, part: Part, window: int | None, groups: int) -> torch.Tensor | None:
@@ -219,24 +227,29 @@ class KVRows:
         self._reshape(kept[:most], max(min(len(kept), most), 1), capacity)
         return True
 
+    def spare(self, row: Row) -> int:
+        return self.capacity - len(row.held)
+
     @torch.inference_mode()
-    def run(self, batch: Sequence[tuple[Row, Sequence[int]]]) -> torch.Tensor:
+    def run(self, batch: Sequence[tuple[Row, Sequence[int]]], wanted: Sequence[int] | None = None) -> torch.Tensor:
+        wanted = wanted or [1] * len(batch)
         ordered = sorted(range(len(batch)), key=lambda number: batch[number][0].index)
-        plan = Plan(self, [batch[number] for number in ordered], self._model.device)
+        wanted_in_order = [wanted[number] for number in ordered]
+        plan = Plan(self, [batch[number] for number in ordered], wanted_in_order, self._model.device)
         with _running(plan):
             output: Any = self._model(
                 input_ids=plan.tokens[None],
                 position_ids=plan.places[None],
                 use_cache=False,
-                logits_to_keep=plan.last,
+                logits_to_keep=plan.wanted,
             )
         for row, new in batch:
             row.held = [*row.held, *new]
         logits: torch.Tensor = output.logits[0].float()
         if ordered == list(range(len(batch))):
             return logits
-        back = torch.tensor(ordered, device=logits.device).argsort()
-        return logits[back]
+        pieces = dict(zip(ordered, logits.split(wanted_in_order), strict=True))
+        return torch.cat([pieces[number] for number in range(len(batch))])
 
     def written(
         self, layer: int, key: torch.Tensor, value: torch.Tensor, plan: Plan

@@ -10,6 +10,7 @@ import llguidance
 import torch
 from guidance._schema import SamplingParams
 
+from server.engine.drafts import Draft
 from server.engine.likelihood import Likelihood
 from server.engine.memory import Row
 from server.engine.usage import Usage
@@ -48,6 +49,7 @@ class Sequence:
         self.likelihood = likelihood
         self.parser = parser
         self.row: Row | None = None
+        self.draft = Draft(tokens)
         self.abandoned = False
         """Nobody reads it any more."""
         self.unread: Progress = []

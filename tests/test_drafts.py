@@ -1,0 +1,129 @@
+"""Guesses at how a text goes on: where they come from, and that no text is another for them."""
+
+from collections.abc import Callable
+
+import guidance
+import pytest
+from guidance import gen, select
+
+from server.engine import GuidedEngine, likelihood, usage
+from server.engine.drafts import LONGEST, REMEMBERED, RESTS, Draft, Drafts
+from server.engine.sequence import Sampling
+
+
+def guess(text: str, others: Drafts | None = None, most: int = LONGEST) -> str:
+    """What is guessed behind `text`, a token a letter."""
+    return "".join(map(chr, Draft([]).next(list(map(ord, text)), most, others or Drafts())))
+
+
+def remembering(*texts: str) -> Drafts:
+    drafts = Drafts()
+    for text in texts:
+        drafts.remember(list(map(ord, text)), 0)
+    return drafts
+
+
+@pytest.mark.parametrize(
+    ("text", "follows"),
+    [
+        ("", ""),
+        ("ab", ""),
+        ("abc", ""),
+        ("abcab", "cab"),
+        ("ab1ab2ab", "2ab"),
+        ("zab1yab2zab", "1yab2zab"),
+        ("abcdefghijklmnoab", "cdefghij"),
+    ],
+)
+def test_a_text_goes_on_as_it_did_before(text: str, follows: str) -> None:
+    """The last time, or where most tokens agree."""
+    assert guess(text) == follows
+
+
+def test_a_text_goes_on_as_others_did() -> None:
+    others = remembering("the sea is blue", "the sea is calm")
+    assert guess("a sea is ", others) == "calm"
+    assert guess("a sea is ", others, most=2) == "ca"
+    assert guess("x is 1, x is ", others) == "1, x is ", "what stands in the text itself comes first"
+    assert guess("the end", others) == ""
+
+
+def test_only_what_was_written_is_remembered() -> None:
+    drafts = Drafts()
+    drafts.remember(list(map(ord, "a question? an answer")), start=12)
+    assert guess("n answ", drafts) == "er"
+    assert guess("a que", drafts) == ""
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    drafts = Drafts()
+    for start in range(0, 3 * REMEMBERED, 100):
+        drafts.remember(list(range(start, start + 100)), 0)
+    assert len(drafts._lately) == REMEMBERED
+    assert drafts.after((3 * REMEMBERED - 3, 3 * REMEMBERED - 2), 1) == [3 * REMEMBERED - 1]
+    assert not drafts.after((1, 2), 1)
+
+
+def test_after_wrong_guesses_there_are_none_for_a_while() -> None:
+    text, draft = [1, 2, 3, 1, 2], Draft([])
+    for rest in (*RESTS[1:], RESTS[-1]):
+        assert draft.next(text, LONGEST, Drafts())
+        draft.judge(0)
+        assert [len(draft.next(text, LONGEST, Drafts())) for _ in range(rest)] == [0] * rest
+    assert draft.next(text, LONGEST, Drafts())
+    draft.judge(1)
+    assert draft.next(text, LONGEST, Drafts())
+
+
+Write = Callable[[GuidedEngine], str]
+
+
+def free(engine: GuidedEngine) -> str:
+    return str(engine.program() + guidance.string("one two three one two three one two") + gen(max_tokens=60))
+
+
+def bounded(engine: GuidedEngine) -> str:
+    lm = engine.program() + guidance.string("The numbers 31415 and 27182 and 31415: ")
+    lm += gen(regex=r"[0-9]{5}( and [0-9]{5}){3}") + ", " + select(["31415", "31416", "none"])
+    schema = {"type": "object", "properties": {"number": {"type": "integer"}, "numbers": {"type": "string"}}}
+    return str(lm + guidance.json(schema=schema, max_tokens=40))
+
+
+def stopped(engine: GuidedEngine) -> str:
+    lm = engine.program() + guidance.string("stop here. stop here. stop")
+    return str(lm + gen(stop="er", max_tokens=40) + gen(stop_regex="[a-c] ?[a-z]", max_tokens=40) + gen(max_tokens=9))
+
+
+def drawn(engine: GuidedEngine) -> str:
+    sampling = Sampling(**{**engine.sampling, "repetition_penalty": 1.2}, temperature=1.5, seed=7)
+    lm = engine.program().with_sampling_params(sampling)
+    return str(lm + guidance.string("abcdefgh abcdefgh abc") + gen(regex="[a-h ]{60}"))
+
+
+@pytest.mark.parametrize("write", [free, bounded, stopped, drawn])
+def test_a_text_is_the_same_without_guesses(
+    engine: GuidedEngine, monkeypatch: pytest.MonkeyPatch, write: Write
+) -> None:
+    def written() -> tuple[str, float, usage.Usage]:
+        with usage.measured() as used, likelihood.measured() as likely:
+            text = write(engine)
+        return text, likely.log_probability, used
+
+    first, again = written(), written()
+    monkeypatch.setattr(engine._memory, "spare", lambda row: 0)
+    text, log_probability, used = written()
+    assert (first[0], again[0]) == (text, text)
+    assert (first[1], again[1]) == pytest.approx((log_probability, log_probability), rel=1e-3)
+    assert used.forward_passes >= used.completion_tokens
+    assert again[2].completion_tokens == used.completion_tokens
+    assert again[2].forward_passes < used.forward_passes / 2, "what it wrote a moment ago was guessed"
+
+
+def test_little_room_is_no_trouble(make_engine: Callable[..., GuidedEngine]) -> None:
+    """Guesses end at the model's window and where a row of KV memory does."""
+    engine = make_engine()
+    words = "one two three " * 400
+    for length in (200, engine.context_length - 45):
+        prompt = engine.tokenizer.decode(engine.tokenizer.encode(words.encode())[:length]).decode()
+        text = str(engine.program() + guidance.string(prompt) + gen(regex="(one |two |three ){20}"))
+        assert len(text.split()) >= 20
