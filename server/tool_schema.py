@@ -1,9 +1,18 @@
 """What a call of a tool takes, as a JSON schema."""
 
-from typing import TYPE_CHECKING, Any
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 if TYPE_CHECKING:
     from langchain_core.tools import BaseTool
+    from pydantic.fields import FieldInfo
+
+_PLAIN = (str, int, float, bool, NoneType)
+#: Schemas that are remembered. Pydantic takes over half a millisecond for each, and every load of the code makes all
+#: its tools anew.
+_MOST = 2_000
+
+_known: dict[tuple[Any, ...], dict[str, Any]] = {}
 
 
 def arguments_schema(tool: "BaseTool") -> dict[str, Any]:
@@ -12,7 +21,51 @@ def arguments_schema(tool: "BaseTool") -> dict[str, Any]:
     What LangChain injects itself is left out. Raises whatever the tool's own types raise when no schema can be
     made of them.
     """
+    key = _key(tool)
+    if key is None:
+        return _made(tool)
+    if key not in _known:
+        if len(_known) >= _MOST:
+            _known.clear()
+        _known[key] = _made(tool)
+    return dict(_known[key])
+
+
+def _made(tool: "BaseTool") -> dict[str, Any]:
     given: Any = tool.tool_call_schema
     schema: dict[str, Any] = dict(given if isinstance(given, dict) else given.model_json_schema())
     schema.setdefault("additionalProperties", False)
     return schema
+
+
+def _key(tool: "BaseTool") -> tuple[Any, ...] | None:
+    """All that `tool_call_schema` makes a schema of, where that is plain values; None where types are in it that say
+    themselves what their schema is."""
+    from pydantic import BaseModel
+
+    model = tool.args_schema
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        return None
+    fields = tuple(_traits(name, field) for name, field in model.model_fields.items())
+    return None if None in fields else (tool.name, tool.description, model.__doc__, fields)
+
+
+def _traits(name: str, field: "FieldInfo") -> tuple[Any, ...] | None:
+    from pydantic_core import PydanticUndefined
+
+    default = field.default
+    if field.metadata or field.default_factory or not _is_plain(field.annotation):
+        return None
+    if not (default is PydanticUndefined or _is_plain(type(default))):
+        return None
+    # As text: unions are equal in any order, and their schemas are not.
+    return name, repr(field.annotation), field.description, type(default), default
+
+
+def _is_plain(annotation: Any) -> bool:
+    if annotation in _PLAIN:
+        return True
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return all(type(value) in _PLAIN for value in arguments)
+    return origin in (list, dict, Union, UnionType) and all(map(_is_plain, arguments))

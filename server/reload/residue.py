@@ -104,8 +104,7 @@ class Watch:
         found["logger", "root"] = _traits(logging.root)
         # Copied, which happens at once; a list of pairs is made piece by piece, and others may come in between.
         for name, logger in logging.root.manager.loggerDict.copy().items():
-            # Not by `package_of`: there are hundreds.
-            if isinstance(logger, logging.Logger) and not name.startswith("hearth_"):
+            if isinstance(logger, logging.Logger) and package_of(name) is None:
                 found["logger", name] = _traits(logger)
         return found
 

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -132,7 +133,7 @@ def _checked_schema(name: Any, tool: Any, load_tools: Callable[..., Any]) -> str
     else:
         if schema.get("type") != "object":
             errors.append(_mistake(at, f"the JSON schema of the arguments of {tool.name!r} must be an object"))
-        elif (reason := _why_no_grammar(schema)) is not None:
+        elif (reason := _why_no_grammar(json.dumps(schema))) is not None:
             message = f"the model can't be held to the JSON schema of the arguments of {tool.name!r}: {reason}"
             errors.append(_mistake(at, message))
     if errors:
@@ -140,13 +141,14 @@ def _checked_schema(name: Any, tool: Any, load_tools: Callable[..., Any]) -> str
     return text
 
 
-def _why_no_grammar(schema: dict[str, Any]) -> str | None:
-    """Why guidance can't make a grammar of a schema; None where it can, some conditions left to the tool."""
+@lru_cache(maxsize=2_000)
+def _why_no_grammar(schema: str) -> str | None:
+    """Why guidance can't make a grammar of a schema (JSON); None where it can, some conditions left to the tool."""
     with importing("guidance", ()):
         import guidance
 
     try:
-        guidance.json(schema=schema, lenient=True)
+        guidance.json(schema=json.loads(schema), lenient=True)
     except ValueError as error:
         return str(error)
     return None
