@@ -85,8 +85,8 @@ class Settings(BaseSettings):
     MODEL: str = Field(
         "embedded",
         min_length=1,
-        description="model to load: embedded, a Hugging Face id, a local folder, or one behind an API, like "
-        "openai:NAME",
+        description="model to load: embedded, a Hugging Face id, a local folder or GGUF file, or one behind an API, "
+        "like openai:NAME",
     )
     BASE_URL: BaseUrl | None = Field(
         None,

@@ -3,9 +3,10 @@
 
 Each question is an agent's turn behind a prompt of some 380 tokens that lists tools: a thought, a tool, its input.
 Side by side, at several widths (questions at a time): this engine; guidance's own behind a lock; `transformers serve`
-without and with continuous batching, which writes free text of the same length; and the bare limit, as many forward
-passes of the same shapes with nothing around them. Then the time to the first token behind a prefix of 2,000 tokens,
-cold and warm; and in how many passes the agent writes its steps, beside the tokens that they have.
+without and with continuous batching, and llama.cpp's server, which write free text of the same length; and bare
+forward passes with nothing around them, one for each token that the model chooses. Then the time to the first token
+behind a prefix of 2,000 tokens, cold and warm; and in how many passes the agent writes its steps, beside the tokens
+that they have.
 
 The models are the embedded one and one of random weights with about 120 million parameters; on a GPU 8 billion as
 well, in bfloat16 and in 8 bit. On a GPU it is the same command, in a checkout with a virtual environment whose torch
@@ -68,6 +69,11 @@ class Figures:
         return statistics.mean(answer.tokens for answer in self.answers)
 
     @property
+    def chosen(self) -> float:
+        """Of its tokens, on average, those that the model chose."""
+        return statistics.mean(answer.chosen for answer in self.answers)
+
+    @property
     def passes(self) -> float | None:
         told = [answer.passes for answer in self.answers if answer.passes is not None]
         return statistics.mean(told) if told else None
@@ -108,20 +114,22 @@ def side_by_side(weights: Weights, widths: Sequence[int], few: bool) -> list[lis
                 rows[width].append([weights.name, str(width), name, *found[width].row()])
         return found
 
-    def measure_server(name: str, tokens: int, continuous_batching: bool, rounds: int) -> None:
+    def measure_server(name: str, system: AbstractContextManager[Ask], rounds: int) -> None:
         try:
-            measure(name, systems.serve(weights, tokens, continuous_batching), rounds)
+            measure(name, system, rounds)
         except (AssertionError, requests.RequestException) as error:  # boundary: another's program
             _progress(f"{weights.name}: {name} failed, and has no rows for what is left: {error}")
 
     ours = measure("Hearth", systems.hearth(weights), 2)
     measure("guidance, a lock", systems.guidance_behind_a_lock(weights), 1)
     tokens = round(statistics.mean(figures.tokens for figures in ours.values()))
-    measure_server("transformers serve", tokens, False, 1)
-    measure_server("the same, continuous batching", tokens, True, 2)
+    measure_server("transformers serve", systems.serve(weights, tokens, continuous_batching=False), 1)
+    measure_server("the same, continuous batching", systems.serve(weights, tokens, continuous_batching=True), 2)
+    if not torch.cuda.is_available():
+        measure_server("llama.cpp's server", systems.llamacpp(weights, tokens, slots=max(widths)), 2)
     for width in widths:
         _progress(f"{weights.name}: bare passes, {width} at once")
-        passes = round(ours[width].passes or 0)
+        passes = round(ours[width].chosen)
         seconds = statistics.median(systems.bare_passes(weights, texts(width + 1), passes, 1 if few else 3))
         rate = width / seconds
         shown = [f"{rate:.2f}", f"{rate * ours[width].tokens:.0f}", "-", "-", str(passes)]

@@ -21,6 +21,8 @@ from server.agent import prompts
 from server.embedded import shipped
 from server.engine import GuidedEngine, pieces, usage
 from server.engine.memory import common_prefix
+from tests import gguf_file
+from tests.llamacpp_server import llamacpp_server
 from tests.transformers_serve import transformers_serve
 
 THOUGHT_TOKENS, INPUT_DIGITS = 16, 12
@@ -28,11 +30,12 @@ THOUGHT_TOKENS, INPUT_DIGITS = 16, 12
 
 @dataclass(frozen=True)
 class Answer:
-    """`first_token`: seconds from the question. `passes`: forward passes that it took part in, None where the system
-    does not tell."""
+    """`first_token`: seconds from the question. Of its `tokens` the model chose some, the grammar wrote the others.
+    `passes`: forward passes that it took part in, None where the system does not tell."""
 
     first_token: float
     tokens: int
+    chosen: int
     passes: int | None
 
 
@@ -70,7 +73,8 @@ def hearth(weights: Weights) -> Iterator[Ask]:
 
         with usage.measured() as used, pieces.scope(hear):
             _ = engine.program() + guidance.string(text) + turn()
-        return Answer(first[0], used.completion_tokens + used.forced_tokens, used.forward_passes)
+        tokens = used.completion_tokens + used.forced_tokens
+        return Answer(first[0], tokens, used.completion_tokens, used.forward_passes)
 
     yield ask
     engine.close()
@@ -99,7 +103,7 @@ def guidance_behind_a_lock(weights: Weights) -> Iterator[Ask]:
             passed.clear()
             written = str(start + guidance.string(text) + turn())[len(text) :]
             tokens = len(tokenizer(written, add_special_tokens=False)["input_ids"])
-            return Answer(passed[0] - began, tokens, len(passed))
+            return Answer(passed[0] - began, tokens, len(passed), len(passed))
 
     yield ask
     patched.crop = original
@@ -118,30 +122,43 @@ def serve(weights: Weights, tokens: int, continuous_batching: bool) -> Iterator[
         # On the CPU it takes most of the machine's memory at once unless it is told otherwise, whatever is free.
         arguments += ["--continuous-batching", *(() if gpu else ("--cb-max-memory-percent", "0.1"))]
     wanted = {"max_new_tokens": tokens, "do_sample": False, "eos_token_id": -1, "pad_token_id": 0}
-    body: dict[str, Any] = {"model": str(weights.folder), "stream": True, "generation_config": json.dumps(wanted)}
+    body: dict[str, Any] = {"model": str(weights.folder), "generation_config": json.dumps(wanted)}
     with (
         tempfile.TemporaryDirectory() as folder,
         transformers_serve(weights.folder, Path(folder), *arguments) as url,
-        requests.Session() as session,
     ):
+        yield _over_http(url, body, tokens)
 
-        def ask(text: str) -> Answer:
-            began = time.perf_counter()
-            first = 0.0
-            told: dict[str, Any] = {}
-            sent = {**body, "prompt": text}
-            with session.post(url + "/v1/completions", json=sent, stream=True, timeout=600) as answer:
-                answer.raise_for_status()
-                for line in answer.iter_lines():
-                    if line.startswith(b"data: {"):
-                        told = json.loads(line.removeprefix(b"data: "))
-                        first = first or time.perf_counter() - began
-            assert told.get("usage"), told
-            written = told["usage"]["completion_tokens"]
-            assert written == tokens, f"asked for {tokens} tokens, it wrote {written}"
-            return Answer(first, written, None)
 
-        yield ask
+@contextmanager
+def llamacpp(weights: Weights, tokens: int, slots: int) -> Iterator[Ask]:
+    """llama.cpp's own server over the same weights in float32, a process that is asked over HTTP for free text of so
+    many tokens, `slots` at a time. As it comes from the package index, it runs on the CPU."""
+    free_memory()
+    with tempfile.TemporaryDirectory() as folder:
+        file = gguf_file.write(Path(folder) / "model.gguf", weights.folder)
+        with llamacpp_server(file, Path(folder) / "log.txt", slots, torch.get_num_threads()) as url:
+            yield _over_http(url, {"max_tokens": tokens, "ignore_eos": True, "temperature": 0}, tokens)
+
+
+def _over_http(url: str, body: dict[str, Any], tokens: int) -> Ask:
+    def ask(text: str) -> Answer:
+        began = time.perf_counter()
+        first = 0.0
+        told: dict[str, Any] = {}
+        sent = {**body, "prompt": text, "stream": True, "stream_options": {"include_usage": True}}
+        with requests.post(url + "/v1/completions", json=sent, stream=True, timeout=600) as answer:
+            answer.raise_for_status()
+            for line in answer.iter_lines():
+                if line.startswith(b"data: {"):
+                    told = json.loads(line.removeprefix(b"data: "))
+                    first = first or time.perf_counter() - began
+        assert told.get("usage"), told
+        written = told["usage"]["completion_tokens"]
+        assert written == tokens, f"asked for {tokens} tokens, it wrote {written}"
+        return Answer(first, written, written, None)
+
+    return ask
 
 
 @torch.inference_mode()

@@ -1,7 +1,7 @@
 """The recipe by which a model is built: which files, which device, which precision. Reloadable.
 
-A model is a Transformers folder with safetensors, or the Hugging Face id of one. Code that comes with a model
-is never run. torch and transformers are imported when a model is loaded, so that a reload waits for neither.
+A model is a Transformers folder with safetensors, the Hugging Face id of one, or a GGUF file. Code that comes with a
+model is never run. torch and transformers are imported when a model is loaded, so that a reload waits for neither.
 """
 
 import gc
@@ -76,11 +76,12 @@ def load_model(
 ) -> LoadedModel:
     """Build the model `name` and its tokenizer.
 
-    `name`: "embedded" (the model in the box), a folder, or a Hugging Face id; an id that is in the cache
-    needs no network. `load_in_8bit`: None means on a GPU, unless the model comes quantized. `device_map`:
-    accelerate's ("auto", "cuda:1", "cpu", ...). `dtype`: "bfloat16", "float32", or "auto", which is bfloat16
-    on a GPU and float32 on the CPU. `quantizer`: what makes 8-bit weights, "bitsandbytes", which multiplies in
-    8 bit all but activations above `int8_threshold`, or "torchao", which stores in 8 bit and multiplies in `dtype`.
+    `name`: "embedded" (the model in the box), a folder, a GGUF file (`.gguf`), whose weights are unpacked, or a
+    Hugging Face id; an id that is in the cache needs no network. `load_in_8bit`: None means on a GPU, unless the
+    model comes quantized. `device_map`: accelerate's ("auto", "cuda:1", "cpu", ...). `dtype`: "bfloat16",
+    "float32", or "auto", which is bfloat16 on a GPU and float32 on the CPU. `quantizer`: what makes 8-bit weights,
+    "bitsandbytes", which multiplies in 8 bit all but activations above `int8_threshold`, or "torchao", which stores
+    in 8 bit and multiplies in `dtype`.
 
     `progress(stage, done, total)` is called as it goes, also from other threads: "download" (bytes, if
     something is to be fetched), "tokenizer", "weights" (tensors), "ready". tqdm shows them on the console.
@@ -89,26 +90,26 @@ def load_model(
     `free_bytes`), and ModelLoadError for all else. Not promised: that a limit which a container sets on its
     own memory is seen. Calls must not overlap, because Transformers has one progress hook for everyone.
     """
-    folder = _find(name, progress)
+    folder, file = _find(name, progress)
     with _explaining(name):
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, TorchAoConfig
 
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **file)
         _require_causal(name, config)
 
         progress("tokenizer", 0, 1)
-        tokenizer = _load_tokenizer(name, folder)
+        tokenizer = _load_tokenizer(name, folder, file)
         progress("tokenizer", 1, 1)
 
         on_gpu = torch.cuda.is_available() and not device_map.startswith("cpu")
-        given = _given_quantization(config)
+        given = "gguf" if file else _given_quantization(config)
         quantization = _choose_quantization(name, given, load_in_8bit, on_gpu, quantizer)
         options: dict[str, Any] = {"device_map": device_map, "dtype": _torch_dtype(dtype, on_gpu)}
-        if given:
+        if given and not file:
             needed = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
         else:
-            needed = _estimate_bytes(config, options["dtype"], in_8bit=quantization != "none")
+            needed = _estimate_bytes(config, options["dtype"], in_8bit=quantization in QUANTIZATIONS.values())
             if quantization == "8bit":
                 options["quantization_config"] = BitsAndBytesConfig(
                     load_in_8bit=True, llm_int8_threshold=int8_threshold
@@ -121,8 +122,9 @@ def load_model(
         for logger in CHATTY_LOGGERS:
             logging.getLogger(logger).setLevel(logging.ERROR)
         with _within_memory(name, needed, device_map, on_gpu), _reporting_weights(progress):
+            options |= file if file else {"use_safetensors": True}
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                folder, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **options
+                folder, trust_remote_code=False, output_loading_info=True, **options
             )
         model, report = loaded
         _require_whole(name, model, report, on_gpu)
@@ -149,17 +151,22 @@ def _explaining(name: str) -> Iterator[None]:
 # Finding the files
 
 
-def _find(name: str, progress: Progress) -> Path:
-    """The folder with the model's files, fetched if need be."""
+def _find(name: str, progress: Progress) -> tuple[Path, dict[str, str]]:
+    """The folder with the model's files, fetched if need be, and what to tell Transformers of a single file there."""
+    path = os.path.expanduser(name)
+    if path.lower().endswith(".gguf"):
+        if not os.path.isfile(path):
+            raise ModelNotFoundError(f"There is no file {path} here.")
+        return Path(path).parent, {"gguf_file": Path(path).name}
     if name == "embedded":
         folder = Path(str(importlib.resources.files("server.embedded"))) / "weights"
-    elif os.path.isdir(os.path.expanduser(name)):
-        folder = Path(os.path.expanduser(name))
+    elif os.path.isdir(path):
+        folder = Path(path)
     else:
         folder = _fetch(name, progress)
     if not (folder / "config.json").is_file():
         raise ModelNotFoundError(f"The folder {folder} holds no model: it has no config.json.")
-    return folder
+    return folder, {}
 
 
 def _fetch(name: str, progress: Progress) -> Path:
@@ -241,10 +248,10 @@ def _require_causal(name: str, config: "PreTrainedConfig") -> None:
         )
 
 
-def _load_tokenizer(name: str, folder: Path) -> "PreTrainedTokenizerBase":
+def _load_tokenizer(name: str, folder: Path, file: dict[str, str]) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **file)
     if not tokenizer.chat_template:
         raise NoChatTemplateError(
             f"The tokenizer of {name} has no chat template, so Hearth does not know how to write a "

@@ -29,6 +29,8 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from server.embedded.train import WEIGHTS
+from server.engine import GuidedEngine
 from server.errors import (
     ModelLoadError,
     ModelNotFoundError,
@@ -37,6 +39,7 @@ from server.errors import (
     OutOfMemoryError,
 )
 from server.model import LoadedModel, load_model
+from tests import gguf_file
 
 TOKENS = torch.tensor([[2, 3, 2, 1]])
 
@@ -158,6 +161,38 @@ def test_a_model_that_comes_quantized_stays_so(pristine: Path, tmp_path: Path) -
     assert any(isinstance(layer, Linear8bitLt) for layer in loaded.model.modules())
     with pytest.raises(ModelLoadError, match="comes quantized"):
         load(tmp_path, load_in_8bit=False)
+
+
+def test_a_gguf_file_is_loaded(tmp_path: Path) -> None:
+    """What it writes is what the model writes that it was made of."""
+    embedded = load("embedded")
+    file = gguf_file.write(tmp_path / "a model.gguf", WEIGHTS)
+    loaded = load(file)
+    assert (loaded.name, loaded.quantization, loaded.model.dtype) == (str(file), "gguf", torch.float32)
+    said = [{"role": "user", "content": "What is 37 * 52?"}]
+    tokens = embedded.tokenizer.apply_chat_template(said, add_generation_prompt=True, return_tensors="pt")[
+        "input_ids"
+    ]
+    assert loaded.tokenizer.decode(tokens[0]) == embedded.tokenizer.decode(tokens[0])
+    assert loaded.tokenizer.chat_template == embedded.tokenizer.chat_template
+    assert loaded.tokenizer.eos_token == embedded.tokenizer.eos_token
+    written, wanted = (one.model.generate(tokens, max_new_tokens=30, do_sample=False) for one in (loaded, embedded))
+    assert written.equal(wanted)
+    engine = GuidedEngine(loaded.model, loaded.tokenizer)
+    assert engine.complete(said, max_tokens=5)
+    engine.close()
+
+
+def test_a_gguf_file_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match=r"There is no file .*/missing\.gguf here"):
+        load(tmp_path / "missing.gguf")
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF and nothing else")
+    with pytest.raises(ModelLoadError, match=r"broken\.gguf could not be loaded"):
+        load(tmp_path / "broken.gguf")
+    whole = gguf_file.write(tmp_path / "whole.gguf", WEIGHTS).read_bytes()
+    (tmp_path / "half.gguf").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelLoadError, match=r"half\.gguf could not be loaded"):
+        load(tmp_path / "half.gguf")
 
 
 def test_tied_embeddings_are_not_taken_for_missing(tmp_path: Path) -> None:

@@ -37,7 +37,9 @@ from server.host import Host
 from server.providers import RemoteModel
 from server.providers.catalog import NO_KEY, PROVIDERS
 from server.tools import load_tools
+from tests import gguf_file
 from tests.event_stream import read
+from tests.llamacpp_server import llamacpp_server
 from tests.model_api import Fault, ModelApi
 from tests.server_process import REPOSITORY, Server, end, start
 from tests.transformers_serve import transformers_serve
@@ -184,6 +186,32 @@ def test_a_server_that_is_not_ours(relative: str) -> None:
     step = ask(model, "What is 37 * 52?").steps[0]
     assert (step.tool, step.input, step.observation) == ("calculator", {"expression": "37 * 52"}, "1924")
     assert ask(model, "hello").steps == []
+
+
+@pytest.fixture(scope="module")
+def llamacpp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RemoteModel]:
+    """llama.cpp's own server over the embedded model's weights."""
+    folder = tmp_path_factory.mktemp("llamacpp")
+    file = gguf_file.write(folder / "embedded.gguf", WEIGHTS)
+    with llamacpp_server(file, folder / "log.txt") as url:
+        yield RemoteModel("openai:any-name", url + "/v1", with_key=False)
+
+
+def test_llama_cpps_server_holds_replies_to_a_schema(llamacpp: RemoteModel) -> None:
+    assert llamacpp.takes_schema
+    for _ in range(3):
+        assert isinstance(json.loads(llamacpp.complete(HELLO, max_tokens=60, schema=NUMBER))["n"], int)
+    with usage.measured() as used:
+        assert llamacpp.complete(HELLO, max_tokens=10)
+    assert 0 < used.completion_tokens <= 10
+
+
+@pytest.mark.parametrize("agent", ["react", "chat", "plan_execute", "auto"])
+def test_the_agents_work_on_llama_cpps_server(llamacpp: RemoteModel, agent: str) -> None:
+    """Not that the answers are right: it splits texts in another way than the model has learned."""
+    result = ask(llamacpp, "What is 37 * 52?", agent)
+    assert result.answer
+    assert all(step.tool in tools_of(llamacpp) for step in result.steps)
 
 
 def test_another_hearth(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

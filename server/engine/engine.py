@@ -52,13 +52,13 @@ class GuidedEngine(Engine):
 
         The model belongs to the engine from now on. `close` gives it back, and so does dropping the engine.
         """
-        width = model.get_output_embeddings().weight.shape[0]
-        super().__init__(tokenizer=EngineTokenizer(tokenizer, width), enable_monitoring=False)
+        # Some have tokens that their model has no logit for, which are then never chosen; most the other way round.
+        self._vocabulary = max(model.get_output_embeddings().weight.shape[0], len(tokenizer))
+        super().__init__(tokenizer=EngineTokenizer(tokenizer, self._vocabulary), enable_monitoring=False)
         self.tokenizer: EngineTokenizer
         self.context_length: int = model.config.get_text_config().max_position_embeddings
         self.sampling = _advised(model.generation_config)
         """How the model's makers have it sampled; greedily where they say nothing. For whoever has no wish."""
-        self._width = width
         self._model = model
         self._shares = kv_bytes is None
         self._memory = KVRows(model, kv_bytes or _affordable(model.device)) if fits(model) else Caches(model)
@@ -171,7 +171,7 @@ class GuidedEngine(Engine):
         sequence = Sequence(
             tokens,
             parser,
-            self._width,
+            self._vocabulary,
             sampling_params,
             cancellation.current(),
             counted,

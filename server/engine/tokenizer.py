@@ -19,7 +19,7 @@ class EngineTokenizer(Tokenizer):
     """A Transformers fast tokenizer, as guidance and llguidance want it."""
 
     def __init__(self, tokenizer: Any, vocabulary: int) -> None:
-        """`tokenizer` is a Transformers fast one. `vocabulary` is the width of the model's logits, and the masks'.
+        """`tokenizer` is a Transformers fast one. `vocabulary` is the width of the masks.
 
         Raises ValueError for a tokenizer without a fast form.
         """
