@@ -11,9 +11,11 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 
 from server.agent import prompts
 from server.embedded import corpus, shipped, train, written_tools
+from server.embedded.batches import SITUATIONS_A_STEP, Encoder, batches
 from server.embedded.evaluate import SEED, WRITTEN
 from server.embedded.examples import Example, Situation
-from server.embedded.train import WEIGHTS, Encoder
+from server.embedded.packed_llama import Weights, forward
+from server.embedded.train import WEIGHTS
 
 SHIPPED = {tool.name for tool in shipped.TOOLS}
 
@@ -75,18 +77,34 @@ def test_the_prompt_is_the_agents_own() -> None:
         assert prompts.describe_tool(tool.name, tool.description, tool.schema) in system["content"]
 
 
-def test_the_fast_forward_pass_is_llamas() -> None:
+def test_the_packed_forward_pass_is_llamas() -> None:
+    """Of each text what the model itself gives for it behind its prompt; and what the weights learn of it."""
     model = LlamaForCausalLM.from_pretrained(WEIGHTS, dtype=torch.float32).eval()
     encoder = Encoder(AutoTokenizer.from_pretrained(WEIGHTS))
-    [(situation, example), *_] = examples(11, 1)
-    tokens = torch.tensor([encoder.prompt(situation) + encoder.example(situation, example)[0]])
-    places = torch.arange(tokens.shape[1])[None]
-    with torch.no_grad():
-        hidden, _ = train.forward(train.Weights(model), tokens, places, None, None)
-        ours = torch.nn.functional.linear(hidden.float(), model.get_input_embeddings().weight)
-        theirs = model(tokens).logits
-    assert (ours.argmax(-1) == theirs.argmax(-1)).float().mean() > 0.97  # bfloat16 against float32
-    assert (ours.log_softmax(-1) - theirs.log_softmax(-1)).abs().mean() < 0.2
+    batch = next(batches(encoder, 11))
+    hidden = forward(Weights(model), batch).float()
+    (
+        torch.nn.functional.linear(hidden, model.get_input_embeddings().weight).log_softmax(-1)[:, ::100]
+    ).sum().backward()
+    ours = {name: weight.grad for name, weight in model.named_parameters()}
+    model.zero_grad()
+    prompts_seen = 0
+    for behind, own in batch.texts:
+        seen = [batch.tokens[own]] if behind is None else [batch.tokens[behind], batch.tokens[own]]
+        places = [batch.positions[own]] if behind is None else [batch.positions[behind], batch.positions[own]]
+        prompts_seen += behind is None
+        logits = model(torch.cat(seen)[None], position_ids=torch.cat(places)[None]).logits[0, -len(seen[-1]) :]
+        wanted = logits.log_softmax(-1)
+        wanted[:, ::100].sum().backward()
+        got = torch.nn.functional.linear(hidden[own], model.get_input_embeddings().weight).log_softmax(-1).detach()
+        # bfloat16 against float32
+        assert (got - wanted).abs().mean() < 0.2
+        assert (got.argmax(-1) == wanted.argmax(-1)).float().mean() > 0.9
+    assert prompts_seen == SITUATIONS_A_STEP < len(batch.texts)
+    for name, weight in model.named_parameters():
+        theirs, mine = weight.grad, ours[name]
+        assert theirs is not None and mine is not None
+        assert torch.nn.functional.cosine_similarity(theirs.flatten(), mine.flatten(), dim=0) > 0.98, name
 
 
 def test_the_weights_are_small_enough_for_git() -> None:
@@ -101,7 +119,7 @@ def test_training_starts_and_learns(tmp_path: Path) -> None:
         file.name for file in folder.iterdir()
     }
     encoder = Encoder(AutoTokenizer.from_pretrained(folder))
-    [batch] = itertools.islice(train.batches(encoder, 99), 1)
+    [batch] = itertools.islice(batches(encoder, 99), 1)
     torch.manual_seed(7)
     before = train.make_model(encoder.tokenizer)
     after = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)

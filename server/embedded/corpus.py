@@ -18,7 +18,7 @@ from server.embedded.phrasing import Phrasing
 EXAMPLES_A_SITUATION = 8
 #: The shares of situations: moods of texts, and talk, with no tools at all; a plan to be written, an agent to be
 #: chosen, an answer to be drawn from a plan's results; questions amid a conversation, and at its beginning.
-SHARES = {"none": 0.03, "chat": 0.03, "plan": 0.12, "choose": 0.05, "conclude": 0.02, "history": 0.14, "act": 0.61}
+SHARES = {"none": 0.03, "chat": 0.03, "plan": 0.12, "choose": 0.05, "conclude": 0.02, "history": 0.18, "act": 0.57}
 #: Of the last, the share of questions that are a step of a plan.
 STEP_SHARE = 0.07
 #: The shares of situations: over the shipped ones, over written ones; the rest is invented.

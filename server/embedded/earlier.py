@@ -12,7 +12,9 @@ from server.embedded.phrasing import Phrasing, read_phrasings
 from server.embedded.several import NUMBER
 
 PHRASINGS = read_phrasings("earlier")
-MANY_SHARE, MOST_TURNS, MOST_TURNS_IN_FULL = 0.3, 14, 6
+MANY_SHARE, MOST_TURNS, MOST_TURNS_IN_FULL = 0.2, 14, 6
+#: Of long conversations whose questions are nearly all alike, but for their numbers.
+ALIKE_SHARE, MOST_ALIKE, MOST_ALIKE_IN_FULL = 0.2, 20, 13
 #: Of a question or an answer, what a note has of it.
 LONGEST_NOTED = 300
 
@@ -22,7 +24,11 @@ def with_history(
 ) -> Example:
     """`example`, or a question about what was `said`, after it was said. Some of it is there in notes alone."""
     said = list({one.question: one for one in said}.values())
-    if rng.random() < MANY_SHARE:
+    length = rng.random()
+    if length < ALIKE_SHARE:
+        said = [*rng.sample(said, min(len(said), rng.randint(1, 4))), *_alike(rng, rng.randint(4, MOST_ALIKE))]
+        in_notes = max(0, len(said) - rng.randint(1, MOST_ALIKE_IN_FULL))
+    elif length < ALIKE_SHARE + MANY_SHARE:
         said = rng.sample(said, min(len(said), rng.randint(MOST_TURNS_IN_FULL + 1, MOST_TURNS)))
         in_notes = max(0, len(said) - rng.randint(1, MOST_TURNS_IN_FULL))
     else:
@@ -59,6 +65,19 @@ def with_history(
         numbers = list(range(1, len(said) + 1))
     question, answer = _about(rng, phrasing, said, numbers)
     return Example(question, answer, thought=NOT_NEEDED, kind="earlier", history=tuple(history))
+
+
+def _alike(rng: Random, count: int) -> list[Example]:
+    """Questions as a script or a bored person asks them, one after the other."""
+    first, factor, sign = rng.randint(0, 60), rng.randint(1, 9), rng.choice("+-*")
+    form = rng.choice(("What is {}?", "what is {}", "{}", "Work out {}.", "Compute {}", "How much is {}?"))
+    asked = []
+    for number in range(first, first + count):
+        expression = f"{number} {sign} {factor * number}"
+        value = value_of_expression(expression)
+        assert value is not None
+        asked.append(Example(form.format(expression), value))
+    return asked
 
 
 def _in_a_note(text: str) -> str:
