@@ -102,10 +102,10 @@ class Settings(BaseSettings):
         "auto",
         description="8-bit weights: true, false, or auto: on a CUDA GPU, and not on the CPU",
     )
-    QUANTIZER: Literal["bitsandbytes", "torchao"] = Field(
+    QUANTIZER: Literal["bitsandbytes", "torchao", "torchao_fp8"] = Field(
         "bitsandbytes",
-        description="what makes 8-bit weights: bitsandbytes, which multiplies in 8 bit, or torchao, which stores in "
-        "8 bit and multiplies in DTYPE",
+        description="what makes 8-bit weights: bitsandbytes, which multiplies in 8 bit, or torchao or torchao_fp8, "
+        "which store integers or floats of 8 bit and multiply in DTYPE",
     )
     DEVICE_MAP: str = Field(
         "auto", min_length=1, description="where accelerate puts the model: auto, cpu, cuda, cuda:1, ..."

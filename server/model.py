@@ -47,15 +47,15 @@ CHATTY_LOGGERS = ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu
 
 
 # What 8-bit weights are called, by what makes them.
-QUANTIZATIONS = {"bitsandbytes": "8bit", "torchao": "int8"}
+QUANTIZATIONS = {"bitsandbytes": "8bit", "torchao": "int8", "torchao_fp8": "fp8"}
 
 
 @dataclass(frozen=True)
 class LoadedModel:
     """A model that can be asked, in eval mode and without gradients.
 
-    `quantization` is "8bit" (bitsandbytes), "int8" (torchao), "none", or the name of the method by which its author
-    had quantized it.
+    `quantization` is "8bit" (bitsandbytes), "int8" or "fp8" (torchao), "none", or the name of the method by which
+    its author had quantized it.
     """
 
     model: "PreTrainedModel"
@@ -80,8 +80,8 @@ def load_model(
     Hugging Face id; an id that is in the cache needs no network. `load_in_8bit`: None means on a GPU, unless the
     model comes quantized. `device_map`: accelerate's ("auto", "cuda:1", "cpu", ...). `dtype`: "bfloat16",
     "float32", or "auto", which is bfloat16 on a GPU and float32 on the CPU. `quantizer`: what makes 8-bit weights,
-    "bitsandbytes", which multiplies in 8 bit all but activations above `int8_threshold`, or "torchao", which stores
-    in 8 bit and multiplies in `dtype`.
+    "bitsandbytes", which multiplies in 8 bit all but activations above `int8_threshold`, or "torchao" and
+    "torchao_fp8", which store integers and small floats in 8 bit and multiply in `dtype`.
 
     `progress(stage, done, total)` is called as it goes, also from other threads: "download" (bytes, if
     something is to be fetched), "tokenizer", "weights" (tensors), "ready". tqdm shows them on the console.
@@ -114,10 +114,11 @@ def load_model(
                 options["quantization_config"] = BitsAndBytesConfig(
                     load_in_8bit=True, llm_int8_threshold=int8_threshold
                 )
-            elif quantization == "int8":
-                from torchao.quantization import Int8WeightOnlyConfig
+            elif quantization != "none" and not file:
+                from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig
 
-                options["quantization_config"] = TorchAoConfig(Int8WeightOnlyConfig())
+                kind = Int8WeightOnlyConfig if quantization == "int8" else Float8WeightOnlyConfig
+                options["quantization_config"] = TorchAoConfig(kind())
 
         for logger in CHATTY_LOGGERS:
             logging.getLogger(logger).setLevel(logging.ERROR)

@@ -111,6 +111,8 @@ TOLERANCES: dict[str, tuple[float, dict[str, Any]]] = {
     "8bit, bfloat16": (0.25, {"dtype": "bfloat16", "load_in_8bit": True}),
     "int8, float32": (1e-4, {"dtype": "float32", "load_in_8bit": True, "quantizer": "torchao"}),
     "int8, bfloat16": (0.25, {"dtype": "bfloat16", "load_in_8bit": True, "quantizer": "torchao"}),
+    "fp8, float32": (1e-4, {"dtype": "float32", "load_in_8bit": True, "quantizer": "torchao_fp8"}),
+    "fp8, bfloat16": (0.25, {"dtype": "bfloat16", "load_in_8bit": True, "quantizer": "torchao_fp8"}),
 }
 
 

@@ -23,6 +23,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "none": {"load_in_8bit": False},
     "8bit": {"load_in_8bit": True},
     "int8": {"load_in_8bit": True, "quantizer": "torchao"},
+    "fp8": {"load_in_8bit": True, "quantizer": "torchao_fp8"},
 }
 
 

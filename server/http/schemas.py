@@ -51,7 +51,9 @@ class ModelChoice(Taken):
         True, description="in the place of the default model; else beside those that are there, as the last one"
     )
     load_in_8bit: bool | None = Field(None, description="8-bit weights")
-    quantizer: Literal["bitsandbytes", "torchao"] | None = Field(None, description="what makes 8-bit weights")
+    quantizer: Literal["bitsandbytes", "torchao", "torchao_fp8"] | None = Field(
+        None, description="what makes 8-bit weights"
+    )
     device_map: Name | None = Field(None, description="auto, cpu, cuda, cuda:1, ...")
     dtype: Literal["auto", "bfloat16", "float32"] | None = None
 
@@ -213,7 +215,7 @@ class Model(BaseModel):
     state: Literal["loading", "ready", "asleep", "failed"]
     device: str | None
     quantization: str | None = Field(
-        description="8bit (bitsandbytes), int8 (torchao), none, or as it came; null of a model behind an API"
+        description="8bit (bitsandbytes), int8 or fp8 (torchao), none, or as it came; null of a model behind an API"
     )
     memory_bytes: int | None
     progress: Progress | None = Field(None, description="only while it loads")
