@@ -5,8 +5,8 @@ Each question is an agent's turn behind a prompt of some 380 tokens that lists t
 Side by side, at several widths (questions at a time): this engine; guidance's own behind a lock; `transformers serve`
 without and with continuous batching, and llama.cpp's server, which write free text of the same length; and bare
 forward passes with nothing around them, one for each token that the model chooses. Then the time to the first token
-behind a prefix of 2,000 tokens, cold and warm; and in how many passes the agent writes its steps, beside the tokens
-that they have.
+behind a prefix of 2,000 tokens, cold and warm; a forward pass with each kind of weights; and in how many passes the
+agent writes its steps, beside the tokens that they have.
 
 The models are the embedded one and one of random weights with about 120 million parameters; on a GPU 8 billion as
 well, in bfloat16 and in 8 bit. On a GPU it is the same command, in a checkout with a virtual environment whose torch
@@ -22,7 +22,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
@@ -37,6 +37,9 @@ from benchmarks.systems import Answer, Ask
 from benchmarks.tables import milliseconds, p95, print_table
 from server.agent import CustomAgentGuidance
 from server.engine import GuidedEngine, ResidentChatModel
+from server.engine.rows import KVRows
+from server.engine.weights import Weights as ModelWeights
+from server.model import QUANTIZATIONS
 from server.tools import load_tools
 
 WIDTHS = (1, 4, 16, 64)
@@ -53,6 +56,7 @@ COLUMNS = (
     "forward passes an answer",
 )
 PREFIX_COLUMNS = ("prefix of 2,000 tokens", "first token cold", "n", "first token warm", "n", "warm of cold")
+PRECISION_COLUMNS = ("model", "weights", "size", "a pass of one token", "of 16")
 STEPS_COLUMNS = ("the agent's steps for", "tokens, a pass each when decoded freely", "guided passes", "of those")
 
 
@@ -154,6 +158,30 @@ def prefix(weights: Weights, few: bool) -> list[str]:
     return [weights.name, *shown, f"{100 * ratio:.0f} %"]
 
 
+def precisions(weights: Weights, few: bool) -> list[list[str]]:
+    """A forward pass behind 400 tokens, of one token and of 16, with each kind of weights."""
+    rows = []
+    for quantizer in (None, *QUANTIZATIONS):
+        _progress(f"{weights.name}: {quantizer}")
+        loaded = replace(weights, in_8bit=quantizer is not None).load(quantizer or "")
+        memory = KVRows(loaded.model, 2**32)
+        row = memory.take(range(1000, 1400))
+        assert row is not None
+        memory.run([(row, range(1000, 1400))])
+        shown = []
+        for width in (1, 16):
+            seconds = []
+            for _ in range(3 if few else 20):
+                row.held = row.held[:400]
+                began = time.perf_counter()
+                memory.run([(row, [7] * width)]).tolist()
+                seconds.append(time.perf_counter() - began)
+            shown.append(milliseconds(statistics.median(seconds)))
+        size = f"{ModelWeights(loaded.model).bytes / 2**20:.0f} MiB"
+        rows.append([weights.size, loaded.quantization, size, *shown])
+    return rows
+
+
 def passes_of_steps(weights: Weights) -> list[list[str]]:
     """What the agent itself writes to answer questions, and in how many passes."""
     loaded = weights.load()
@@ -186,6 +214,9 @@ def report(folder: Path, widths: Sequence[int] = WIDTHS, sizes: Sequence[str] = 
     ]
     print_table(COLUMNS, (row for weights in kinds for row in side_by_side(weights, widths, few)))
     print_table(PREFIX_COLUMNS, [prefix(weights, few) for weights in kinds])
+    print_table(
+        PRECISION_COLUMNS, (row for weights in kinds if not weights.in_8bit for row in precisions(weights, few))
+    )
     embedded = Weights("embedded", models.write("embedded", folder), in_8bit=False)
     print_table(STEPS_COLUMNS, passes_of_steps(embedded))
 

@@ -45,7 +45,7 @@ class Weights:
     def name(self) -> str:
         return f"{self.size}, 8 bit" if self.in_8bit else self.size
 
-    def load(self) -> LoadedModel:
+    def load(self, quantizer: str = "bitsandbytes") -> LoadedModel:
         """The model, as the server loads it."""
         free_memory()
         return load_model(
@@ -55,6 +55,7 @@ class Weights:
             dtype="auto",
             int8_threshold=6.0,
             progress=lambda stage, done, total: None,
+            quantizer=quantizer,
         )
 
 
