@@ -46,7 +46,8 @@ from tests.transformers_serve import transformers_serve
 
 KEY = "sk-key-0123456789-that-nobody-may-see"
 NEW_KEY = "sk-key-9876543210-that-nobody-may-see"
-VENDORS = {"openai": "/v1", "anthropic": ""}
+VENDORS = {"openai": "/v1", "anthropic": "", "google_genai": "", "mistralai": "/mistral/v1", "ollama": ""}
+"""What their packages want to be told as the base of the URL."""
 HELLO = prompts.messages((), "hello")
 NUMBER = {
     "type": "object",
@@ -73,7 +74,7 @@ def no_faults(api: ModelApi) -> None:
 
 @pytest.fixture(scope="module")
 def models(api: ModelApi) -> dict[str, RemoteModel]:
-    """A model of each vendor's that both speak to `api`."""
+    """A model of each vendor's, asked by its own package."""
     return {name: RemoteModel(f"{name}:embedded", api.url + path, with_key=False) for name, path in VENDORS.items()}
 
 
