@@ -1,5 +1,5 @@
-"""A real HTTP server over the embedded model that speaks vendors' APIs (wire_formats.py): what is asked of it is decoded,
-and it fails in the ways that theirs do."""
+"""A real HTTP server over the embedded model that speaks vendors' APIs (wire_formats.py): what is asked of it is
+decoded, and it fails in the ways that theirs do."""
 
 import json
 import re
@@ -22,9 +22,9 @@ OBSERVED = re.compile("Observation:")
 @dataclass(frozen=True)
 class Fault:
     """How a request goes wrong. `status` is answered at once. In the middle of the reply `broken` closes the
-    connection, `cut` ends it as if all were well, `failing` sends an error, `refused` says that it goes no further, and
-    `slow` goes no further until the client leaves or the server ends. `empty` replies with nothing, `garbled` with the
-    reply from its end to its beginning."""
+    connection, `cut` ends it as if all were well, `failing` sends an error, and `slow` goes no further until the client
+    leaves or the server ends. `withheld` replies with a half and says that there is no more to come, `refused` says so
+    at once. `empty` replies with nothing, and `garbled` with the reply from its end to its beginning."""
 
     kind: str = "status"
     status: int = 500
@@ -172,9 +172,10 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(spoken, 400, f"{longest}, and you asked for more.")
         text, read, written = api.reply(request)
         end = spoken.limit if written >= request.limit else spoken.whole
-        if fault is not None and fault.kind in ("empty", "garbled", "refused"):
-            text = {"empty": "", "garbled": text[::-1], "refused": text[: len(text) // 2]}[fault.kind]
-            end, fault = spoken.refused if fault.kind == "refused" else end, None
+        replies = {"empty": "", "refused": "", "garbled": text[::-1], "withheld": text[: len(text) // 2]}
+        if fault is not None and fault.kind in replies:
+            text = replies[fault.kind]
+            end, fault = spoken.refused if fault.kind in ("refused", "withheld") else end, None
         self._stream(spoken, list(spoken.events(text, read, written, end)), fault)
 
     def _refuse(self, spoken: WireFormat, status: int, message: str, headers: Mapping[str, str] = {}) -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any
@@ -73,9 +74,16 @@ def no_faults(api: ModelApi) -> None:
 
 
 @pytest.fixture(scope="module")
-def models(api: ModelApi) -> dict[str, RemoteModel]:
+def models(api: ModelApi) -> Iterator[dict[str, RemoteModel]]:
     """A model of each vendor's, asked by its own package."""
-    return {name: RemoteModel(f"{name}:embedded", api.url + path, with_key=False) for name, path in VENDORS.items()}
+    made = {name: RemoteModel(f"{name}:embedded", api.url + path, with_key=False) for name, path in VENDORS.items()}
+    yield made
+    for model in made.values():
+        model.close()
+
+
+def model_of(vendor: str, api: ModelApi, name: str = "embedded") -> closing[RemoteModel]:
+    return closing(RemoteModel(f"{vendor}:{name}", api.url + VENDORS[vendor], with_key=False))
 
 
 @pytest.fixture(params=list(VENDORS))
@@ -128,8 +136,7 @@ def test_a_reply_fits_its_schema(model: RemoteModel) -> None:
 @pytest.mark.parametrize("schemas", ["taken", "refused", "ignored"])
 @pytest.mark.parametrize("vendor", VENDORS)
 def test_the_default_agent_works_with_any(engine: GuidedEngine, vendor: str, schemas: str) -> None:
-    with ModelApi(engine, schemas=schemas).serving() as api:
-        model = RemoteModel(f"{vendor}:embedded", api.url + VENDORS[vendor], with_key=False)
+    with ModelApi(engine, schemas=schemas).serving() as api, model_of(vendor, api) as model:
         assert model.takes_schema == (schemas == "taken")
         result = ask(model, "What is 37 * 52?")
         assert (result.answer, result.function) == ("1924", "calculator")

@@ -23,8 +23,8 @@ class Request:
 
 
 class WireFormat(ABC):
-    """One vendor's. `path`: what is posted to. `whole`, `limit` and `refused`: how it says that a reply is at its end, at
-    its limit, or goes no further. `bad_key` and `no_model`: the status and the message for what it doesn't know."""
+    """One vendor's. `path`: what is posted to. `whole`, `limit` and `refused`: how it says that a reply is at its end,
+    at its limit, or withheld. `bad_key` and `no_model`: the status and the message for what it doesn't know."""
 
     path: str
     content_type = "text/event-stream"
@@ -113,9 +113,6 @@ class Anthropic(WireFormat):
     path = r"/v1/messages"
     whole, limit, refused = "end_turn", "max_tokens", "refusal"
 
-    def key(self, headers: Mapping[str, str]) -> str:
-        return headers.get("x-api-key", "")
-
     def request(self, path: str, body: dict[str, Any]) -> Request:
         schema = body.get("output_config", {}).get("format", {}).get("schema")
         system = body.get("system", [])
@@ -184,6 +181,9 @@ class Google(WireFormat):
         }
 
     def events(self, text: str, read: int, written: int, end: str) -> Iterator[str]:
+        if end == self.refused and not text:
+            yield _data({"promptFeedback": {"blockReason": end}, "usageMetadata": {"promptTokenCount": read}})
+            return
         pieces = list(_pieces(text)) or [""]
         for number, piece in enumerate(pieces, 1):
             is_last = number == len(pieces)
