@@ -22,9 +22,9 @@ OBSERVED = re.compile("Observation:")
 @dataclass(frozen=True)
 class Fault:
     """How a request goes wrong. `status` is answered at once. In the middle of the reply `broken` closes the
-    connection, `cut` ends it as if all were well, `failing` sends an error, and `slow` goes no further until the client
-    leaves or the server ends. `withheld` replies with a half and says that there is no more to come, `refused` says so
-    at once. `empty` replies with nothing, and `garbled` with the reply from its end to its beginning."""
+    connection, `cut` ends it as if all were well, `failing` sends an error, and `slow` goes no further until the
+    client leaves or the server ends. `withheld` replies with a half and says that there is no more, `refused` says so at
+    once. `empty` replies with nothing, and `garbled` with the reply from its end to its beginning."""
 
     kind: str = "status"
     status: int = 500
@@ -46,6 +46,8 @@ class ModelApi:
         self.asked: list[dict[str, Any]] = []
         self.keys: list[str] = []
         """The keys that came with them."""
+        self.counted: list[tuple[int, int]] = []
+        """The tokens of what was read and written for each reply."""
         self.left = threading.Event()
         """Set when a client closed the connection during a slow reply."""
         self.waiting = threading.Event()
@@ -171,6 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
             longest = f"This model's maximum context length is {api.engine.context_length} tokens"
             return self._refuse(spoken, 400, f"{longest}, and you asked for more.")
         text, read, written = api.reply(request)
+        api.counted.append((read, written))
         end = spoken.limit if written >= request.limit else spoken.whole
         replies = {"empty": "", "refused": "", "garbled": text[::-1], "withheld": text[: len(text) // 2]}
         if fault is not None and fault.kind in replies:
@@ -179,9 +182,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._stream(spoken, list(spoken.events(text, read, written, end)), fault)
 
     def _refuse(self, spoken: WireFormat, status: int, message: str, headers: Mapping[str, str] = {}) -> None:
-        data = json.dumps(spoken.error(status, message)).encode()
+        data = json.dumps(spoken.error(status, message, headers.get("Retry-After"))).encode()
         self.send_response(status)
-        for name, value in {**headers, "Content-Type": "application/json", "Content-Length": str(len(data))}.items():
+        sent = {name: value for name, value in headers.items() if spoken.has_retry_after or name != "Retry-After"}
+        for name, value in {**sent, "Content-Type": "application/json", "Content-Length": str(len(data))}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)
@@ -197,7 +201,7 @@ class _Handler(BaseHTTPRequestHandler):
                 if fault.kind == "broken":
                     return
                 if fault.kind == "failing":
-                    self._send(spoken.event_of(spoken.error(fault.status, fault.message)).encode())
+                    self._send(spoken.event_of(spoken.error(fault.status, fault.message, None)).encode())
                 if fault.kind in ("cut", "failing"):
                     break
                 self.api.waiting.set()

@@ -23,11 +23,13 @@ class Request:
 
 
 class WireFormat(ABC):
-    """One vendor's. `path`: what is posted to. `whole`, `limit` and `refused`: how it says that a reply is at its end,
-    at its limit, or withheld. `bad_key` and `no_model`: the status and the message for what it doesn't know."""
+    """One vendor's. `path`: what is posted to. `whole`, `limit` and `refused`: how it says that a reply is at its
+    end, at its limit, or withheld. `bad_key` and `no_model`: the status and the message for what it doesn't know."""
 
     path: str
     content_type = "text/event-stream"
+    has_retry_after = True
+    """Whether that header comes at all."""
     whole: str
     limit: str
     refused: str
@@ -43,8 +45,8 @@ class WireFormat(ABC):
         """What is asked by `body`, which was posted to `path`."""
 
     @abstractmethod
-    def error(self, status: int, message: str) -> dict[str, Any]:
-        """The body of an answer that is none."""
+    def error(self, status: int, message: str, after: str | None) -> dict[str, Any]:
+        """The body of an answer that is none. `after`: the header `Retry-After` that comes with it."""
 
     def event_of(self, error: dict[str, Any]) -> str:
         """An error after the reply has begun."""
@@ -66,7 +68,7 @@ class OpenAI(WireFormat):
         limit = body.get("max_tokens") or body["max_completion_tokens"]
         return Request(body["model"], _texts(body["messages"]), limit, body.get("stop") or [], schema)
 
-    def error(self, status: int, message: str) -> dict[str, Any]:
+    def error(self, status: int, message: str, after: str | None) -> dict[str, Any]:
         return {"error": {"message": message, "type": "error", "param": None, "code": None}}
 
     def events(self, text: str, read: int, written: int, end: str) -> Iterator[str]:
@@ -92,7 +94,7 @@ class Mistral(OpenAI):
     whole, limit, refused = "stop", "length", "error"
     no_model = (400, "Invalid model: missing")
 
-    def error(self, status: int, message: str) -> dict[str, Any]:
+    def error(self, status: int, message: str, after: str | None) -> dict[str, Any]:
         if status in (401, 422):
             return {"detail": message if status == 401 else [{"type": "extra_forbidden", "msg": message}]}
         return {"object": "error", "message": message, "type": "error", "param": None, "code": "1000"}
@@ -119,7 +121,7 @@ class Anthropic(WireFormat):
         messages = ([{"role": "system", "content": system}] if system else []) + body["messages"]
         return Request(body["model"], _texts(messages), body["max_tokens"], body.get("stop_sequences", []), schema)
 
-    def error(self, status: int, message: str) -> dict[str, Any]:
+    def error(self, status: int, message: str, after: str | None) -> dict[str, Any]:
         return {"type": "error", "error": {"type": "error", "message": message}}
 
     def event_of(self, error: dict[str, Any]) -> str:
@@ -139,13 +141,14 @@ class Anthropic(WireFormat):
             yield event("content_block_delta", index=0, delta={"type": "text_delta", "text": piece})
         yield event("content_block_stop", index=0)
         delta = {"stop_reason": end, "stop_sequence": None}
-        yield event("message_delta", delta=delta, usage={"output_tokens": written})
+        yield event("message_delta", delta=delta, usage={"input_tokens": read, "output_tokens": written})
         yield event("message_stop")
 
 
 class Google(WireFormat):
     """Gemini's `streamGenerateContent`, whose tokens are counted anew in every piece."""
 
+    has_retry_after = False
     path = r"/v1beta/models/(?P<model>[^/:]+):streamGenerateContent\?alt=sse"
     whole, limit, refused = "STOP", "MAX_TOKENS", "SAFETY"
     bad_key = (400, "API key not valid. Please pass a valid API key. It was {key}.")
@@ -168,17 +171,12 @@ class Google(WireFormat):
             found["model"], _texts(messages), config["maxOutputTokens"], config.get("stopSequences", []), schema
         )
 
-    def error(self, status: int, message: str) -> dict[str, Any]:
-        # How long to leave it alone it says here, and in no header.
-        details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "0.05s"}]
-        return {
-            "error": {
-                "code": status,
-                "message": message,
-                "status": "RESOURCE_EXHAUSTED" if status == 429 else "FAILED_PRECONDITION",
-                **({"details": details} if status == 429 else {}),
-            }
-        }
+    def error(self, status: int, message: str, after: str | None) -> dict[str, Any]:
+        said = {"code": status, "message": message, "status": "UNAVAILABLE"}
+        if after is None:
+            return {"error": said}
+        delay = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": f"{after}s"}
+        return {"error": {**said, "details": [delay]}}
 
     def events(self, text: str, read: int, written: int, end: str) -> Iterator[str]:
         if end == self.refused and not text:
@@ -210,7 +208,7 @@ class Ollama(WireFormat):
             body.get("format") or None,
         )  # fmt: skip
 
-    def error(self, status: int, message: str) -> dict[str, Any]:
+    def error(self, status: int, message: str, after: str | None) -> dict[str, Any]:
         return {"error": message}
 
     def event_of(self, error: dict[str, Any]) -> str:

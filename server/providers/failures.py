@@ -106,6 +106,8 @@ def _body(error: BaseException) -> dict[str, Any]:
                 found = response.json()
         if isinstance(found, dict):
             return found
+        if isinstance(said := getattr(link, "error", None), str):
+            return {"error": said}
     return {}
 
 

@@ -86,7 +86,8 @@ class RemoteModel:
         self._bytes_a_token = BYTES_A_TOKEN
         base_url = base_url or self._provider.base_url
         speaks_openai = self._provider.langchain == "openai"
-        self._is_strict = speaks_openai and base_url is None
+        # Mistral's package sends no others: it makes all properties required.
+        self._is_strict = self._provider.langchain == "mistralai" or (speaks_openai and base_url is None)
         self._is_compatible = speaks_openai and base_url is not None
         if not with_key:
             key = NO_KEY
