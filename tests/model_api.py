@@ -23,8 +23,8 @@ OBSERVED = re.compile("Observation:")
 class Fault:
     """How a request goes wrong. `status` is answered at once. In the middle of the reply `broken` closes the
     connection, `cut` ends it as if all were well, `failing` sends an error, and `slow` goes no further until the
-    client leaves or the server ends. `withheld` replies with a half and says that there is no more, `refused` says so at
-    once. `empty` replies with nothing, and `garbled` with the reply from its end to its beginning."""
+    client leaves or the server ends. `withheld` replies with a half and says that there is no more, `refused` says so
+    at once. `empty` replies with nothing, and `garbled` with the reply from its end to its beginning."""
 
     kind: str = "status"
     status: int = 500

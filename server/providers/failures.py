@@ -76,11 +76,12 @@ def _said(error: Exception) -> str:
     """What the provider said or, where it said nothing, what is at the bottom of the error: a broken connection is
     wrapped several times."""
     body = _body(error)
-    inner = body.get("error", body)
-    said = inner if isinstance(inner, str) else inner.get("message") or inner.get("detail")
-    if said and not isinstance(said, str):
+    said = body.get("error") or body
+    if isinstance(said, dict):
+        said = said.get("message") or said.get("detail") or ""
+    if not isinstance(said, str):
         said = json.dumps(said, ensure_ascii=False)
-    if not said or not said.strip():
+    if not said.strip():
         *_, bottom = (error,) if _status(error) is not None else _links(error)
         said = str(bottom) or type(bottom).__name__
     said = " ".join(redacted(said).split())
@@ -101,8 +102,7 @@ def _body(error: BaseException) -> dict[str, Any]:
         response = getattr(link, "response", None)
         found = getattr(link, "body", None) or getattr(link, "details", None)
         if found is None and response is not None:
-            # Nothing that can be read, or that has been.
-            with suppress(ValueError, RuntimeError):
+            with suppress(ValueError, RuntimeError):  # It is no JSON, or was never read.
                 found = response.json()
         if isinstance(found, dict):
             return found
