@@ -37,6 +37,7 @@ from server.errors import (
 from server.host import Host
 from server.providers import RemoteModel
 from server.providers.catalog import NO_KEY, PROVIDERS
+from server.providers.failures import PassingError, explained
 from server.tools import load_tools
 from tests import gguf_file
 from tests.event_stream import read
@@ -335,6 +336,13 @@ def test_what_a_provider_withholds_is_told(
     with pytest.raises(ProviderError, match=r"withheld|refused"):
         models[vendor].complete(HELLO, max_tokens=30)
     assert len(api.asked) == 1
+
+
+def test_a_connection_that_breaks_with_a_code_of_its_own_passes() -> None:
+    """As aiohttp's do, by which Google's package asks where that is installed."""
+    broken = ConnectionError("Not enough data to satisfy transfer length header.")
+    broken.code = 400  # type: ignore[attr-defined]
+    assert isinstance(explained(broken, "google_genai:gemini", 8192), PassingError)
 
 
 def test_mistral_ends_what_it_cannot_finish_with_an_error(api: ModelApi, models: dict[str, RemoteModel]) -> None:

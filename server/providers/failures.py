@@ -99,11 +99,11 @@ def _links(error: BaseException) -> Iterator[BaseException]:
 def _body(error: BaseException) -> dict[str, Any]:
     """What the provider answered with; empty where that is no JSON. Each package keeps it elsewhere."""
     for link in _links(error):
-        response = getattr(link, "response", None)
         found = getattr(link, "body", None) or getattr(link, "details", None)
-        if found is None and response is not None:
+        if found is None:
             with suppress(ValueError, RuntimeError):  # It is no JSON, or was never read.
-                found = response.json()
+                text = getattr(getattr(link, "response", None), "text", None)
+                found = json.loads(text) if isinstance(text, str) else None
         if isinstance(found, dict):
             return found
         if isinstance(said := getattr(link, "error", None), str):
@@ -114,11 +114,14 @@ def _body(error: BaseException) -> dict[str, Any]:
 def _status(error: BaseException) -> int | None:
     """The HTTP status that the provider answered with; None where it did not answer."""
     for link in _links(error):
-        for holder in (link, getattr(link, "response", None)):
-            for name in ("status_code", "code"):
-                value = getattr(holder, name, None)
-                if isinstance(value, int) and 400 <= value < 600:
-                    return value
+        response = getattr(link, "response", None)
+        values = [getattr(link, "status_code", None), getattr(response, "status_code", None)]
+        if response is not None:
+            # Without one it may be aiohttp's code for a connection that broke.
+            values.append(getattr(link, "code", None))
+        for value in values:
+            if isinstance(value, int) and 400 <= value < 600:
+                return value
     return None
 
 
