@@ -1,5 +1,5 @@
-"""A real HTTP server over the embedded model that speaks OpenAI's chat completions and Anthropic's messages: what is
-asked of it is decoded, and it fails in the ways that vendors do."""
+"""A real HTTP server over the embedded model that speaks vendors' APIs (wire_formats.py): what is asked of it is
+decoded, and it fails in the ways that theirs do."""
 
 import json
 import re
@@ -11,19 +11,20 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
+from tests.wire_formats import Request, WireFormat, spoken_at
+
 if TYPE_CHECKING:
     from server.engine import GuidedEngine
 
 OBSERVED = re.compile("Observation:")
-PIECE = 6
-"""Characters of a reply that are sent at a time."""
 
 
 @dataclass(frozen=True)
 class Fault:
     """How a request goes wrong. `status` is answered at once. In the middle of the reply `broken` closes the
-    connection, `cut` ends it as if all were well, and `slow` goes no further until the client leaves or the server
-    ends. `empty` replies with nothing, `garbled` with the reply from its end to its beginning."""
+    connection, `cut` ends it as if all were well, `failing` sends an error, and `slow` goes no further until the
+    client leaves or the server ends. `withheld` replies with a half and says that there is no more, `refused` says so
+    at once. `empty` replies with nothing, and `garbled` with the reply from its end to its beginning."""
 
     kind: str = "status"
     status: int = 500
@@ -45,6 +46,8 @@ class ModelApi:
         self.asked: list[dict[str, Any]] = []
         self.keys: list[str] = []
         """The keys that came with them."""
+        self.counted: list[tuple[int, int]] = []
+        """The tokens of what was read and written for each reply."""
         self.left = threading.Event()
         """Set when a client closed the connection during a slow reply."""
         self.waiting = threading.Event()
@@ -68,11 +71,12 @@ class ModelApi:
             self._server.shutdown()
             self._server.server_close()
 
-    def reply(self, messages: list[dict[str, Any]], limit: int, stop: list[str], schema: Any) -> tuple[str, int, int]:
+    def reply(self, request: Request) -> tuple[str, int, int]:
         """What the embedded model writes, and the tokens of the conversation and of the reply."""
         from server.engine import usage
 
-        turns = [{"role": one["role"], "content": _as_learned(_text(one["content"]))} for one in messages]
+        schema = request.schema if self.schemas == "taken" else None
+        turns = [{**turn, "content": _as_learned(turn["content"])} for turn in request.messages]
         # It learned to call tools within one turn of its own: what it read of them stands in it.
         *_, asked = (
             at for at, turn in enumerate(turns) if turn["role"] == "user" and not OBSERVED.match(turn["content"])
@@ -82,9 +86,9 @@ class ModelApi:
         prompt += "".join(tokenizer.protect(turn["content"]) + "\n" for turn in turns[asked + 1 :])
         with usage.measured() as used:
             if schema is not None and "step" in schema["properties"]:
-                text = _step(self.engine, prompt, schema, limit)
+                text = _step(self.engine, prompt, schema, request.limit)
             else:
-                text = self.engine.write(prompt, limit, stop, schema)
+                text = self.engine.write(prompt, request.limit, request.stop, schema)
         return tokenizer.reveal(text), used.prompt_tokens, used.completion_tokens + used.forced_tokens
 
 
@@ -137,10 +141,6 @@ def _step(engine: "GuidedEngine", prompt: str, schema: Mapping[str, Any], limit:
     return json.dumps({"thought": lm["thought"], "step": step}, ensure_ascii=False)
 
 
-def _text(content: Any) -> str:
-    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
-
-
 class _Handler(BaseHTTPRequestHandler):
     api: ModelApi
     protocol_version = "HTTP/1.1"
@@ -150,53 +150,49 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        api = self.api
+        api, spoken = self.api, spoken_at(self.path)
+        if spoken is None:
+            return self.send_error(404)
         api.asked.append(body)
-        speaks_anthropic = self.path.endswith("/v1/messages")
-        key = self.headers.get("x-api-key") or self.headers.get("Authorization", "").removeprefix("Bearer ")
+        key = spoken.key(self.headers)
         api.keys.append(key)
         if api.accepts and key not in api.accepts:
             # As careless as a vendor may be.
-            return self._refuse(401, f"Incorrect API key provided: {key}. You can find your key in the console.")
+            status, message = spoken.bad_key
+            return self._refuse(spoken, status, message.format(key=key))
         fault = api.faults.popleft() if api.faults else None
         if fault is not None and fault.kind == "status":
-            return self._refuse(fault.status, fault.message.format(key=key), fault.headers)
-        if body["model"] == "missing":
-            return self._refuse(404, "The model `missing` does not exist or you do not have access to it.")
-        if speaks_anthropic:
-            schema = body.get("output_config", {}).get("format", {}).get("schema")
-            system = body.get("system", [])
-            messages = ([{"role": "system", "content": system}] if system else []) + body["messages"]
-            stop = body.get("stop_sequences", [])
-        else:
-            schema = body.get("response_format", {}).get("json_schema", {}).get("schema")
-            messages, stop = body["messages"], body.get("stop") or []
-        if schema is not None and api.schemas == "refused":
-            return self._refuse(400, "this model does not support structured output")
-        limit = body.get("max_tokens") or body["max_completion_tokens"]
-        used = sum(api.engine.tokenizer.count(_text(message["content"])) for message in messages)
-        if used + limit > api.engine.context_length:
-            return self._refuse(
-                400,
-                f"This model's maximum context length is {api.engine.context_length} tokens, and you asked for more.",
-            )
-        text, read, written = api.reply(messages, limit, stop, schema if api.schemas == "taken" else None)
-        if fault is not None and fault.kind in ("empty", "garbled"):
-            text, fault = "" if fault.kind == "empty" else text[::-1], None
-        events = (_anthropic if speaks_anthropic else _openai)(text, read, written, limit)
-        self._stream(list(events), fault)
+            return self._refuse(spoken, fault.status, fault.message.format(key=key), fault.headers)
+        request = spoken.request(self.path, body)
+        if request.model == "missing":
+            return self._refuse(spoken, *spoken.no_model)
+        if request.schema is not None and api.schemas == "refused":
+            return self._refuse(spoken, 400, "this model does not support structured output")
+        used = sum(api.engine.tokenizer.count(message["content"]) for message in request.messages)
+        if used + request.limit > api.engine.context_length:
+            longest = f"This model's maximum context length is {api.engine.context_length} tokens"
+            return self._refuse(spoken, 400, f"{longest}, and you asked for more.")
+        text, read, written = api.reply(request)
+        api.counted.append((read, written))
+        end = spoken.limit if written >= request.limit else spoken.whole
+        replies = {"empty": "", "refused": "", "garbled": text[::-1], "withheld": text[: len(text) // 2]}
+        if fault is not None and fault.kind in replies:
+            text = replies[fault.kind]
+            end, fault = spoken.refused if fault.kind in ("refused", "withheld") else end, None
+        self._stream(spoken, list(spoken.events(text, read, written, end)), fault)
 
-    def _refuse(self, status: int, message: str, headers: Mapping[str, str] = {}) -> None:
-        data = json.dumps({"type": "error", "error": {"type": "error", "message": message}}).encode()
+    def _refuse(self, spoken: WireFormat, status: int, message: str, headers: Mapping[str, str] = {}) -> None:
+        data = json.dumps(spoken.error(status, message, headers.get("Retry-After"))).encode()
         self.send_response(status)
-        for name, value in {**headers, "Content-Type": "application/json", "Content-Length": str(len(data))}.items():
+        sent = {name: value for name, value in headers.items() if spoken.has_retry_after or name != "Retry-After"}
+        for name, value in {**sent, "Content-Type": "application/json", "Content-Length": str(len(data))}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)
 
-    def _stream(self, events: list[str], fault: Fault | None) -> None:
+    def _stream(self, spoken: WireFormat, events: list[str], fault: Fault | None) -> None:
         self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Content-Type", spoken.content_type)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         for number, event in enumerate(events):
@@ -204,7 +200,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
                 if fault.kind == "broken":
                     return
-                if fault.kind == "cut":
+                if fault.kind == "failing":
+                    self._send(spoken.event_of(spoken.error(fault.status, fault.message, None)).encode())
+                if fault.kind in ("cut", "failing"):
                     break
                 self.api.waiting.set()
                 if self._client_leaves():
@@ -228,48 +226,3 @@ class _Handler(BaseHTTPRequestHandler):
             except OSError:
                 return True
         return False
-
-
-def _pieces(text: str) -> Iterator[str]:
-    for at in range(0, len(text), PIECE):
-        yield text[at : at + PIECE]
-
-
-def _openai(text: str, read: int, written: int, limit: int) -> Iterator[str]:
-    def chunk(**more: Any) -> str:
-        known = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "embedded"}
-        return f"data: {json.dumps({**known, **more})}\n\n"
-
-    def delta(end: str | None = None, **changed: Any) -> str:
-        return chunk(choices=[{"index": 0, "delta": changed, "finish_reason": end}])
-
-    yield delta(role="assistant", content="")
-    for piece in _pieces(text):
-        yield delta(content=piece)
-    yield delta("length" if written >= limit else "stop")
-    yield chunk(
-        choices=[], usage={"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
-    )
-    yield "data: [DONE]\n\n"
-
-
-def _anthropic(text: str, read: int, written: int, limit: int) -> Iterator[str]:
-    def event(kind: str, **more: Any) -> str:
-        return f"event: {kind}\ndata: {json.dumps({'type': kind, **more})}\n\n"
-
-    message = {
-        "id": "msg_1", "type": "message", "role": "assistant", "model": "embedded", "content": [],
-        "stop_reason": None, "stop_sequence": None, "usage": {"input_tokens": read, "output_tokens": 1},
-    }  # fmt: skip
-    yield event("message_start", message=message)
-    yield event("content_block_start", index=0, content_block={"type": "text", "text": ""})
-    for piece in _pieces(text):
-        yield event("content_block_delta", index=0, delta={"type": "text_delta", "text": piece})
-    yield event("content_block_stop", index=0)
-    end = "max_tokens" if written >= limit else "end_turn"
-    yield event(
-        "message_delta",
-        delta={"stop_reason": end, "stop_sequence": None},
-        usage={"output_tokens": written},
-    )
-    yield event("message_stop")

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from server.errors import (
 from server.host import Host
 from server.providers import RemoteModel
 from server.providers.catalog import NO_KEY, PROVIDERS
+from server.providers.failures import PassingError, explained
 from server.tools import load_tools
 from tests import gguf_file
 from tests.event_stream import read
@@ -46,7 +48,8 @@ from tests.transformers_serve import transformers_serve
 
 KEY = "sk-key-0123456789-that-nobody-may-see"
 NEW_KEY = "sk-key-9876543210-that-nobody-may-see"
-VENDORS = {"openai": "/v1", "anthropic": ""}
+VENDORS = {"openai": "/v1", "anthropic": "", "google_genai": "", "mistralai": "/mistral/v1", "ollama": ""}
+"""What their packages want to be told as the base of the URL."""
 HELLO = prompts.messages((), "hello")
 NUMBER = {
     "type": "object",
@@ -69,12 +72,21 @@ def no_faults(api: ModelApi) -> None:
     api.faults.clear()
     api.asked.clear()
     api.keys.clear()
+    api.left.clear()
+    api.waiting.clear()
 
 
 @pytest.fixture(scope="module")
-def models(api: ModelApi) -> dict[str, RemoteModel]:
-    """A model of each vendor's that both speak to `api`."""
-    return {name: RemoteModel(f"{name}:embedded", api.url + path, with_key=False) for name, path in VENDORS.items()}
+def models(api: ModelApi) -> Iterator[dict[str, RemoteModel]]:
+    """A model of each vendor's, asked by its own package."""
+    made = {name: RemoteModel(f"{name}:embedded", api.url + path, with_key=False) for name, path in VENDORS.items()}
+    yield made
+    for model in made.values():
+        model.close()
+
+
+def model_of(vendor: str, api: ModelApi, name: str = "embedded") -> closing[RemoteModel]:
+    return closing(RemoteModel(f"{vendor}:{name}", api.url + VENDORS[vendor], with_key=False))
 
 
 @pytest.fixture(params=list(VENDORS))
@@ -102,12 +114,12 @@ def test_importing_them_brings_nothing_heavy() -> None:
 # What a model answers
 
 
-def test_a_reply_is_told_and_counted_as_it_comes(model: RemoteModel) -> None:
+def test_a_reply_is_told_and_counted_as_it_comes(api: ModelApi, model: RemoteModel) -> None:
     told: list[str] = []
     with usage.measured() as used, pieces.scope(lambda text, _: told.append(text)):
         reply = model.complete(HELLO, max_tokens=30)
     assert reply and "".join(told) == reply
-    assert used.prompt_tokens > 0 and used.completion_tokens > 0
+    assert (used.prompt_tokens, used.completion_tokens) == api.counted[-1]
     assert (used.forced_tokens, used.forward_passes) == (0, 0)
 
 
@@ -127,8 +139,7 @@ def test_a_reply_fits_its_schema(model: RemoteModel) -> None:
 @pytest.mark.parametrize("schemas", ["taken", "refused", "ignored"])
 @pytest.mark.parametrize("vendor", VENDORS)
 def test_the_default_agent_works_with_any(engine: GuidedEngine, vendor: str, schemas: str) -> None:
-    with ModelApi(engine, schemas=schemas).serving() as api:
-        model = RemoteModel(f"{vendor}:embedded", api.url + VENDORS[vendor], with_key=False)
+    with ModelApi(engine, schemas=schemas).serving() as api, model_of(vendor, api) as model:
         assert model.takes_schema == (schemas == "taken")
         result = ask(model, "What is 37 * 52?")
         assert (result.answer, result.function) == ("1924", "calculator")
@@ -170,6 +181,19 @@ def test_openai_itself_gets_strict_schemas(api: ModelApi, monkeypatch: pytest.Mo
     assert {"type": "null"} in sent["schema"]["properties"]["word"]["anyOf"]
     assert "max_completion_tokens" in api.asked[-1] and "max_tokens" not in api.asked[-1]
     assert ask(model, "What is 37 * 52?").answer == "1924"
+
+
+def test_mistral_may_leave_out_what_may_be_left_out(api: ModelApi, models: dict[str, RemoteModel]) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"n": {"type": "integer", "enum": [1]}, "word": {"type": "string", "enum": ["a"]}},
+        "required": ["n"],
+        "additionalProperties": False,
+    }
+    value = json.loads(models["mistralai"].complete(HELLO, max_tokens=60, schema=schema))
+    assert value in ({"n": 1}, {"n": 1, "word": "a"}), "no null is left"
+    sent = api.asked[-1]["response_format"]["json_schema"]
+    assert {"type": "null"} in sent["schema"]["properties"]["word"]["anyOf"]
 
 
 @pytest.fixture(scope="module")
@@ -245,6 +269,7 @@ def test_another_hearth(server: Server, monkeypatch: pytest.MonkeyPatch) -> None
         Fault(status=500, headers={"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}),
         Fault("broken"),
         Fault("cut"),
+        Fault("failing", status=503),
     ],
     ids=lambda fault: f"{fault.kind}-{fault.status}",
 )
@@ -283,6 +308,7 @@ def test_four_tries_are_enough(api: ModelApi, model: RemoteModel, fault: Fault, 
         (Fault(status=429, message="enough", headers={"Retry-After": "999"}), ProviderRateLimitedError, "enough"),
         (Fault(status=429, message="insufficient_quota", headers=AT_ONCE), ProviderRateLimitedError, "quota"),
         (Fault(status=400, message="prompt is too long: 9 tokens"), PromptTooLongError, "9 tokens"),
+        (Fault(status=400, message="The input token count exceeds what may be."), PromptTooLongError, "exceeds"),
         (Fault(status=422, message="x" * 5000), ProviderError, "xxx"),
     ],
 )
@@ -295,8 +321,61 @@ def test_what_lasts_is_told_at_once(
     assert type(raised.value) is kind
     assert said in raised.value.message and len(raised.value.message) < 1000
     assert len(api.asked) == 1
+    if fault.status != 422:
+        assert f": {fault.message.format(key=NO_KEY).rstrip('.')}." in raised.value.message, "its words alone"
     if said == "enough":
         assert raised.value.details == {"retry_after": 999}
+
+
+@pytest.mark.parametrize("kind", ["withheld", "refused"])
+@pytest.mark.parametrize("vendor", ["openai", "anthropic", "google_genai"])
+def test_what_a_provider_withholds_is_told(
+    api: ModelApi, models: dict[str, RemoteModel], vendor: str, kind: str
+) -> None:
+    api.faults.append(Fault(kind))
+    with pytest.raises(ProviderError, match=r"withheld|refused"):
+        models[vendor].complete(HELLO, max_tokens=30)
+    assert len(api.asked) == 1
+
+
+def test_a_connection_that_breaks_with_a_code_of_its_own_passes() -> None:
+    """As aiohttp's do, by which Google's package asks where that is installed."""
+    broken = ConnectionError("Not enough data to satisfy transfer length header.")
+    broken.code = 400  # type: ignore[attr-defined]
+    assert isinstance(explained(broken, "google_genai:gemini", 8192), PassingError)
+
+
+def test_mistral_ends_what_it_cannot_finish_with_an_error(api: ModelApi, models: dict[str, RemoteModel]) -> None:
+    api.faults.append(Fault("withheld"))
+    assert models["mistralai"].complete(HELLO, max_tokens=30)
+    assert len(api.asked) == 2
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_a_key_is_sent_and_never_shown(
+    api: ModelApi, vendor: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    variable, url = PROVIDERS[vendor].keys[0], api.url + VENDORS[vendor]
+    monkeypatch.setenv(variable, KEY)
+    with closing(RemoteModel(f"{vendor}:embedded", url)) as model:
+        busy = Fault(status=503, message="busy, {key}", headers=AT_ONCE)
+        api.faults.extend([busy, Fault(status=403, message="not you, {key}")])
+        with pytest.raises(ProviderUnauthorizedError, match=r": not you, \(secret\)\."):
+            model.complete(HELLO, max_tokens=30)
+    assert set(api.keys) == {KEY}
+    monkeypatch.setenv(variable, KEY + "-wrong")
+    with pytest.raises(ProviderUnauthorizedError) as raised:
+        RemoteModel(f"{vendor}:embedded", url)
+    assert KEY not in raised.value.message + caplog.text and "busy, (secret)" in caplog.text
+    api.keys.clear()
+    with model_of(vendor, api):
+        assert set(api.keys) == {NO_KEY}, "nowhere that only a request has named"
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_a_model_that_its_provider_does_not_know(api: ModelApi, vendor: str) -> None:
+    with pytest.raises(ModelNotFoundError, match="missing"):
+        model_of(vendor, api, "missing")
 
 
 def test_a_server_that_is_not_there() -> None:
@@ -333,9 +412,8 @@ def test_a_reply_that_stays_unreadable_is_told(
     assert len(api.asked) == requests
 
 
-def test_a_run_that_is_cancelled_closes_the_connection(engine: GuidedEngine) -> None:
-    with ModelApi(engine).serving() as api, ThreadPoolExecutor(1) as pool:
-        model = RemoteModel("openai:embedded", api.url + "/v1", with_key=False)
+def test_a_run_that_is_cancelled_closes_the_connection(api: ModelApi, model: RemoteModel) -> None:
+    with ThreadPoolExecutor(1) as pool:
         cancelled = threading.Event()
         api.faults.append(Fault("slow"))
         with cancellation.scope(cancelled):
@@ -348,9 +426,9 @@ def test_a_run_that_is_cancelled_closes_the_connection(engine: GuidedEngine) -> 
         assert api.left.wait(10)
 
 
-def test_a_model_that_is_closed_answers_nothing(engine: GuidedEngine) -> None:
-    with ModelApi(engine).serving() as api, ThreadPoolExecutor(1) as pool:
-        model = RemoteModel("openai:embedded", api.url + "/v1", with_key=False)
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_a_model_that_is_closed_answers_nothing(api: ModelApi, vendor: str) -> None:
+    with ThreadPoolExecutor(1) as pool, model_of(vendor, api) as model:
         api.faults.append(Fault("slow"))
         reply = pool.submit(model.complete, HELLO, max_tokens=30)
         assert api.waiting.wait(60)
@@ -370,12 +448,13 @@ def test_a_package_that_is_not_installed(name: str, monkeypatch: pytest.MonkeyPa
     provider = PROVIDERS[name.partition(":")[0]]
     for key in provider.keys:
         monkeypatch.setenv(key, KEY)
+    monkeypatch.setitem(sys.modules, provider.module, None)  # type: ignore[arg-type]  # Python's own way to hide it.
     with pytest.raises(ProviderNotInstalledError) as raised:
         RemoteModel(name)
     assert raised.value.message.endswith(f"pip install {provider.requirement}")
 
 
-@pytest.mark.parametrize("name", ["openai:x", "anthropic:x", "huggingface:x"])
+@pytest.mark.parametrize("name", ["openai:x", "anthropic:x", "google_genai:x", "mistralai:x", "huggingface:x"])
 def test_a_key_that_is_not_set(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     keys = PROVIDERS[name.partition(":")[0]].keys
@@ -418,6 +497,9 @@ def remote_server(api: ModelApi, tmp_path_factory: pytest.TempPathFactory) -> It
             for name in provider.keys:
                 patch.delenv(name, raising=False)
         patch.setenv("ANTHROPIC_BASE_URL", api.url)
+        hidden = tmp_path_factory.mktemp("hidden")
+        (hidden / "sitecustomize.py").write_text("import sys\nsys.modules['langchain_mistralai'] = None\n")
+        patch.setenv("PYTHONPATH", str(hidden))
         settings = {"MODEL": "openai:embedded", "BASE_URL": api.url + "/v1", "LOG_LEVEL": "DEBUG"}
         made = start(folder, REPOSITORY, settings)
     try:

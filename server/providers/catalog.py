@@ -20,9 +20,9 @@ class Provider:
     """A provider of models.
 
     `requirement`: its package and the version that fits, as pip takes it. `keys`: the variables that may hold the
-    key, the first that is set wins; empty: it takes none. `langchain`: the name by which `init_chat_model` knows it.
-    `limit`: what its chat model calls the most tokens of a reply. `base_url`: where it is, if its package doesn't
-    know. `options`: what the chat model is made with besides.
+    key, the first that is set wins. `langchain`: the name by which `init_chat_model` knows it. `limit`: what its chat
+    model calls the most tokens of a reply. `base_url`: where it is, if its package doesn't know. `is_local`: it runs
+    on this machine as a rule, and wants no key there. `options`: what the chat model is made with besides.
     """
 
     requirement: str
@@ -30,6 +30,7 @@ class Provider:
     langchain: str
     limit: str = "max_tokens"
     base_url: str | None = None
+    is_local: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -39,7 +40,7 @@ class Provider:
 
     def key(self) -> str | None:
         """Its key, from the environment or a file `.env` in the current folder; None where none is set."""
-        in_file = dotenv_values(".env") if self.keys else {}
+        in_file = dotenv_values(".env")
         for name in self.keys:
             key = os.environ.get(name) or in_file.get(name)
             if key:
@@ -48,9 +49,9 @@ class Provider:
         return None
 
     def needed_key(self) -> str:
-        """Its key. Raises `ProviderUnauthorizedError` where it takes one and none is set."""
+        """Its key. Raises `ProviderUnauthorizedError` where it wants one and none is set."""
         key = self.key()
-        if key is None and self.keys:
+        if key is None and not self.is_local:
             raise ProviderUnauthorizedError(
                 f"{self.keys[0]} is not set. Put the key into the environment of the server, or into its file .env."
             )
@@ -86,7 +87,7 @@ PROVIDERS: Mapping[str, Provider] = {
         base_url="https://router.huggingface.co/v1",
         options=_OPENAI_OPTIONS,
     ),
-    "ollama": Provider("langchain-ollama==1.1.0", (), "ollama", limit="num_predict"),
+    "ollama": Provider("langchain-ollama==1.1.0", ("OLLAMA_API_KEY",), "ollama", limit="num_predict", is_local=True),
 }
 
 

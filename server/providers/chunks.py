@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import cache
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
@@ -54,6 +54,13 @@ def read(stream: Callable[[], AsyncIterator[T]], seconds: float, check: Callable
             yield item[0]
     finally:
         task.cancel()
+
+
+def let_go(closing: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Runs `closing()`, which closes connections that streams were read from, where they were opened. Does not wait
+    for it."""
+    loop = _loop()
+    loop.call_soon_threadsafe(lambda: loop.create_task(closing()))
 
 
 @cache

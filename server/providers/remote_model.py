@@ -49,6 +49,10 @@ LEARNS_FROM = 500
 too much."""
 ENDS = ("finish_reason", "stop_reason", "done_reason", "status")
 """How the packages say that a reply is at its end; one that stops without it was broken off."""
+WITHHELD = frozenset(
+    "refusal content_filter safety recitation language blocklist prohibited_content spii other".split()
+)
+"""Ends that say that the provider gives no more of the reply away; in small letters."""
 THINKING_TOKENS = 8192
 """What a model that thinks may write above the most of a reply, since its thoughts count as well."""
 PROBE = {
@@ -82,7 +86,8 @@ class RemoteModel:
         self._bytes_a_token = BYTES_A_TOKEN
         base_url = base_url or self._provider.base_url
         speaks_openai = self._provider.langchain == "openai"
-        self._is_strict = speaks_openai and base_url is None
+        # Mistral's package sends no others: it makes all properties required.
+        self._is_strict = self._provider.langchain == "mistralai" or (speaks_openai and base_url is None)
         self._is_compatible = speaks_openai and base_url is not None
         if not with_key:
             key = NO_KEY
@@ -94,7 +99,7 @@ class RemoteModel:
         profile: Mapping[str, Any] = getattr(self._chat, "profile", None) or {}
         self.context_length = profile.get("max_input_tokens") or CONTEXT_LENGTH
         self._options: dict[str, Any] = {}
-        if profile.get("temperature", base_url is not None or not self._provider.keys):
+        if profile.get("temperature", base_url is not None or self._provider.is_local):
             # Models that think by themselves refuse it, and of a vendor's unknown one nobody knows.
             self._options["temperature"] = 0
         if self._provider.langchain == "ollama":
@@ -103,7 +108,11 @@ class RemoteModel:
         thinks = bool(profile.get("reasoning_output"))
         self._takes_stop = not thinks
         self._thinking = min(THINKING_TOKENS, (profile.get("max_output_tokens") or THINKING_TOKENS) // 2) * thinks
-        self.takes_schema = self._probe(profile)
+        try:
+            self.takes_schema = self._probe(profile)
+        except BaseException:
+            self.close()
+            raise
 
     def __repr__(self) -> str:
         return f"RemoteModel({self.name!r})"
@@ -111,6 +120,7 @@ class RemoteModel:
     def close(self) -> None:
         """It answers nothing any more, and what is under way ends with `ModelNotLoadedError`."""
         self._closed.set()
+        chunks.let_go(self._disconnect)
 
     def count(self, text: str) -> int:
         """About how many tokens `text` has, rather too many than too few."""
@@ -178,7 +188,7 @@ class RemoteModel:
         return as_asked(text, schema, is_strict)
 
     def _stream(self, chat: Any, messages: list[dict[str, str]], stop: tuple[str, ...], reply: "_Reply") -> str:
-        text, ended = "", False
+        text, end = "", ""
         reply.begin()
         sent_stop = list(stop) if stop and self._takes_stop else None
 
@@ -188,7 +198,10 @@ class RemoteModel:
 
         try:
             for chunk in chunks.read(stream, SILENT_SECONDS, self._check):
-                ended = ended or any(chunk.response_metadata.get(key) for key in ENDS)
+                said = chunk.response_metadata
+                end = next((str(said[key]) for key in ENDS if said.get(key)), end)
+                if blocked := (said.get("prompt_feedback") or {}).get("block_reason"):
+                    raise ProviderError(f"The provider of {self.name} refused the conversation: {blocked.name}.")
                 text += chunk.text
                 found = [at for at in map(text.find, stop) if at >= 0]
                 reply.grow(
@@ -202,9 +215,11 @@ class RemoteModel:
             raise ProviderError(f"Nothing came of {self.name} for {SILENT_SECONDS:g} seconds.") from None
         except Exception as error:  # boundary: a provider's package, and whatever answers it
             # Some complain of a reply that was cut off at its limit when all of it has come.
-            if not ended:
+            if not end:
                 raise explained(error, self.name, self.context_length) from None
-        if not ended:
+        if end.lower() in WITHHELD:
+            raise ProviderError(f"The provider of {self.name} withheld the rest of the reply: {end}.")
+        if not end or end == "error":
             raise PassingError(ProviderError(f"The reply of {self.name} was broken off."))
         reply.grow(text, self.count(text), None)
         read = sum(_bytes(message["content"]) for message in messages)
@@ -224,7 +239,10 @@ class RemoteModel:
                 f"{provider.requirement}"
             )
         options = dict(provider.options)
-        if provider.keys:
+        if provider.langchain == "ollama":
+            # Without a header of ours it would send the key of the environment, to any address.
+            options["client_kwargs"] = {"headers": {"Authorization": f"Bearer {key}"}}
+        else:
             options["api_key"] = key
         if base_url is not None:
             options["base_url"] = base_url
@@ -235,6 +253,17 @@ class RemoteModel:
             raise ModelLoadError(
                 f"{self.name} can't be used: {type(error).__name__}: {redacted(str(error))}"
             ) from None
+
+    async def _disconnect(self) -> None:
+        """Closes the connections that are its own; the packages of OpenAI and Anthropic share theirs."""
+        chat: Any = self._chat
+        match self._provider.langchain:
+            case "google_genai":
+                await chat.aclose()
+            case "mistralai":
+                await chat.async_client.aclose()
+            case "ollama":
+                await chat._async_client.close()
 
     def _probe(self, profile: Mapping[str, Any]) -> bool:
         """Whether it takes a schema. Raises what asking it raises."""

@@ -1,4 +1,4 @@
-"""JSON schemas as providers take them: of an object, and strict for OpenAI, which holds a reply to no others.
+"""JSON schemas as providers take them: of an object, and strict for OpenAI and Mistral, which take no others.
 
 In a strict schema each property is required, so what may be left out may be null in its place
 (https://platform.openai.com/docs/guides/structured-outputs).
