@@ -384,9 +384,14 @@ def test_after_sixty_turns_a_question_is_shown_the_early_one_that_it_is_about(
         assert len(recent) >= 4
 
 
-@pytest.mark.xfail(strict=True, reason="the embedded model has not been trained on what a session shows it")
 def test_after_sixty_turns_questions_about_early_ones_are_answered_right(sixty_turns: list[dict[str, Any]]) -> None:
-    assert [run["answer"] for run in sixty_turns] == [answer for _, _, answer in ABOUT_EARLY_TURNS]
+    wanted = [answer for _, _, answer in ABOUT_EARLY_TURNS]
+    assert [run["answer"] for run in sixty_turns[:2]] == wanted[:2]
+
+
+@pytest.mark.xfail(strict=True, reason="the embedded model takes another early turn for the third")
+def test_after_sixty_turns_an_early_one_is_found_by_its_number(sixty_turns: list[dict[str, Any]]) -> None:
+    assert sixty_turns[2]["answer"] == ABOUT_EARLY_TURNS[2][2]
 
 
 def test_entries_are_copied_from_the_run() -> None:
