@@ -246,7 +246,8 @@ def test_another_hearth(server: Server, monkeypatch: pytest.MonkeyPatch) -> None
         whole = model.complete(HELLO, max_tokens=30)
     assert used.completion_tokens > 0
     assert model.complete(HELLO, max_tokens=30, stop=[whole[3:6]]) == whole[:3]
-    assert isinstance(json.loads(model.complete(HELLO, max_tokens=60, schema=NUMBER))["n"], int)
+    bounded = {**NUMBER, "properties": {"n": {"type": "integer", "minimum": 0, "maximum": 99}}}
+    assert 0 <= json.loads(model.complete(HELLO, max_tokens=60, schema=bounded))["n"] < 100
     agent = RemoteModel("openai:hearth/react", server.url + "/v1")
     assert not agent.takes_schema
     assert agent.complete([{"role": "user", "content": "What is 37 * 52?"}], max_tokens=200) == "1924"

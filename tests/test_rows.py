@@ -102,12 +102,13 @@ def test_rows_write_what_transformers_writes(kind: str) -> None:
 
 #: How the embedded model is loaded, and how far a logit may be from what it is alone, in standard deviations of the
 #: logits. bitsandbytes takes a column of activations out of the 8-bit product as soon as one text is large in it: so
-#: with its threshold a text's neighbours matter.
+#: with its threshold a text's neighbours matter; and without, where the last bit of an activation decides how it is
+#: rounded to 8 bit.
 TOLERANCES: dict[str, tuple[float, dict[str, Any]]] = {
     "float32": (1e-4, {"dtype": "float32", "load_in_8bit": False}),
     "bfloat16": (0.25, {"dtype": "bfloat16", "load_in_8bit": False}),
     "8bit, float32": (0.25, {"dtype": "float32", "load_in_8bit": True}),
-    "8bit, float32, no threshold": (1e-4, {"dtype": "float32", "load_in_8bit": True, "int8_threshold": 0.0}),
+    "8bit, float32, no threshold": (0.25, {"dtype": "float32", "load_in_8bit": True, "int8_threshold": 0.0}),
     "8bit, bfloat16": (0.25, {"dtype": "bfloat16", "load_in_8bit": True}),
     "int8, float32": (1e-4, {"dtype": "float32", "load_in_8bit": True, "quantizer": "torchao"}),
     "int8, bfloat16": (0.25, {"dtype": "bfloat16", "load_in_8bit": True, "quantizer": "torchao"}),
