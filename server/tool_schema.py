@@ -24,11 +24,13 @@ def arguments_schema(tool: "BaseTool") -> dict[str, Any]:
     key = _key(tool)
     if key is None:
         return _made(tool)
-    if key not in _known:
+    schema = _known.get(key)
+    if schema is None:
+        schema = _made(tool)
         if len(_known) >= _MOST:
             _known.clear()
-        _known[key] = _made(tool)
-    return dict(_known[key])
+        _known[key] = schema
+    return dict(schema)
 
 
 def _made(tool: "BaseTool") -> dict[str, Any]:
@@ -41,10 +43,12 @@ def _made(tool: "BaseTool") -> dict[str, Any]:
 def _key(tool: "BaseTool") -> tuple[Any, ...] | None:
     """All that `tool_call_schema` makes a schema of, where that is plain values; None where types are in it that say
     themselves what their schema is."""
+    from langchain_core.tools import StructuredTool
     from pydantic import BaseModel
 
     model = tool.args_schema
-    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+    # A class of somebody's own may make its schema in another way.
+    if type(tool) is not StructuredTool or not (isinstance(model, type) and issubclass(model, BaseModel)):
         return None
     fields = tuple(_traits(name, field) for name, field in model.model_fields.items())
     return None if None in fields else (tool.name, tool.description, model.__doc__, fields)

@@ -8,6 +8,7 @@ were guessed right. After prompt lookup decoding (github.com/apoorvumang/prompt-
 """
 
 from collections.abc import Sequence
+from itertools import islice
 
 #: How many tokens have to agree, the best first.
 AGREEING = (4, 3, 2)
@@ -35,7 +36,7 @@ class Drafts:
         for key, place in places.items():
             self._lately.pop(key, None)
             self._lately[key] = (text, place)
-        for key in list(self._lately)[: max(0, len(self._lately) - REMEMBERED)]:
+        for key in list(islice(self._lately, max(0, len(self._lately) - REMEMBERED))):
             del self._lately[key]
 
     def after(self, key: tuple[int, ...], most: int) -> Sequence[int]:
@@ -50,6 +51,7 @@ class Draft:
     def __init__(self, tokens: Sequence[int]) -> None:
         """`tokens`: its beginning."""
         self.start = len(tokens)
+        """Where what is written begins."""
         self._places: Places = {}
         self._noted = 0
         self._wrong = 0
