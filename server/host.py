@@ -29,7 +29,7 @@ from server.errors import (
 )
 from server.providers import PROVIDERS, RemoteModel, is_remote
 from server.reload import MAIN, Generation, ReloadReport, Snapshot, Workspace, Workspaces, building_a_model, watched
-from server.resident import ModelRequest, Report, ResidentModel, ResidentModels
+from server.resident import ModelRequest, Report, ResidentModel, ResidentModels, import_engine
 from server.runs import AgentResult, Run, Runs, record_of
 from server.runs.agent_call import call_agent
 from server.sessions import NoteTaker, Sessions, notes_of
@@ -398,6 +398,8 @@ class Host:
     def autoload(self) -> None:
         """Code, model, tools, in this order. What fails is logged and shown, and the server lives on."""
         try:
+            if not is_remote(self.settings.MODEL):
+                import_engine()
             self.reload()
             self.load_model()
             self.load_tools()

@@ -432,6 +432,18 @@ class ResidentModels:
         log.info("the model %s is awake", model.name)
 
 
+def import_engine() -> None:
+    """Import what models run on, which the garbage collector is not to look at, now or later: looking takes a second
+    of the start, and then holds up all threads now and again. To be called before any code of people's is loaded,
+    since nothing that is there by the end is ever collected."""
+    gc.disable()
+    try:
+        from server.engine import GuidedEngine, ResidentChatModel  # noqa: F401
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def give_back_memory() -> None:
     """Return what nothing refers to any more to the device."""
     gc.collect()

@@ -25,7 +25,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
-from server.reload.naming import RELOADABLE, SERVER, file_of, package_of, readable
+from server.reload.naming import BEGINNING, RELOADABLE, SERVER, file_of, package_of, readable
 from server.reload.residue import importing
 from server.reload.source import Source
 
@@ -274,21 +274,23 @@ def _forget_ended() -> None:
         package = package_of(name) if isinstance(name, str) else None
         return package is not None and package not in _installed
 
-    in_use = {source.filename for one in list(_installed.values()) for source in one._sources.values()}
-    by_file, by_module = inspect.modulesbyfile, vars(inspect)["_filesbymodname"]
-    _drop(sys.modules, ended)
-    _drop(sys.path_importer_cache, ended)
+    def drop_ended(table: dict[str, Any]) -> None:
+        # A look at the beginning first: the process has ten thousand names, and every reload goes through them.
+        for name in [name for name in list(table) if name.startswith(BEGINNING) and ended(name)]:
+            table.pop(name, None)
+
+    drop_ended(sys.modules)
+    drop_ended(sys.path_importer_cache)
     # Whoever sets a level goes through the loggers with this lock held.
     with vars(logging)["_lock"]:
-        _drop(logging.Logger.manager.loggerDict, ended)
-    _drop(by_module, ended)
-    _drop(by_file, lambda file: ended(by_file.get(file)))
-    _drop(linecache.cache, lambda file: file_of(file) is not None and file not in in_use)
+        drop_ended(logging.Logger.manager.loggerDict)
+    drop_ended(vars(inspect)["_filesbymodname"])
+    modules_by_file = inspect.modulesbyfile
+    for file in [file for file, name in list(modules_by_file.items()) if name.startswith(BEGINNING) and ended(name)]:
+        modules_by_file.pop(file, None)
+    in_use = {source.filename for one in list(_installed.values()) for source in one._sources.values()}
+    for file in [file for file in list(linecache.cache) if "@" in file and file_of(file) and file not in in_use]:
+        linecache.cache.pop(file, None)
     for hooks in (sys.meta_path, sys.path_hooks):
         for hook in [hook for hook in hooks if ended(getattr(hook, "__module__", None))]:
             hooks.remove(hook)  # type: ignore[arg-type]
-
-
-def _drop(table: dict[str, Any], superfluous: Any) -> None:
-    for key in [key for key in list(table) if superfluous(key)]:
-        table.pop(key, None)

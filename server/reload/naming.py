@@ -13,20 +13,21 @@ import re
 SERVER = "server"
 RELOADABLE = ("agent", "model", "tools")  # the parts of `server` that a generation is made of
 
-_BEGINNING = "hearth_"
-_PACKAGE = re.compile(rf"{_BEGINNING}[0-9a-f]{{12}}_\d+\b")
+BEGINNING = "hearth_"
+"""What the private names of modules begin with."""
+_PACKAGE = re.compile(rf"{BEGINNING}[0-9a-f]{{12}}_\d+\b")
 _FILENAME = re.compile(rf"({SERVER}/[^\n\"@]+\.py)@[0-9a-f]{{12}}")
 _loads = itertools.count(1)
 
 
 def new_package(generation: str) -> str:
     """A private package name for one load of a generation. The same content loaded twice gets two names."""
-    return f"{_BEGINNING}{generation}_{next(_loads)}"
+    return f"{BEGINNING}{generation}_{next(_loads)}"
 
 
 def package_of(name: str) -> str | None:
     """The private package at the head of a module's name (or of a path entry); None for any other name."""
-    if not name.startswith(_BEGINNING):  # quicker: a reload asks about every module of the process
+    if not name.startswith(BEGINNING):  # quicker: a reload asks about every module of the process
         return None
     found = _PACKAGE.match(name)
     return found.group() if found else None
