@@ -102,6 +102,6 @@ def is_remote(name: str) -> bool:
     if prefix not in PROVIDERS or not model:
         raise ModelNotFoundError(
             f"{name!r} is no model. One behind an API is called PROVIDER:NAME, and the providers are: "
-            f"{', '.join(PROVIDERS)}."
+            f"{', '.join(PROVIDERS)}. A model on this machine is called by its folder or its GGUF file alone."
         )
     return True
