@@ -204,10 +204,7 @@ class Host:
         return self._reload(space, dry_run, self._kept(generation) if generation is not None else None)
 
     def _reload(self, space: Workspace, dry_run: bool = False, snapshot: Snapshot | None = None) -> ReloadReport:
-        # The packages that reloadable code rests on take seconds to import the first time; that isn't its fault, and
-        # doesn't count for its time limit.
-        import server.engine.engine  # noqa: F401
-
+        import_engine()  # how long that takes isn't the code's fault, and doesn't count for its time limit
         return space.reload(self.llm, dry_run, snapshot)
 
     def _kept(self, generation: str) -> Snapshot:
@@ -398,8 +395,6 @@ class Host:
     def autoload(self) -> None:
         """Code, model, tools, in this order. What fails is logged and shown, and the server lives on."""
         try:
-            if not is_remote(self.settings.MODEL):
-                import_engine()
             self.reload()
             self.load_model()
             self.load_tools()

@@ -433,15 +433,21 @@ class ResidentModels:
 
 
 def import_engine() -> None:
-    """Import what models run on, which the garbage collector is not to look at, now or later: looking takes a second
-    of the start, and then holds up all threads now and again. To be called before any code of people's is loaded,
-    since nothing that is there by the end is ever collected."""
-    gc.disable()
+    """Import what models and reloadable code rest on, which takes seconds the first time.
+
+    The garbage collector is not to look at any of it, now or later: looking takes a second of the start, and then
+    holds up all threads now and again. So this comes before any code of people's is loaded, since nothing that is
+    there by the end is ever collected.
+    """
+    first = gc.get_freeze_count() == 0
+    if first:
+        gc.disable()
     try:
         from server.engine import GuidedEngine, ResidentChatModel  # noqa: F401
     finally:
-        gc.freeze()
-        gc.enable()
+        if first:
+            gc.freeze()
+            gc.enable()
 
 
 def give_back_memory() -> None:
