@@ -439,7 +439,7 @@ def import_engine() -> None:
     holds up all threads now and again. So this comes before any code of people's is loaded, since nothing that is
     there by the end is ever collected.
     """
-    first = gc.get_freeze_count() == 0
+    first = "server.engine.chat_model" not in sys.modules
     if first:
         gc.disable()
     try:
