@@ -8,7 +8,6 @@ import gc
 import importlib.resources
 import logging
 import os
-import re
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,9 +37,6 @@ OTHER_FILES = ["*/*", "consolidated*"]
 HUB_SECONDS = 10  # for the hub to answer at all
 
 HEADROOM = 1.15  # accelerate fills a device to 90 % and puts the rest elsewhere
-
-# How CUDA, the CPU's allocator, the operating system and cuBLAS put it.
-OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory|cannot allocate memory|ALLOC_FAILED", re.IGNORECASE)
 
 # The first warns at every matrix product, the second at import about 4-bit weights, which aren't used here.
 CHATTY_LOGGERS = ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops")
@@ -337,7 +333,9 @@ def _within_memory(name: str, needed: int, device_map: str, on_gpu: bool) -> Ite
     try:
         yield
     except Exception as error:  # boundary: whoever asks for memory has an error of his own for it
-        if not isinstance(error, MemoryError) and not OUT_OF_MEMORY.search(str(error)):
+        from server.engine.memory import is_out_of_memory
+
+        if not is_out_of_memory(error):
             raise
         traceback.clear_frames(error.__traceback__)  # They hold the half-built model.
         gc.collect()

@@ -124,8 +124,28 @@ def test_running_out_of_memory_ends_one_run(engine: GuidedEngine) -> None:
     assert str(program(engine, 5)) == before
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("a bad kernel")])
-def test_a_failing_pass_fails_only_what_it_is_about(engine: GuidedEngine, error: Exception) -> None:
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), OutOfMemoryError),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+            OutOfMemoryError,
+        ),
+        (RuntimeError("a bad kernel"), RuntimeError),
+    ],
+)
+@pytest.mark.parametrize("in_rows", [True, False], ids=["rows", "caches"])
+def test_a_failing_pass_fails_only_what_it_is_about(
+    make_engine: Callable[..., GuidedEngine],
+    monkeypatch: pytest.MonkeyPatch,
+    in_rows: bool,
+    error: Exception,
+    expected: type[Exception],
+) -> None:
+    if not in_rows:
+        monkeypatch.setattr("server.engine.engine.fits", lambda model: False)
+    engine = make_engine()
     alone = [str(program(engine, number)) for number in range(8)]
 
     def fail(_module: object, _arguments: object, given: dict[str, torch.Tensor]) -> None:
@@ -144,7 +164,7 @@ def test_a_failing_pass_fails_only_what_it_is_about(engine: GuidedEngine, error:
             futures = [pool.submit(run, number) for number in range(10)]
         assert [future.result() for future in futures[:8]] == alone
         for future in futures[8:]:
-            with pytest.raises(OutOfMemoryError if isinstance(error, torch.OutOfMemoryError) else RuntimeError):
+            with pytest.raises(expected):
                 future.result()
     finally:
         failing.remove()

@@ -211,10 +211,13 @@ def test_a_known_beginning_is_not_read_again() -> None:
     torch.testing.assert_close(copied, anew, rtol=1e-4, atol=1e-4)
 
 
+#: Bytes a token of a random Llama: keys and values, layers, heads, width, float32.
+TOKEN = 2 * 4 * 2 * 16 * 4
+
+
 def test_memory_stays_within_its_bound() -> None:
     model = random_model("llama", SHAPE)
-    each = 2 * 4 * 2 * 16 * 4  # bytes a token: keys and values, layers, heads, width, float32
-    memory = KVRows(model, 3 * 256 * each)
+    memory = KVRows(model, 3 * 256 * TOKEN)
     rows = []
     for start in range(3):
         row = memory.take([start + 2, 3, 4])
@@ -222,12 +225,12 @@ def test_memory_stays_within_its_bound() -> None:
         memory.run([(row, [start + 2, 3, 4])])
         rows.append(row)
     assert memory.take([9, 9, 9]) is None
-    assert memory.bytes <= 3 * 256 * each
+    assert memory.bytes <= 3 * 256 * TOKEN
     assert memory.reach(257) is False  # for three rows that long there is no memory, and all are taken
     memory.give_back(rows[0])
     memory.give_back(rows[1])
     assert memory.reach(257)
-    assert memory.bytes <= 3 * 256 * each
+    assert memory.bytes <= 3 * 256 * TOKEN
     assert rows[2].held == [4, 3, 4]
     with pytest.raises(MemoryError):
         memory.reach(1025)
@@ -238,13 +241,94 @@ def test_memory_stays_within_its_bound() -> None:
 
 def test_the_longest_unused_makes_room() -> None:
     model = random_model("llama", SHAPE)
-    memory = KVRows(model, 2 * 256 * 2 * 4 * 2 * 16 * 4)
+    memory = KVRows(model, 2 * 256 * TOKEN)
     for start in (2, 3, 4):
         row = memory.take([start] * 40)
         assert row is not None
         memory.run([(row, [start] * 40)])
         memory.give_back(row)
     assert [memory.known([start] * 40) for start in (2, 3, 4)] == [0, 40, 40]
+
+
+def test_the_bound_holds_before_anything_is_read() -> None:
+    memory = KVRows(random_model("llama", SHAPE), 3 * 256 * TOKEN)
+    assert [memory.take([start, 3, 4]) is not None for start in range(5, 9)] == [True, True, True, False]
+    assert memory.bytes <= 3 * 256 * TOKEN
+
+
+def test_a_text_that_fits_is_taken_though_twice_its_length_would_not_fit() -> None:
+    memory = KVRows(random_model("llama", SHAPE), 1300 * TOKEN)
+    assert memory.take([5] * 1100) is not None
+    assert memory.bytes <= 1300 * TOKEN
+
+
+def test_a_long_text_does_not_leave_place_for_few_for_ever() -> None:
+    memory = KVRows(random_model("llama", SHAPE), 2 * 2048 * TOKEN)
+    long = memory.take([5] * 2000)
+    assert long is not None
+    memory.give_back(long)
+    rows = [memory.take([start, 3, 4]) for start in range(5, 15)]
+    assert None not in rows
+    assert memory.bytes <= 2 * 2048 * TOKEN
+
+
+def test_a_device_without_memory_for_more_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = KVRows(random_model("llama", SHAPE), 2**30)
+    text = prompts()[1]
+    row = memory.take(text)
+    assert row is not None
+    before = memory.run([(row, text)])
+    there = 2 * memory.bytes  # for one row, and while it is copied
+
+    def zeros(*arguments: Any, **options: Any) -> torch.Tensor:
+        new = torch.ones(*arguments, **options).zero_()
+        if memory.bytes + new.nbytes > there:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return new
+
+    with monkeypatch.context() as full:
+        full.setattr(torch, "zeros", zeros)
+        with pytest.raises(torch.OutOfMemoryError):
+            memory.take([7, 7, 7])
+        assert row.taken and row.held == []
+        assert memory.reach(len(text) + 1)
+        torch.testing.assert_close(memory.run([(row, text)]), before)
+        with pytest.raises(torch.OutOfMemoryError):
+            memory.take([7, 7, 7])
+    assert memory.reach(len(text) + 1)
+    other = memory.take([7, 7, 7])
+    assert other is not None
+    torch.testing.assert_close(memory.run([(row, text)]), before)
+
+
+def test_caches_hold_no_more_than_before_where_one_of_them_fails() -> None:
+    model = random_model("llama", SHAPE)
+    first, second = prompts()[1], prompts()[2]
+    alone = Caches(model)
+    expected = [alone.run([(alone.take(text), text)])[0] for text in (first, second)]
+    memory = Caches(model)
+    rows = [memory.take(first), memory.take(second)]
+    assert rows[0] is not None and rows[1] is not None
+
+    def fail(_module: object, _arguments: object, given: dict[str, Any]) -> None:
+        if given["input_ids"].shape[1] == len(second):
+            raise RuntimeError("a bad kernel")
+
+    failing = model.register_forward_pre_hook(fail, with_kwargs=True)
+    with pytest.raises(RuntimeError, match="a bad kernel"):
+        memory.run([(rows[0], first), (rows[1], second)])
+    failing.remove()
+    assert [row.held for row in rows if row] == [[], []]
+    for row, text, logits in zip(rows, (first, second), expected, strict=True):
+        torch.testing.assert_close(memory.run([(row, text)])[0], logits)
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_positions_turned_by_the_length_of_the_text_do_not_fit(kind: str) -> None:
+    how: dict[str, Any] = {"rope_type": kind, "rope_theta": 10000.0, "factor": 2.0}
+    if kind == "longrope":
+        how |= {"short_factor": [1.0] * 8, "long_factor": [4.0] * 8, "original_max_position_embeddings": 64}
+    assert not fits(random_model("llama", {**SHAPE, "rope_parameters": how}))
 
 
 @pytest.mark.parametrize(("one", "two", "shared"), [([], [1], 0), ([1, 2], [1, 3], 1), ([5] * 200, [5] * 130, 130)])

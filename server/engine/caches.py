@@ -74,7 +74,13 @@ class Caches:
 
     def run(self, batch: Sequence[tuple[Row, Sequence[int]]], wanted: Sequence[int] | None = None) -> torch.Tensor:
         assert wanted is None or set(wanted) == {1}
-        return torch.stack([self._read(row, new) for row, new in batch if isinstance(row, CachedRow)])
+        before = [(row, row.held) for row, _ in batch]
+        try:
+            return torch.stack([self._read(row, new) for row, new in batch if isinstance(row, CachedRow)])
+        except BaseException:
+            for row, held in before:
+                row.held = row.held and held  # nothing where its cache was lost; else the cache is wound back
+            raise
 
     def _read(self, row: CachedRow, new: Sequence[int]) -> torch.Tensor:
         if row.length > len(row.held) and not self._shortened(row):

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -13,7 +14,7 @@ import torch
 
 from server import counts
 from server.engine.drafts import LONGEST, Drafts
-from server.engine.memory import Memory, common_prefix
+from server.engine.memory import Memory, common_prefix, is_out_of_memory
 from server.engine.sampling import choose
 from server.engine.sequence import Sequence
 from server.engine.weights import GivenBack, Weights
@@ -197,10 +198,10 @@ class Decoder:
         batch: Batch = []
         room = TOKENS_A_PASS
         for sequence in sorted(self._active, key=lambda one: len(one.new)):
-            if new := sequence.new[:room]:
-                assert sequence.row is not None
-                batch.append(Reading(sequence, new, len(sequence.row.held) + len(new)))
-                room -= len(new)
+            reading = self._reading(sequence, room)
+            if reading.new:
+                batch.append(reading)
+                room -= len(reading.new)
         room -= TOKENS_A_PASS - TOKENS_WITH_DRAFTS
         for reading in batch:
             reading.draft = self._draft(reading, room // len(batch))
@@ -214,8 +215,8 @@ class Decoder:
             try:
                 if self._memory.reach(len(longest.tokens)):
                     return
-            except (torch.OutOfMemoryError, MemoryError) as error:
-                self._end(longest, self._out_of_memory(longest, error))
+            except Exception as error:  # boundary: of the device
+                self._refuse(longest, error)
                 continue
             last = self._active.pop()
             self._release(last)
@@ -228,8 +229,9 @@ class Decoder:
                 continue
             try:
                 row = self._memory.take(sequence.tokens)
-            except (torch.OutOfMemoryError, MemoryError) as error:
-                self._end(sequence, self._out_of_memory(sequence, error))
+            except Exception as error:  # boundary: of the device
+                self._refuse(sequence, error)
+                self._make_room()
                 continue
             if row is None:
                 return
@@ -251,6 +253,12 @@ class Decoder:
         )
         return ahead > WORTH_WAITING and ahead > self._memory.known(sequence.tokens) + WORTH_WAITING
 
+    def _reading(self, sequence: Sequence, most: int) -> Reading:
+        """At most so many tokens of what the model has not read of it."""
+        assert sequence.row is not None
+        new = sequence.new[:most]
+        return Reading(sequence, new, len(sequence.row.held) + len(new))
+
     def _draft(self, reading: Reading, most: int) -> list[int]:
         sequence, row = reading.sequence, reading.sequence.row
         assert row is not None
@@ -266,7 +274,7 @@ class Decoder:
                 [1 + len(one.draft) for one in batch],
             )
         except Exception as error:  # boundary: the model's code comes from elsewhere
-            self._failed(batch, error)
+            self._failed([one.sequence for one in batch], error)
             return
         counts.PASSES.inc()
         counts.BATCH.observe(len(batch))
@@ -289,7 +297,7 @@ class Decoder:
             for sequence in sequences:
                 assert sequence.row is not None
                 sequence.row.held = sequence.row.held[: len(sequence.tokens) - 1]
-            self._failed([Reading(one, one.new, len(one.tokens)) for one in sequences], error)
+            self._failed(sequences, error)
             return []
         now = time.monotonic()
         further = []
@@ -316,27 +324,34 @@ class Decoder:
             self._end(sequence)
         return goes_on
 
-    def _failed(self, batch: Batch, error: Exception) -> None:
+    def _failed(self, sequences: list[Sequence], error: Exception) -> None:
         """Find out whom a failed pass was about."""
-        full = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if full:
-            self._give_back()
-        if len(batch) > 1:
-            for one in batch:
-                self._pass([Reading(one.sequence, one.new, one.end)])
+        if len(sequences) == 1:
+            self._refuse(sequences[0], error)
             return
-        sequence = batch[0].sequence
-        self._end(sequence, self._out_of_memory(sequence, error) if full else error)
+        self._let_go(error)
+        for sequence in sequences:
+            self._pass([self._reading(sequence, TOKENS_A_PASS)])
 
-    def _out_of_memory(self, sequence: Sequence, error: BaseException) -> OutOfMemoryError:
-        """The error of a sequence that found no memory, with what idle rows hold given back for those to come."""
-        self._give_back()
-        refused = OutOfMemoryError(
-            f"There was not enough memory for a text of {len(sequence.tokens)} tokens. Ask again when fewer "
-            "questions are under way, ask a shorter one, or load a smaller model."
-        )
-        refused.__cause__ = error
-        return refused
+    def _refuse(self, sequence: Sequence, error: Exception) -> None:
+        """End a sequence that an error is about."""
+        self._let_go(error)
+        if is_out_of_memory(error):
+            refused = OutOfMemoryError(
+                f"There was not enough memory for a text of {len(sequence.tokens)} tokens. Ask again when fewer "
+                "questions are under way, ask a shorter one, or load a smaller model."
+            )
+            refused.__cause__ = error
+            self._end(sequence, refused)
+        else:
+            self._end(sequence, error)
+
+    def _let_go(self, error: Exception) -> None:
+        """Give back what an error holds on to: by its frames, all that the failed pass had made. Where there is no
+        memory, what idle rows hold as well."""
+        traceback.clear_frames(error.__traceback__)
+        if is_out_of_memory(error):
+            self._give_back()
 
     def _give_back(self) -> None:
         self._memory.forget()

@@ -1,10 +1,19 @@
 """What every kind of KV memory has in common: rows that sequences take and give back."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
+
+# How CUDA, the CPU's allocator, the operating system and cuBLAS put it.
+_OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory|cannot allocate memory|ALLOC_FAILED", re.IGNORECASE)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it says that there is no memory left, on whatever device."""
+    return isinstance(error, MemoryError) or bool(_OUT_OF_MEMORY.search(str(error)))
 
 
 def common_prefix(one: Sequence[int], two: Sequence[int]) -> int:
@@ -40,12 +49,13 @@ class Memory(Protocol):
         """A row for a sequence that begins with `tokens`, holding as many of them as any row knows (never all: the
         last one is to be read anew). None where all rows are taken and there is no memory for another.
 
-        Raises MemoryError where the sequence alone is more than there may be.
+        Raises MemoryError where the sequence alone is more than there may be, and what the device raises where it has
+        less. Then rows that are taken may hold nothing any more, and `reach` is to be called before the next `run`.
         """
 
     def reach(self, length: int) -> bool:
-        """Make taken rows long enough for `length` tokens; False where that takes the place of another's. Raises
-        MemoryError as `take` does."""
+        """Make taken rows long enough for `length` tokens; False where that takes the place of another's. Raises what
+        `take` raises."""
 
     def known(self, tokens: Sequence[int]) -> int:
         """How many of `tokens`, from the beginning, some row holds."""
@@ -58,7 +68,8 @@ class Memory(Protocol):
         """The model reads the new tokens of each row, which hold them from then on.
 
         Gives the logits behind the last of each, or behind the last so many as are `wanted`, one row's after the
-        other's in the order of `batch`: (all that are wanted, vocabulary), float32, on the model's device.
+        other's in the order of `batch`: (all that are wanted, vocabulary), float32, on the model's device. Where it
+        raises, no row holds more than before.
         """
 
     def give_back(self, row: Row) -> None:

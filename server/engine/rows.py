@@ -154,8 +154,23 @@ def attend(
 AttentionInterface.register(ATTENTION, attend)
 
 
+@dataclass(frozen=True)
+class Layer:
+    """What a token takes in a layer: a key and a value of each head."""
+
+    heads: int
+    key_width: int
+    value_width: int
+    dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def bytes(self) -> int:
+        return self.heads * (self.key_width + self.value_width) * self.dtype.itemsize
+
+
 class KVRows:
-    """The rows of one model; see `Memory`."""
+    """The rows of one model; see `Memory`. Memory is taken for all layers at once, and never amid a pass."""
 
     def __init__(self, model: PreTrainedModel, budget: int) -> None:
         """`budget`: the bytes that all rows together may take. It may be changed at any time; what is there stays."""
@@ -164,11 +179,24 @@ class KVRows:
         self.budget = budget
         self.windows: set[int | None] = set()
         """How many tokens back the layers look that have been run; None: to the beginning."""
+        self._layers: dict[int, Layer] = {}
         self._keys: dict[int, torch.Tensor] = {}
         self._values: dict[int, torch.Tensor] = {}
         self._clock = itertools.count(1)
         self.rows: list[Row] = []
         self.capacity = 0
+        self._learn_layers()
+
+    def _learn_layers(self) -> None:
+        """By a pass of one token, in which each layer shows its keys and values."""
+        row = Row(0)
+        self.rows, self.capacity = [row], 1
+        self.run([(row, [0])])
+        self._layers = {
+            number: Layer(keys.shape[1], keys.shape[3], self._values[number].shape[3], keys.dtype, keys.device)
+            for number, keys in self._keys.items()
+        }
+        self.clear()
 
     @property
     def bytes(self) -> int:
@@ -176,6 +204,7 @@ class KVRows:
 
     @torch.inference_mode()
     def take(self, tokens: Sequence[int]) -> Row | None:
+        self._shrink(len(tokens) + 1)
         if not self.reach(len(tokens) + 1):
             return None
         known = {row.index: common_prefix(row.held, tokens) for row in self.rows}
@@ -215,17 +244,30 @@ class KVRows:
 
     @torch.inference_mode()
     def reach(self, length: int) -> bool:
-        if length <= self.capacity:
+        if length <= self.capacity and self._keys:
             return True
-        capacity = max(SMALLEST_CAPACITY, 1 << (length - 1).bit_length())
+        capacity = max(self.capacity, _capacity(length))
+        if self._most_rows(capacity) < 1:
+            capacity = max(self.capacity, -(-length // SMALLEST_CAPACITY) * SMALLEST_CAPACITY)
         most = self._most_rows(capacity)
         if most < 1:
             raise MemoryError
         if most < sum(row.taken for row in self.rows):
             return False
-        kept = sorted((row for row in self.rows if row.taken or row.held), key=lambda row: (not row.taken, -row.used))
+        kept = self._by_use()
         self._reshape(kept[:most], max(min(len(kept), most), 1), capacity)
         return True
+
+    def _shrink(self, length: int) -> None:
+        """Shorter rows again, for `length` tokens, where long ones left place for few and nobody uses them now."""
+        capacity = _capacity(length)
+        if (
+            not any(row.taken for row in self.rows)
+            and 4 * capacity <= self.capacity
+            and self._most_rows(self.capacity) < ROWS_REMEMBERED
+        ):
+            self._keys, self._values = {}, {}
+            self.rows, self.capacity = [], 0
 
     def spare(self, row: Row) -> int:
         return self.capacity - len(row.held)
@@ -255,9 +297,9 @@ class KVRows:
         self, layer: int, key: torch.Tensor, value: torch.Tensor, plan: Plan
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write a layer's new keys and values (heads, tokens, width) into the rows; gives all of that layer's."""
-        if layer not in self._keys:
+        if not self._layers:
             for memory, new in ((self._keys, key), (self._values, value)):
-                memory[layer] = new.new_zeros(len(self.rows), new.shape[0], self.capacity, new.shape[2])
+                memory[layer] = new.new_zeros(1, new.shape[0], 1, new.shape[2])
         keys, values = self._keys[layer], self._values[layer]
         keys[plan.slots, :, plan.places] = key.transpose(0, 1)
         values[plan.slots, :, plan.places] = value.transpose(0, 1)
@@ -276,31 +318,43 @@ class KVRows:
         return empty or next(iter(free), None)
 
     def _most_rows(self, capacity: int) -> int:
-        if not self.rows or not self._keys:
-            return MOST_ROWS
-        each = self.bytes // (len(self.rows) * self.capacity)
-        return min(MOST_ROWS, self.budget // (each * capacity))
+        return min(MOST_ROWS, self.budget // (sum(layer.bytes for layer in self._layers.values()) * capacity))
+
+    def _by_use(self) -> list[Row]:
+        """The rows that hold something or are about to: those taken, and then those used last."""
+        kept = (row for row in self.rows if row.taken or row.held)
+        return sorted(kept, key=lambda row: (not row.taken, -row.used))
 
     def _reshape(self, kept: list[Row], count: int, capacity: int) -> None:
         """Memory anew, for `count` rows of `capacity` tokens, with what `kept` rows hold; a layer after the other, so
-        that little more than the new is ever there. Where there is no memory for it, nothing is held any more."""
+        that little more than the new is ever there. Where there is no memory for it, nothing is held any more, and
+        there are no rows but those that are taken."""
         length = max((len(row.held) for row in kept), default=0)
-        order = torch.tensor([row.index for row in kept], dtype=torch.long, device=self._model.device)
+        order = [row.index for row in kept]
         try:
-            for memory in (self._keys, self._values):
-                for layer, old in memory.items():
-                    memory[layer] = old.new_zeros(count, old.shape[1], capacity, old.shape[3])
-                    memory[layer][: len(kept), :, :length] = old[order, :, :length]
-                    del old
+            for number, layer in self._layers.items():
+                for memory, width in ((self._keys, layer.key_width), (self._values, layer.value_width)):
+                    shape = (count, layer.heads, capacity, width)
+                    new = torch.zeros(shape, dtype=layer.dtype, device=layer.device)
+                    if number in memory:
+                        new[: len(kept), :, :length] = memory[number][order, :, :length]
+                    memory[number] = new
         except BaseException:
             self._keys, self._values = {}, {}
+            kept = [row for row in self.rows if row.taken]
             for row in self.rows:
                 row.held = []
+            count, capacity = len(kept), self.capacity
             raise
-        self.rows = [*kept, *(Row(0) for _ in range(count - len(kept)))]
-        for index, row in enumerate(self.rows):
-            row.index = index
-        self.capacity = capacity
+        finally:
+            self.rows = [*kept, *(Row(0) for _ in range(count - len(kept)))]
+            for index, row in enumerate(self.rows):
+                row.index = index
+            self.capacity = capacity
+
+
+def _capacity(length: int) -> int:
+    return max(SMALLEST_CAPACITY, 1 << (length - 1).bit_length())
 
 
 @contextmanager
@@ -312,20 +366,30 @@ def _running(plan: Plan) -> Iterator[None]:
         _plan.reset(token)
 
 
+def _turns_by_length(config: Any) -> bool:
+    """Whether how a token is turned by its position depends on the length of the text: a pass would take that of its
+    longest text for all."""
+    found = getattr(config, "rope_parameters", None) or {}
+    by_layer = [part for part in found.values() if isinstance(part, dict)] or [found]
+    kinds = {str(part.get("rope_type")) for part in by_layer}
+    return "longrope" in kinds or any("dynamic" in kind for kind in kinds)
+
+
 def fits(model: PreTrainedModel) -> bool:
     """Whether rows give the model's own logits. Leaves the model with the attention that it had.
 
     Models that do their attention themselves, or hold other state than keys and values, are found out by asking them
-    something both ways; those that cut their attention into chunks, only far beyond that, by their configuration.
+    something both ways; those that do so only far beyond that, by their configuration: they cut their attention into
+    chunks, or turn positions by the length of the text.
     """
     config = model.config.get_text_config()
     layers = set(getattr(config, "layer_types", None) or ())
-    if "chunked_attention" in layers:
+    if "chunked_attention" in layers or _turns_by_length(config):
         return False
     tokens = torch.arange(PROBE, device=model.device) * 7919 % config.vocab_size
     own = model.config._attn_implementation
-    rows = KVRows(model, 2**62)
     try:
+        rows = KVRows(model, 2**62)
         row = rows.take(tokens.tolist())
         assert row is not None
         for piece in tokens.tolist()[: PROBE // 2], tokens.tolist()[PROBE // 2 :]:
