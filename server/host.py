@@ -106,6 +106,7 @@ class Host:
                 f"{name} is loaded here and takes no base_url. A model behind an API is called PROVIDER:NAME, like "
                 "openai:NAME."
             )
+        import_engine()
         main = self.workspaces.main
         if main.live is None:
             self._reload(main)
@@ -407,6 +408,7 @@ class Host:
 
     def watch(self) -> None:
         """Take over what is saved as soon as it is, until `close`. Blocks. What fails is logged."""
+        import_engine()
         for changed in watched(self.workspaces.folders(), self._closing):
             log.debug("saved: %s", changed)
             for space in self.workspaces.in_use():

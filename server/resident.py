@@ -432,6 +432,9 @@ class ResidentModels:
         log.info("the model %s is awake", model.name)
 
 
+_importing = threading.Lock()
+
+
 def import_engine() -> None:
     """Import what models and reloadable code rest on, which takes seconds the first time.
 
@@ -439,13 +442,13 @@ def import_engine() -> None:
     holds up all threads now and again. So this comes before any code of people's is loaded, since nothing that is
     there by the end is ever collected.
     """
-    first = "server.engine.chat_model" not in sys.modules
-    if first:
+    with _importing:
+        if "server.engine.chat_model" in sys.modules:
+            return
         gc.disable()
-    try:
-        from server.engine import GuidedEngine, ResidentChatModel  # noqa: F401
-    finally:
-        if first:
+        try:
+            from server.engine import GuidedEngine, ResidentChatModel  # noqa: F401
+        finally:
             gc.freeze()
             gc.enable()
 

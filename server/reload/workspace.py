@@ -241,6 +241,9 @@ class Workspace:
         Raises `ToolsNotLoadedError` if there is no generation, `ReloadFailedError` if the tools can't be
         built.
         """
+        live = self._live
+        if live is not None and live.tools is not None:
+            return  # whoever only asks does not wait for somebody's reload
         with self._reloading, self.pin(with_tools=False) as generation:
             if generation.tools is None:
                 trial = self.kept.trial()
