@@ -298,7 +298,8 @@ class Host:
         """The code that is to answer, pinned."""
         assert self.llm is not None, "a model is ready, and with the first one came the chat model"
         if generation is not None:
-            wanted = self.generations.find(generation)
+            # Named before it is loaded, so that nobody deletes it meanwhile.
+            run.generation = wanted = self.generations.find(generation)
             with space.pin_earlier(wanted, self.llm) as pinned:
                 yield pinned
             return
@@ -344,7 +345,9 @@ class Host:
     def runs_of(self, workspace: str | None, limit: int) -> list[dict[str, Any]]:
         """The records of the last runs, of a workspace or of all, the latest first, those in flight before them."""
         flying = {
-            run.id: record_of(run) for run in reversed(self.runs.in_flight()) if workspace in (None, run.workspace)
+            run.id: record_of(run, kept=run.ended.is_set())
+            for run in reversed(self.runs.in_flight())
+            if workspace in (None, run.workspace)
         }
         # A run that has just ended may be among both.
         ended = [record for record in self.records.latest(workspace, limit) if record["run_id"] not in flying]
@@ -353,7 +356,7 @@ class Host:
     def run_record(self, run_id: str) -> dict[str, Any]:
         """The record of a run, in flight or ended. Raises `RunNotFoundError`."""
         flying = next((run for run in self.runs.in_flight() if run.id == run_id), None)
-        return self.records.get(run_id) if flying is None else record_of(flying)
+        return self.records.get(run_id) if flying is None else record_of(flying, kept=flying.ended.is_set())
 
     def cancel(self, run_id: str) -> None:
         """Let a run in flight stop: at the model's next token, or at once where it waits. Raises `RunNotFoundError`

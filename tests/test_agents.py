@@ -67,6 +67,16 @@ def test_a_persons_own_agent_is_one_file(server: Server) -> None:
     assert "auto, chat, plan_execute, react" in refused.json()["error"]["message"]
 
 
+def test_an_answer_that_is_no_text_is_told_to_its_author(server: Server) -> None:
+    put(server, "numbers", "agent/brief.py", BRIEF.replace("AgentResult(answer", "AgentResult(1924"))
+    for session in ({}, {"session_id": "numbers"}):
+        asked = {"question": "hello", "workspace": "numbers", "agent": "brief", **session}
+        refused = server.session.post("/run_script", json=asked)
+        assert refused.status_code == 500
+        error = refused.json()["error"]
+        assert "'brief' gave int as its answer" in error["message"] and "not_recorded" not in error
+
+
 @pytest.mark.parametrize(
     ("code", "kind", "message"),
     [
@@ -157,6 +167,22 @@ def test_a_step_that_fails_is_tried_once_more(engine: GuidedEngine, tools: dict[
     assert first["state"] == "done"
     assert (second["state"], second["error"]) == ("failed", "the calendar is closed")
     assert "1924" in result.answer and "the calendar is closed" in result.answer
+
+
+def test_a_long_error_of_a_step_does_not_cost_the_answer(engine: GuidedEngine, tools: dict[str, BaseTool]) -> None:
+    trouble = "the calendar is closed " * 2000
+
+    @tool
+    def weekday(date: str) -> str:
+        """Tell the day of the week of a date."""
+        raise ToolException(trouble)
+
+    result = PlanExecute(engine, {**tools, "weekday": weekday}, 6)(
+        "What is 37 * 52, and what weekday is 19 August 2026?"
+    )
+    first, second = result.details["plan"][:2]
+    assert (first["result"], second["state"], second["error"]) == ("1924", "failed", trouble)
+    assert result.answer
 
 
 def test_a_plan_says_when_it_is_out_of_steps(engine: GuidedEngine, tools: dict[str, BaseTool]) -> None:

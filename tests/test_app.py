@@ -74,6 +74,10 @@ def test_code_that_does_not_load_leaves_the_server_alive(
     assert health["status"] == "ok" and health["tools"] is None
     assert health["autoload_error"]["type"] == "reload_failed"
     assert set(health["autoload_error"]) == {"type", "message"}
+    assert "nothing_of_that_name" in health["autoload_error"]["message"]
+    anonymous = requests.get(f"{server.url}/health", timeout=60)
+    assert anonymous.json()["autoload_error"]["type"] == "reload_failed"
+    assert "nothing_of_that_name" not in anonymous.text
     reloaded = server.session.post("/reload_modules")
     assert reloaded.status_code == 422
     assert reloaded.json()["error"]["errors"][0]["file"] == "server/tools/calculator.py"

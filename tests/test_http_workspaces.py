@@ -84,6 +84,9 @@ def test_files_come_and_go(lab: Server) -> None:
     assert error(lab.session.put("/workspaces/Carol/files/tools/x.py", data=b""), 422) == "invalid_path"
     assert error(lab.session.put("/workspaces/carol/files/x.sh", data=b""), 422) == "invalid_path"
     assert error(lab.session.put(path, data=bytes(3_000_000)), 413) == "too_large"
+    longer_than_a_name = f"/workspaces/carol/files/tools/{150 * 'é'}.py"
+    assert error(lab.session.put(longer_than_a_name, data=b""), 422) == "invalid_path"
+    assert error(lab.session.get(longer_than_a_name), 422) == "invalid_path"
 
 
 @pytest.mark.parametrize(

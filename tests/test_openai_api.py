@@ -210,6 +210,21 @@ def chat(**more: Any) -> tuple[str, dict[str, Any]]:
             "messages[0].tool_calls[0].function.arguments",
             "JSON object",
         ),
+        *(
+            (
+                chat(
+                    messages=[
+                        {
+                            "role": "assistant",
+                            "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": arguments}}],
+                        }
+                    ]
+                ),
+                "messages[0].tool_calls[0].function.arguments",
+                "JSON object",
+            )
+            for arguments in ("[" * 100_000, r'{"a": "\ud800"}')
+        ),
         (chat(temperature=3), "temperature", "2"),
         (chat(top_p=-0.1), "top_p", "0"),
         (chat(n=0), "n", "1"),

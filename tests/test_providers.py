@@ -162,7 +162,7 @@ def test_the_other_agents_work_as_well(models: dict[str, RemoteModel], agent: st
 
 def test_openai_itself_gets_strict_schemas(api: ModelApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", api.url + "/v1")
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}\n")  # as a mounted secret has it
     model = RemoteModel("openai:embedded")
     schema = {
         "type": "object",

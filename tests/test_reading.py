@@ -1,6 +1,7 @@
 """Reading what a model wrote that was held to no form: forms that models use, and whatever else may come."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -176,6 +177,29 @@ class Scripted:
         assert all(message["content"] for message in messages)
         self.asked += 1
         return self.texts[(self.asked - 1) % len(self.texts)]
+
+
+class CutOff(Scripted):
+    """Its first reply comes to its limit."""
+
+    def complete(self, messages: list[dict[str, str]], *, when_cut: Callable[[], None], **_: Any) -> str:
+        if self.asked == 0:
+            when_cut()
+        return super().complete(messages)
+
+
+def test_half_an_input_is_not_taken_for_a_whole_one() -> None:
+    call = 'Thought: so\nAction: calculator\nAction Input: {"expression": '
+    model = CutOff([call + '"1 +', call + '"1 + 1"}'])
+    conversation = RemoteConversation(model, [{"role": "user", "content": "?"}])  # type: ignore[arg-type]
+    assert conversation.act("", TOOLS, True, Bounds(10, 10, 10)) == CALL
+    assert model.asked == 2
+
+
+def test_half_an_answer_is_better_than_none() -> None:
+    model = CutOff(["Thought: so\nAnswer: it is"])
+    conversation = RemoteConversation(model, [{"role": "user", "content": "?"}])  # type: ignore[arg-type]
+    assert conversation.act("", TOOLS, True, Bounds(10, 10, 10)).answer == "it is"
 
 
 @given(texts=st.lists(TEXTS, min_size=1, max_size=6))

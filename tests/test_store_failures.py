@@ -135,7 +135,7 @@ def test_a_question_is_answered_though_its_record_can_not_be_kept(store: Store, 
         assert failed.status_code == 422 and failed.json()["error"]["not_recorded"]["type"] == "storage_failed"
         assert store.server.health()["store_error"] in (told, failed.json()["error"]["not_recorded"])
         anonymous = requests.get(f"{store.server.url}/health", timeout=60).json()
-        assert anonymous["store_error"]["message"] == "The last record could not be kept."
+        assert anonymous["store_error"]["message"] == "With the token, the message says why."
         log = store.server.output
         assert f"run {asked.json()['run_id']} is not recorded: {told['message']}" in log
     again = store.ask().json()

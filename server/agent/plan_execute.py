@@ -14,13 +14,15 @@ from server.tool_schema import arguments_schema
 from . import prompts
 from .agent import Agent, AgentResult, Message, Model, Step
 from .conversation import UnreadableReplyError
-from .react import CustomAgentGuidance
+from .react import CustomAgentGuidance, shortened
 
 MOST_STEPS = 8
 LONGEST_STEP = 300  # characters
 # The longest plan, and the longest answer: tokens, or a share of the model's window if that is less.
 PLAN_TOKENS, PLAN_SHARE = 768, 1 / 4
 ANSWER_TOKENS, ANSWER_SHARE = 1024, 1 / 8
+# Of the window, what the results of all steps may take of a prompt together, and the error of a step tried again.
+RESULTS_SHARE, ERROR_SHARE = 1 / 3, 1 / 8
 
 
 @dataclass
@@ -98,12 +100,13 @@ class PlanExecute(Agent):
     def _carry_out(self, question: str, done: list[PlannedStep], calls: int) -> list[Step]:
         """Do the last step of `done`, in up to so many calls of tools, which are given back."""
         *before, now = done
-        asked = prompts.STEP.format(task=question, done=_written(before), step=now.step)
+        asked = prompts.STEP.format(task=question, done=self._written(before), step=now.step)
         result = self._react(asked, calls)
         made = result.steps
         now.error = _failure(result)
         if now.error is not None and len(made) < calls:
-            asked = prompts.STEP_AGAIN.format(task=question, done=_written(before), step=now.step, error=now.error)
+            error = self._shortened(now.error, ERROR_SHARE)
+            asked = prompts.STEP_AGAIN.format(task=question, done=self._written(before), step=now.step, error=error)
             result = self._react(asked, calls - len(made))
             made = [*made, *result.steps]
             now.error = _failure(result)
@@ -121,24 +124,33 @@ class PlanExecute(Agent):
         listed = "\n".join(
             prompts.LEFT.format(number=number, step=one.step) for number, one in enumerate(left, len(done) + 1)
         )
-        asked = prompts.REVISE.format(task=question, done=_written(done), left=listed or prompts.NOTHING)
+        asked = prompts.REVISE.format(task=question, done=self._written(done), left=listed or prompts.NOTHING)
         revised = self._plan(asked, (), 0)
         return left if revised is None else revised
 
     def _conclude(self, question: str, done: list[PlannedStep]) -> str:
         """The answer, from what the steps gave."""
-        asked = prompts.RESULTS.format(task=question, done=_written(done))
+        asked = prompts.RESULTS.format(task=question, done=self._written(done))
         conversation = self.open(prompts.conversation(prompts.CONCLUDE, asked))
         return conversation.write("", min(ANSWER_TOKENS, int(conversation.window * ANSWER_SHARE)))
 
+    def _written(self, done: Sequence[PlannedStep]) -> str:
+        """The steps that were done and what they gave, a line each; long results cut where all are too much."""
+        told = [one.result if one.error is None else prompts.FAILED_STEP.format(error=one.error) for one in done]
+        results = [result or "" for result in told]
+        whole = "\n".join(results)
+        if self._shortened(whole, RESULTS_SHARE) != whole:
+            results = [self._shortened(result, RESULTS_SHARE / len(done)) for result in results]
+        lines = [
+            prompts.DONE.format(number=number, step=one.step, result=result)
+            for number, (one, result) in enumerate(zip(done, results, strict=True), 1)
+        ]
+        return "\n".join(lines) or prompts.NOTHING
 
-def _written(done: Sequence[PlannedStep]) -> str:
-    """The steps that were done and what they gave, a line each."""
-    lines = []
-    for number, one in enumerate(done, 1):
-        result = one.result if one.error is None else prompts.FAILED_STEP.format(error=one.error)
-        lines.append(prompts.DONE.format(number=number, step=one.step, result=result))
-    return "\n".join(lines) or prompts.NOTHING
+    def _shortened(self, text: str, share: float) -> str:
+        """`text`, cut to that share of the model's window."""
+        conversation = self.open(prompts.conversation(prompts.CONCLUDE, ""))
+        return shortened(conversation, text, int(conversation.window * share))
 
 
 def _failure(result: AgentResult) -> str | None:

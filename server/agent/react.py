@@ -109,10 +109,11 @@ class CustomAgentGuidance(Agent):
             observation = prompts.FAILED.format(message=error)
         # Half of the room, so that there is some for the observations to come.
         most = max(self._room(conversation) // 2, LEAST_OBSERVATION_TOKENS) - MARKS_TOKENS
-        return Step(thought, tool, given, _shortened(conversation, observation, most), error)
+        return Step(thought, tool, given, shortened(conversation, observation, most), error)
 
 
-def _shortened(conversation: Conversation, text: str, tokens: int) -> str:
+def shortened(conversation: Conversation, text: str, tokens: int) -> str:
+    """`text`, or so many tokens of its beginning, and how much more there was."""
     shown = conversation.cut(text, tokens)
     return text if shown == text else shown + prompts.CUT.format(characters=len(text) - len(shown))
 

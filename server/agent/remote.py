@@ -4,6 +4,7 @@ patience where it doesn't."""
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from server.errors import SchemaRefusedError
@@ -102,8 +103,11 @@ class RemoteConversation:
         while True:
             held = schema if self._held else None
             asked = [*(self._messages if held is not None else self._with(words)), *mending]
+            cuts: list[None] = []
             try:
-                text = self._model.complete(asked, max_tokens=max_tokens, stop=stop, schema=held)
+                text = self._model.complete(
+                    asked, max_tokens=max_tokens, stop=stop, schema=held, when_cut=partial(cuts.append, None)
+                )
             except SchemaRefusedError as refused:
                 log.warning("%s From now on its replies are read as they come.", refused.message)
                 self._held = False
@@ -111,7 +115,11 @@ class RemoteConversation:
             problem = ""
             if text.strip():
                 try:
-                    return read(text)
+                    value = read(text)
+                    if cuts and not (isinstance(value, str) or (isinstance(value, Act) and value.tool is None)):
+                        # Mended, it would be taken for whole: a tool would get half a text.
+                        raise ReadingError("It was cut off at its limit. Make it shorter.")
+                    return value
                 except ReadingError as error:
                     problem = str(error)
             if problem and repairs < REPAIRS:

@@ -24,37 +24,35 @@ def blueprint(host: Host) -> APIBlueprint:
         tools = live.tools if live is not None else None
         states = [run.state for run in host.runs.in_flight()]
         abandoned = abandoned_tools()
+        trusted = may_come_in(host.settings)
         answer = {
             "status": "ok",
             "version": VERSION,
-            **describe_all(host.models),
+            **describe_all(host.models, trusted),
             "tools": None if live is None or tools is None else {"generation": live.hash, "count": len(tools)},
             "runs": {state: states.count(state) for state in ("running", "queued")},
             "kv_bytes": host.models.kv_bytes,
             "abandoned": len(abandoned),
         }
-        unkept = host.database.failure
-        if may_come_in(host.settings):
+        if trusted:
             # Whose tools they are is nobody's business.
             answer["abandoned_tools"] = [asdict(one) for one in abandoned]
-        elif unkept is not None:
-            unkept = "The last record could not be kept."
         if host.autoload_error is not None and tools is None:
-            answer["autoload_error"] = name(host.autoload_error)
-        if unkept is not None:
-            answer["store_error"] = name(StoreError(unkept))
+            answer["autoload_error"] = name(host.autoload_error, trusted)
+        if host.database.failure is not None:
+            answer["store_error"] = name(StoreError(host.database.failure), trusted)
         return answer
 
     return routes
 
 
-def describe_all(residents: ResidentModels) -> dict[str, Any]:
+def describe_all(residents: ResidentModels, trusted: bool = True) -> dict[str, Any]:
     """The models as the routes show them: the default, and all."""
-    models = [describe(one) for one in residents.all]
+    models = [describe(one, trusted) for one in residents.all]
     return {"model": models[0] if models else None, "models": models}
 
 
-def describe(resident: ResidentModel) -> dict[str, Any]:
+def describe(resident: ResidentModel, trusted: bool = True) -> dict[str, Any]:
     """A model as the routes show it."""
     shown: dict[str, Any] = {
         "name": resident.name,
@@ -66,10 +64,11 @@ def describe(resident: ResidentModel) -> dict[str, Any]:
     if resident.state == "loading":
         shown["progress"] = dict(zip(("stage", "done", "total"), resident.progress, strict=True))
     if resident.error is not None:
-        shown["error"] = name(resident.error)
+        shown["error"] = name(resident.error, trusted)
     return shown
 
 
-def name(error: HearthError) -> dict[str, str]:
-    """An error without its details, for a route that needs no token."""
-    return {"type": error.code, "message": error.message}
+def name(error: HearthError, trusted: bool) -> dict[str, str]:
+    """An error without its details and, for who has not shown the token, without what providers, code and the disk
+    had to say."""
+    return {"type": error.code, "message": error.message if trusted else "With the token, the message says why."}

@@ -42,7 +42,8 @@ class Provider:
         """Its key, from the environment or a file `.env` in the current folder; None where none is set."""
         in_file = dotenv_values(".env")
         for name in self.keys:
-            key = os.environ.get(name) or in_file.get(name)
+            # Without the end of line that a mounted secret may bring.
+            key = (os.environ.get(name) or in_file.get(name) or "").strip()
             if key:
                 hide(key)
                 return key

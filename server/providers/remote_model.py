@@ -5,7 +5,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,8 @@ LEARNS_FROM = 500
 too much."""
 ENDS = ("finish_reason", "stop_reason", "done_reason", "status")
 """How the packages say that a reply is at its end; one that stops without it was broken off."""
+CUT = frozenset(("length", "max_tokens", "model_length", "incomplete", "model_context_window_exceeded"))
+"""Of those, that the reply was cut off at its limit."""
 WITHHELD = frozenset(
     "refusal content_filter safety recitation language blocklist prohibited_content spii other".split()
 )
@@ -137,9 +139,10 @@ class RemoteModel:
         max_tokens: int,
         stop: Sequence[str] | None = None,
         schema: Mapping[str, Any] | None = None,
+        when_cut: Callable[[], None] = lambda: None,
     ) -> str:
         """The assistant's next message, `max_tokens` long at most: free text that ends before any of `stop`, or JSON
-        that fits `schema`, which may be cut off at the limit.
+        that fits `schema`. `when_cut` is called where it was cut off at the limit.
 
         It is told to the run of this context as it comes, and its cost counted there. What may pass (too many
         requests, a broken connection, a server that is overloaded) is tried again, up to 4 times in all. Raises
@@ -151,7 +154,10 @@ class RemoteModel:
         try:
             while True:
                 try:
-                    return self._ask(messages, max_tokens, tuple(stop or ()), schema, reply)
+                    text = self._ask(messages, max_tokens, tuple(stop or ()), schema, reply)
+                    if reply.was_cut:
+                        when_cut()
+                    return text
                 except PassingError as passing:
                     pause = passing.after
                     if pause is None:
@@ -221,6 +227,7 @@ class RemoteModel:
             raise ProviderError(f"The provider of {self.name} withheld the rest of the reply: {end}.")
         if not end or end == "error":
             raise PassingError(ProviderError(f"The reply of {self.name} was broken off."))
+        reply.was_cut = end.lower() in CUT
         reply.grow(text, self.count(text), None)
         read = sum(_bytes(message["content"]) for message in messages)
         if read >= LEARNS_FROM and reply.prompt_tokens:
@@ -326,6 +333,8 @@ class _Reply:
         self._lost = 0
         """Tokens of the tries before."""
         self._told = ""
+        self.was_cut = False
+        """Whether it came to its limit."""
 
     def begin(self) -> None:
         """Another try."""

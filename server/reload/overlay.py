@@ -102,7 +102,7 @@ class Overlay:
         names = [*pure.parts[:-1], pure.stem]
         in_part = len(names) > 1 and names[0] in RELOADABLE and names[0] != "model"
         if (
-            len(path) > LONGEST_PATH
+            len(path.encode()) > LONGEST_PATH
             or path != pure.as_posix()
             or pure.suffix != ".py"
             or not all(_PART.fullmatch(name) and name != "__pycache__" for name in names)
@@ -111,7 +111,7 @@ class Overlay:
             raise InvalidPathError(
                 f"No file of a workspace may be called {path[:LONGEST_PATH]!r}. It is model.py, or a path like "
                 "tools/shout.py below tools/ or agent/, of Python names with / between and .py at the end, and at "
-                f"most {LONGEST_PATH} characters long."
+                f"most {LONGEST_PATH} bytes long."
             )
         return self.folder / pure
 

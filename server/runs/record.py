@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from server.errors import InternalError
 from server.runs.result import AgentResult
 from server.runs.run import Run
 from server.runs.step import as_json
@@ -11,6 +12,11 @@ from server.runs.step import as_json
 def answer_of(run: Run, result: AgentResult) -> dict[str, Any]:
     """The answer that an agent's result makes, with the times of this moment: plain values only, which keep no
     reloadable code in memory. Raises what a result may raise that is none."""
+    if not isinstance(result.answer, str):
+        raise InternalError(
+            f"The agent {run.agent!r} gave {type(result.answer).__name__} as its answer, and not text. It is "
+            "AgentResult's first value."
+        )
     answer = {
         "run_id": run.id,
         "answer": result.answer,
@@ -34,11 +40,13 @@ def answer_of(run: Run, result: AgentResult) -> dict[str, Any]:
     return plain
 
 
-def record_of(run: Run) -> dict[str, Any]:
-    """A run in any state: what was asked, how far it is, and its answer or its error where there is one."""
+def record_of(run: Run, kept: bool = True) -> dict[str, Any]:
+    """A run in any state: what was asked, how far it is, and its answer or its error where there is one. Until that
+    is `kept`, the run counts as running: nobody is told what might be lost."""
+    ended = run.answer is not None or run.error is not None
     record = {
         "run_id": run.id,
-        "state": run.state,
+        "state": "running" if ended and not kept else run.state,
         "asked": run.asked,
         "question": run.question,
         "agent": run.agent,
@@ -56,11 +64,11 @@ def record_of(run: Run) -> dict[str, Any]:
         record["history"] = [_marked(run, message) for message in run.history]
     if run.state == "queued" and run.position is not None:
         record["position"] = run.position
-    if run.answer is not None:
+    if run.answer is not None and kept:
         return {**record, **run.answer}
     if run.steps:
         record |= {"steps": list(run.steps), "usage": run.usage}
-    if run.error is not None:
+    if run.error is not None and kept:
         record["error"] = {"type": run.error.code, "message": run.error.message}
     return record
 

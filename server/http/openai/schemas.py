@@ -4,12 +4,11 @@ Of what OpenAI knows, some changes nothing here and is taken all the same; what 
 done is refused.
 """
 
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.functional_validators import AfterValidator, BeforeValidator
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, from_json
 
 from server.http.schemas import EVENTS, Name, SessionId, Taken, TokenQuery
 
@@ -38,7 +37,7 @@ def _parts(value: Any) -> Any:
 
 def _object(text: str) -> str:
     try:
-        if isinstance(json.loads(text), dict):
+        if isinstance(from_json(text, allow_inf_nan=False), dict):
             return text
     except ValueError:
         pass
