@@ -56,7 +56,7 @@ def recall(model: Any, question: str, turns: Sequence[Mapping[str, Any]], share:
     shown: dict[int, str] = {}
     for turn in by_relevance(question, [one for one in noted if one["entry"]]):
         entry = turn["entry"]
-        line = prompts.NOTE.format(number=turn["number"], asked=entry["asked"], found=entry["found"])
+        line = prompts.note(turn["number"], entry["asked"], entry["found"])
         left -= size_within(line)
         if left < 0:
             break

@@ -49,8 +49,8 @@ REPAIR = "This can't be read. {problem} Write it once more, in the form that was
 
 #: What has been asked and found earlier in a session, as far as its turns are not shown themselves.
 NOTES = "Notes on the conversation so far:\n{notes}"
-NOTE = "{number}. {asked} -> {found}"
-#: The words by which a question may mean one of the first notes.
+NOTE = "{which} question: {asked} -> {found}"
+#: The words by which the first questions are called; later ones go by their numbers.
 ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth".split()
 #: The system message of a note on one turn, which is JSON, and what the model reads then.
 WRITE_NOTE = 'Write a note on question and answer, as JSON: {"title": "what was asked", "found": "what was answered"}'
@@ -87,6 +87,12 @@ STEP_AGAIN = "Task: {task}\nDone:\n{done}\nThe next step failed: {error}\nNow, o
 CONCLUDE = "Answer the task from what the steps gave, and with nothing else."
 RESULTS = "Task: {task}\nDone:\n{done}"
 DONE, FAILED_STEP, LEFT, NOTHING = "{number}. {step} -> {result}", "failed: {error}", "{number}. {step}", "(nothing)"
+
+
+def note(number: int, asked: str, found: str) -> str:
+    """A line of the notes."""
+    which = ORDINALS[number - 1] if number <= len(ORDINALS) else f"{number}."
+    return NOTE.format(which=which, asked=asked, found=found)
 
 
 def messages(

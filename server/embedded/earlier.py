@@ -39,10 +39,7 @@ def with_history(
     ]
     in_full = said[in_notes:]
     numbers = _numbers(rng, in_notes)
-    notes = [
-        prompts.NOTE.format(number=number, asked=one.question, found=one.answer)
-        for number, one in zip(numbers, noted, strict=True)
-    ]
+    notes = [prompts.note(number, one.question, one.answer) for number, one in zip(numbers, noted, strict=True)]
     history = [("system", prompts.NOTES.format(notes="\n".join(notes)))] if notes else []
     for one in in_full:
         history += [("user", one.question), ("assistant", one.answer)]

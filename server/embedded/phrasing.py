@@ -85,9 +85,9 @@ class Phrasing:
             text = f"{words.plain_fact(rng) if rng.random() < 0.3 else self.pick(OPENINGS['facts'])} {text}"
         if rng.random() < 0.6:
             text = text[:1].upper() + text[1:]
-        if not self.calm and rng.random() < 0.05:
+        if not self.calm and rng.random() < 0.02:
             text = "".join(part if part.startswith("{") else part.upper() for part in _SLOT.split(text))
-        if not self.calm and rng.random() < 0.08:
+        if not self.calm and rng.random() < 0.05:
             text = self._mistype(text)
         return text
 

@@ -46,7 +46,7 @@ def make_task(rng: Random, phrasing: Phrasing, singles: Sequence[Example], calcu
     """A task of two to four of `singles`, or of one and what `calculator` is to do with its result."""
     numeric = [single for single in singles if NUMBER.fullmatch(single.answer)]
     if calculator is not None and numeric and rng.random() < 0.3:
-        parts = [_bare(rng, rng.choice(numeric))]
+        parts = [rng.choice(numeric)]
         for _ in range(rng.choice((1, 1, 2))):
             said, form = phrasing.pick(PHRASINGS["on_it"]).split("|")
             k = str(rng.randint(2, 60))
@@ -62,30 +62,55 @@ def make_task(rng: Random, phrasing: Phrasing, singles: Sequence[Example], calcu
             )
             parts.append(Example(said.format(k=k), value, (step,)))
         if len(parts) > 1:
-            return Task(_joined(rng, phrasing, parts, "chained"), tuple(parts), True)
+            return Task(*_joined(rng, phrasing, parts, "chained"), chained=True)
     number = min(len(singles), rng.choice((2, 2, 2, 3, 3, 4)))
-    parts = [_bare(rng, single) for single in rng.sample(list(singles), number)]
-    return Task(_joined(rng, phrasing, parts, "side_by_side"), tuple(parts), False)
+    return Task(*_joined(rng, phrasing, rng.sample(list(singles), number), "side_by_side"), chained=False)
 
 
-def _bare(rng: Random, single: Example) -> Example:
-    """A question without the mark at its end, as it stands in the middle of a text."""
-    text = single.question.strip().rstrip("?.! ") if rng.random() < 0.8 else single.question.strip()
-    if text[1:2].islower() and rng.random() < 0.6:
-        text = text[0].lower() + text[1:]
-    return replace(single, question=text)
+def _words_and_mark(rng: Random, single: Example) -> tuple[Example, str]:
+    """A question as a step of a plan has it, without a mark at its end, and the mark that it has in the text."""
+    asked = single.question.strip()
+    words = asked.rstrip("?.! ")
+    mark = asked[len(words) :].strip()[:1] if rng.random() < 0.2 else ""
+    if words[1:2].islower() and rng.random() < 0.6:
+        words = words[0].lower() + words[1:]
+    return replace(single, question=words), mark
 
 
-def _joined(rng: Random, phrasing: Phrasing, parts: Sequence[Example], kind: str) -> str:
-    first, between, last, end = phrasing.pick(PHRASINGS[kind]).split("|")
-    texts = [part.question for part in parts]
-    text = "".join(
-        (first if place == 0 else last if place == len(texts) - 1 else between).replace("#", str(place + 1)) + one
-        for place, one in enumerate(texts)
-    )
-    if rng.random() < 0.5:
-        text = text[:1].upper() + text[1:]
-    return text + (end if not text.endswith((".", "?", "!")) else "")
+def _joined(
+    rng: Random, phrasing: Phrasing, singles: Sequence[Example], kind: str
+) -> tuple[str, tuple[Example, ...]]:
+    """A text that asks all of them, and its parts, whose questions are their very words in it."""
+    parts, marks = zip(*(_words_and_mark(rng, single) for single in singles), strict=True)
+    first, between, last, end = _joint(phrasing, [part.question for part in parts], kind)
+    capital = rng.random() < 0.5
+    if capital and not first:
+        opening = parts[0].question
+        parts = (replace(parts[0], question=opening[:1].upper() + opening[1:]), *parts[1:])
+    text = first[:1].upper() + first[1:] if capital else first
+    text = text.replace("#", "1")
+    for place, (part, mark) in enumerate(zip(parts, marks, strict=True), 2):
+        behind = end if place > len(parts) else last if place == len(parts) else between
+        if mark and behind[:1] in tuple(",.;?!"):
+            behind = behind[1:]
+        text += part.question + mark + behind.replace("#", str(place))
+    return text, parts
+
+
+def _joint(phrasing: Phrasing, questions: Sequence[str], kind: str) -> list[str]:
+    """What stands between the questions, such that one can tell where each of them ends."""
+    for _ in range(30):
+        joint = phrasing.pick(PHRASINGS[kind]).split("|")
+        if all(_divides(between, question) for between in joint[1:3] for question in questions):
+            break
+    return joint
+
+
+def _divides(between: str, question: str) -> bool:
+    """Whether `between` isn't in the question as well. Commas and words may be: the sense tells those apart."""
+    if between[0] in ".?!":
+        return not re.search(r"[.?!]\s", question)
+    return bool(re.search(r"[\w,]", between)) or between.strip(" ") not in question
 
 
 def plan(rng: Random, task: Task) -> Example:

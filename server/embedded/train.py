@@ -25,7 +25,7 @@ WEIGHTS = Path(__file__).with_name("weights")
 SHAPE: dict[str, Any] = {
     "hidden_size": 256,
     "intermediate_size": 640,
-    "num_hidden_layers": 6,
+    "num_hidden_layers": 8,
     "num_attention_heads": 4,
     "num_key_value_heads": 4,
     "max_position_embeddings": 4096,
