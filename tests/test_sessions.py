@@ -360,8 +360,16 @@ def test_the_history_makes_room_for_a_long_question(lab: Lab) -> None:
 
 ABOUT_EARLY_TURNS = (
     ("What was your answer to: What is 37 * 52?", "first question: What is 37 * 52? -> 1924", "1924"),
-    ("What did you say to: Convert 12 miles to km?", "second question: Convert 12 miles to km -> 19.3121 km", "19.3121 km"),
-    ("What was the answer to my third question?", "third question: What day of the week was 2024-02-29? -> Thursday", "Thursday"),
+    (
+        "What did you say to: Convert 12 miles to km?",
+        "second question: Convert 12 miles to km -> 19.3121 km",
+        "19.3121 km",
+    ),
+    (
+        "What was the answer to my third question?",
+        "third question: What day of the week was 2024-02-29? -> Thursday",
+        "Thursday",
+    ),
 )
 
 
