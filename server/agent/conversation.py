@@ -6,7 +6,9 @@ from typing import Any, Protocol
 
 from server.errors import UnreadableReplyError
 
-__all__ = ["Act", "Bounds", "Choice", "Conversation", "UnreadableReplyError"]
+from . import prompts
+
+__all__ = ["Act", "Bounds", "Choice", "Conversation", "UnreadableReplyError", "shortened"]
 
 
 @dataclass(frozen=True)
@@ -72,3 +74,9 @@ class Conversation(Protocol):
     def act(self, lead: str, tools: Mapping[str, Mapping[str, Any]], may_call: bool, bounds: Bounds) -> Act:
         """A turn behind `lead`. `tools` are the JSON schemas of the arguments, by name. Without `may_call` the model
         still says which tool it wants, and its input is not written."""
+
+
+def shortened(conversation: Conversation, text: str, tokens: int) -> str:
+    """`text`, or so many tokens of its beginning, and how much more there was."""
+    shown = conversation.cut(text, tokens)
+    return text if shown == text else shown + prompts.CUT.format(characters=len(text) - len(shown))

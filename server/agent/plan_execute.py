@@ -13,8 +13,8 @@ from server.tool_schema import arguments_schema
 
 from . import prompts
 from .agent import Agent, AgentResult, Message, Model, Step
-from .conversation import UnreadableReplyError
-from .react import CustomAgentGuidance, shortened
+from .conversation import UnreadableReplyError, shortened
+from .react import CustomAgentGuidance
 
 MOST_STEPS = 8
 LONGEST_STEP = 300  # characters

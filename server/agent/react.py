@@ -19,7 +19,7 @@ from server.tool_schema import arguments_schema
 
 from . import prompts
 from .agent import Agent, AgentResult, Message, Model, Step
-from .conversation import Bounds, Conversation
+from .conversation import Bounds, Conversation, shortened
 
 # The longest of each: tokens, or a share of the model's window if that is less.
 THOUGHT_TOKENS, THOUGHT_SHARE = 160, 1 / 16
@@ -110,12 +110,6 @@ class CustomAgentGuidance(Agent):
         # Half of the room, so that there is some for the observations to come.
         most = max(self._room(conversation) // 2, LEAST_OBSERVATION_TOKENS) - MARKS_TOKENS
         return Step(thought, tool, given, shortened(conversation, observation, most), error)
-
-
-def shortened(conversation: Conversation, text: str, tokens: int) -> str:
-    """`text`, or so many tokens of its beginning, and how much more there was."""
-    shown = conversation.cut(text, tokens)
-    return text if shown == text else shown + prompts.CUT.format(characters=len(text) - len(shown))
 
 
 class InputError(ValueError):

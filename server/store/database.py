@@ -1,6 +1,8 @@
 """The database that everything is kept in."""
 
+import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -134,7 +136,7 @@ def _sqlite(path: Path) -> Engine:
         # The transactions are those that `begin` says, and none that the driver makes up.
         connection.isolation_level = None
         for setting in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
-            connection.execute(f"PRAGMA {setting}").close()
+            _set(connection, setting)
 
     def begin(connection: Connection) -> None:
         # Whoever is about to write waits for its turn here, since a transaction that has read can't wait any more.
@@ -144,6 +146,19 @@ def _sqlite(path: Path) -> Engine:
     event.listen(engine, "connect", connect)
     event.listen(engine, "begin", begin)
     return engine
+
+
+def _set(connection: sqlite3.Connection, setting: str) -> None:
+    # Of two that make a file's first WAL at once, SQLite has one fail at once and not wait.
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute(f"PRAGMA {setting}").close()
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
 
 
 def _postgresql(url: URL) -> Engine:
