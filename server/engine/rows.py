@@ -254,7 +254,7 @@ class KVRows:
             raise MemoryError
         if most < sum(row.taken for row in self.rows):
             return False
-        kept = self._by_use()
+        kept = sorted((row for row in self.rows if row.taken or row.held), key=lambda row: (not row.taken, -row.used))
         self._reshape(kept[:most], max(min(len(kept), most), 1), capacity)
         return True
 
@@ -319,11 +319,6 @@ class KVRows:
 
     def _most_rows(self, capacity: int) -> int:
         return min(MOST_ROWS, self.budget // (sum(layer.bytes for layer in self._layers.values()) * capacity))
-
-    def _by_use(self) -> list[Row]:
-        """The rows that hold something or are about to: those taken, and then those used last."""
-        kept = (row for row in self.rows if row.taken or row.held)
-        return sorted(kept, key=lambda row: (not row.taken, -row.used))
 
     def _reshape(self, kept: list[Row], count: int, capacity: int) -> None:
         """Memory anew, for `count` rows of `capacity` tokens, with what `kept` rows hold; a layer after the other, so
