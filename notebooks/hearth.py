@@ -201,6 +201,8 @@ class Answer:
     session_id: str | None = None
     usage: dict[str, int] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    """What some agents tell besides: `plan_execute` its `plan`, `auto` its `choice`."""
     replay_of: str | None = None
     same_answer: bool | None = None
     """Of a question that was asked again: is the answer the one that it was?"""
@@ -580,26 +582,31 @@ class Lab:
         self,
         question: str,
         *,
+        agent: str | None = None,
         session: str | None = None,
         generation: str | None = None,
         model: str | None = None,
         max_steps: int | None = None,
+        priority: str | None = None,
         stream: bool = False,
     ) -> Answer:
         """Ask a question, and wait for the answer as long as it takes. Whoever interrupts this cancels the run.
 
-        `session`: the conversation that it goes on with or begins, by any name. `generation`: the code that is to
-        answer in place of the live one, by its hash or the first digits of it. `model`: the name of a resident one,
-        in place of the default. `max_steps`: tool calls that it may take. `stream`: show thoughts, actions,
-        observations and the answer as they come, below the cell in a notebook, and else on standard output.
+        `agent`: who answers, like `plan_execute`; else `react`. `session`: the conversation that it goes on with or
+        begins, by a name. `generation`: the code that is to answer in place of the live one, by its hash or the first
+        digits of it. `model`: the name of a resident one, in place of the default. `max_steps`: tool calls that it
+        may take. `priority`: `batch` lets the questions of people who wait go first. `stream`: show thoughts,
+        actions, observations and the answer as they come, below the cell in a notebook, and else on standard output.
         """
         wanted = self._named(
             {
                 "question": question,
+                "agent": agent,
                 "session_id": session,
                 "generation": generation,
                 "model": model,
                 "max_steps": max_steps,
+                "priority": priority,
             }
         )
         if not stream:
@@ -618,11 +625,13 @@ class Lab:
         questions: Iterable[str],
         *,
         at_once: int = 8,
+        agent: str | None = None,
         generation: str | None = None,
         model: str | None = None,
         max_steps: int | None = None,
+        priority: str | None = None,
     ) -> Any:
-        """Ask many questions, up to `at_once` at a time, and wait for all of them.
+        """Ask many questions, up to `at_once` at a time, and wait for all of them. The rest is as `ask` has it.
 
         Gives a row for each, in their order: a pandas `DataFrame` if pandas is there, else a `Table` of dicts. A
         question that fails is a row with its `error`. When the server has no place, it is asked again later.
@@ -634,7 +643,14 @@ class Lab:
         def answer(place: int) -> None:
             while True:
                 try:
-                    answered = self.ask(listed[place], generation=generation, model=model, max_steps=max_steps)
+                    answered = self.ask(
+                        listed[place],
+                        agent=agent,
+                        generation=generation,
+                        model=model,
+                        max_steps=max_steps,
+                        priority=priority,
+                    )
                     rows[place] = _asked_row(listed[place], answered)
                 except HearthError as error:
                     rows[place] = _failed_row(listed[place], error)

@@ -226,6 +226,16 @@ def test_many_questions_at_once_with_one_that_fails(server: Server) -> None:
     assert len(lab(server).ask_many([])) == 0
 
 
+def test_another_agent_answers_and_tells_its_plan(server: Server) -> None:
+    asked = "What is 37 * 52, and what weekday is 2026-08-19?"
+    answer = lab(server).ask(asked, agent="plan_execute", priority="batch")
+    assert answer.provenance["agent"] == "plan_execute" and answer.details["plan"][0]["state"] == "done"
+    rows = lab(server).ask_many(["hello"], agent="chat", priority="batch")
+    assert lab(server).run(list(rows["run_id"])[0]).provenance["agent"] == "chat"
+    with refused("agent_not_found"):
+        lab(server).ask(QUESTION, agent="nobody")
+
+
 def test_an_answer_as_it_comes(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     answer = lab(server).ask(QUESTION, stream=True)
     assert (answer.answer, answer.question, answer.workspace) == ("1924", QUESTION, "main")
@@ -786,7 +796,7 @@ def test_a_token_is_asked_for(server: Server, monkeypatch: pytest.MonkeyPatch, f
 
 def test_what_the_readme_shows_for_notebooks(server: Server, folder: Path, tmp_path: Path) -> None:
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    [download] = re.findall(r"^wget .*$", readme, re.MULTILINE)
+    [download] = re.findall(r"^curl .*hearth\.py$", readme, re.MULTILINE)
     (folder / "hearth.py").unlink()
     subprocess.run(
         ["bash", "-euc", download.replace("http://gpubox:5001", server.url)],

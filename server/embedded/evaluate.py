@@ -27,10 +27,11 @@ from langchain_core.tools import BaseTool, StructuredTool, ToolException
 from server.agent import CustomAgentGuidance
 from server.agent.auto import Auto
 from server.agent.guided import GuidedConversation
-from server.agent.plan_execute import PlanExecute, plan_schema
+from server.agent.plan_execute import PLAN_TOKENS, PlanExecute, plan_schema
 from server.embedded import corpus
 from server.embedded.examples import Example, Situation, ToolSpec
 from server.engine import GuidedEngine, ResidentChatModel
+from server.errors import UnreadableReplyError
 from server.model import load_model
 from server.tools import load_tools
 
@@ -107,7 +108,10 @@ def _judge_text(engine: GuidedEngine, situation: Situation, example: Example) ->
     """Of what an agent other than the default one has the model write."""
     conversation = GuidedConversation(engine, corpus.conversation(situation, example))
     if situation.purpose == "plan":
-        written = corpus.dump(conversation.write_json(plan_schema(0), 768))
+        try:
+            written = corpus.dump(conversation.write_json(plan_schema(0), PLAN_TOKENS))
+        except UnreadableReplyError as error:
+            written = str(error)
     elif situation.purpose == "choose":
         written = conversation.choose(("chat", "react", "plan_execute")).option
     else:
