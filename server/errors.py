@@ -346,8 +346,8 @@ class InternalError(HearthError):
     """A mistake of ours. `id`: what to look for in the log."""
 
 
-Shape = Callable[[HearthError], tuple[dict[str, Any], int]]
-"""Gives the JSON and the status with which an error is answered."""
+Shape = Callable[[HearthError], tuple[dict[str, Any], int, dict[str, str]]]
+"""Gives the JSON, the status and the headers with which an error is answered."""
 
 
 def register_handler(app: Flask, shapes: Mapping[str, Shape]) -> None:
@@ -360,20 +360,17 @@ def register_handler(app: Flask, shapes: Mapping[str, Shape]) -> None:
     app.register_error_handler(Exception, answer)
 
 
-def _own_shape(error: HearthError) -> tuple[dict[str, Any], int]:
-    return error.to_dict(), error.status
+def _own_shape(error: HearthError) -> tuple[dict[str, Any], int, dict[str, str]]:
+    return error.to_dict(), error.status, {}
 
 
 def _answer(error: Exception, shape: Shape) -> Response:
-    headers: dict[str, str] = {}
+    told = _from_http(error) if isinstance(error, HTTPException) else known(error)
+    body, status, headers = shape(told)
     if isinstance(error, HTTPException):
-        told = _from_http(error)
-        headers = {name: value for name, value in error.get_headers() if name == "Allow"}
-    else:
-        told = known(error)
+        headers |= {name: value for name, value in error.get_headers() if name == "Allow"}
     if "retry_after" in told.details:
         headers["Retry-After"] = str(told.details["retry_after"])
-    body, status = shape(told)
     response = jsonify(body)
     response.status_code = status
     response.headers.update(headers)

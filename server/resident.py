@@ -142,6 +142,11 @@ class ResidentModels:
         with self._changed:
             return [model for place in self._places for model in (place.coming, place.model) if model is not None]
 
+    def ready(self) -> list[str]:
+        """The names of those that are ready, in their order. Where none is, raises what `use` raises."""
+        with self._changed:
+            return [model.name for model in self._in_state("ready")] or [self._usable(None).name]
+
     @property
     def kv_bytes(self) -> int:
         """What the KV memory of all takes now."""

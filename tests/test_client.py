@@ -231,7 +231,7 @@ def test_another_agent_answers_and_tells_its_plan(server: Server) -> None:
     answer = lab(server).ask(asked, agent="plan_execute", priority="batch")
     assert answer.provenance["agent"] == "plan_execute" and answer.details["plan"][0]["state"] == "done"
     rows = lab(server).ask_many(["hello"], agent="chat", priority="batch")
-    assert lab(server).run(list(rows["run_id"])[0]).provenance["agent"] == "chat"
+    assert lab(server).run(next(iter(rows["run_id"]))).provenance["agent"] == "chat"
     with refused("agent_not_found"):
         lab(server).ask(QUESTION, agent="nobody")
 

@@ -67,6 +67,21 @@ def test_an_agent_goes_on_with_a_session(own_server: Server, client: OpenAI) -> 
     assert [message["content"] for message in told] == ["What is 37 * 52?", "1924", "What is 9 * 9?", "81"]
 
 
+def test_what_the_system_says_comes_before_a_sessions_turns(own_server: Server, client: OpenAI) -> None:
+    brief: Any = {"role": "system", "content": "Be brief."}
+    session = {"x_session_id": "told-how"}
+    for question in ("What is 37 * 52?", "What is 9 * 9?"):
+        asked: Any = [brief, {"role": "user", "content": question}]
+        answer: Any = client.chat.completions.create(model="hearth/react", messages=asked, extra_body=session)
+    record = own_server.session.get(f"/runs/{answer.x_hearth['run_id']}").json()
+    said = [{"role": "user", "content": "What is 37 * 52?"}, {"role": "assistant", "content": "1924"}]
+    assert (record["answer"], record["history"]) == ("81", [brief, *said])
+    # Whoever sends what was said as well would have it said twice.
+    with pytest.raises(openai.BadRequestError, match="send the new message alone") as refused:
+        client.chat.completions.create(model="hearth/react", messages=[*said, *QUESTION], extra_body=session)
+    assert refused.value.param == "x_session_id"
+
+
 def test_an_agent_answers_with_its_tools(own_server: Server, client: OpenAI) -> None:
     answer = client.chat.completions.create(model="hearth/react", messages=QUESTION)
     assert answer.choices[0].message.content == "1924"
@@ -80,7 +95,7 @@ def test_an_agent_answers_with_its_tools(own_server: Server, client: OpenAI) -> 
     assert answer.usage.completion_tokens == trace["usage"]["completion_tokens"] + trace["usage"]["forced_tokens"]
 
     chunks: list[Any] = list(client.chat.completions.create(model="hearth/react", messages=QUESTION, stream=True))
-    assert "".join(one.choices[0].delta.content or "" for one in chunks if one.choices) == "1924"
+    assert "".join(one.choices[0].delta.content or "" for one in chunks) == "1924"
     extras = [one.model_extra["x_hearth"] for one in chunks if one.model_extra.get("x_hearth")]
     assert [extra["step"]["tool"] for extra in extras[:-1]] == ["calculator"]
     assert extras[-1]["generation"] == trace["generation"]
@@ -123,6 +138,35 @@ def test_an_agent_of_a_workspace(own_server: Server, client: OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="brief") as refused:
         client.chat.completions.create(**wanted)
     assert refused.value.code == "model_not_found"
+
+
+def test_an_agent_may_have_any_name_and_say_nothing(own_server: Server, client: OpenAI) -> None:
+    silent = (
+        "from .agent import Agent, AgentResult\n\n\nclass Silent(Agent):\n    name = 'completion'\n\n"
+        "    def __call__(self, question):\n        return AgentResult('', None, [], {}, {})\n"
+    )
+    assert own_server.session.put("/workspaces/silent/files/agent/silent.py", data=silent).status_code == 201
+    wanted: Any = {"model": "hearth/completion", "extra_body": {"x_workspace": "silent"}}
+    answer: Any = client.chat.completions.create(messages=QUESTION, **wanted)
+    assert (answer.model, answer.choices[0].message.content) == ("hearth/completion", "")
+    events: list[Any] = list(client.responses.create(input="What is 37 * 52?", stream=True, **wanted))
+    assert [event.type for event in events].count("response.output_item.added") == 1
+    assert events[-1].response.output_text == ""
+
+
+def test_what_failed_after_its_work_is_not_done_again(own_server: Server) -> None:
+    failing = (
+        "from .agent import Agent\n\n\nclass Failing(Agent):\n    name = 'failing'\n\n"
+        "    def __call__(self, question):\n        raise ValueError('after all that')\n"
+    )
+    assert own_server.session.put("/workspaces/failing/files/agent/failing.py", data=failing).status_code == 201
+    with OpenAI(base_url=f"{own_server.url}/v1", api_key=own_server.token) as client:
+        assert client.max_retries == 2
+        with pytest.raises(openai.InternalServerError):
+            client.chat.completions.create(
+                model="hearth/failing", messages=QUESTION, extra_body={"x_workspace": "failing"}
+            )
+    assert len(own_server.session.get("/runs", params={"workspace": "failing"}).json()["runs"]) == 1
 
 
 def test_a_completion_is_a_run(own_server: Server, client: OpenAI) -> None:

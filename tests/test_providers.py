@@ -368,6 +368,10 @@ def test_a_key_is_sent_and_never_shown(
     with pytest.raises(ProviderUnauthorizedError) as raised:
         RemoteModel(f"{vendor}:embedded", url)
     assert KEY not in raised.value.message + caplog.text and "busy, (secret)" in caplog.text
+    with monkeypatch.context() as wrong, pytest.raises(HearthError) as raised:
+        wrong.setenv("ALL_PROXY", "socks4://127.0.0.1:9")  # of which some packages say what they were given
+        RemoteModel(f"{vendor}:embedded", url)
+    assert KEY[-2:] not in raised.value.message
     api.keys.clear()
     with model_of(vendor, api):
         assert set(api.keys) == {NO_KEY}, "nowhere that only a request has named"

@@ -372,10 +372,13 @@ def test_after_a_failure_no_other_model_answers_for_the_default(models: Resident
     assert shown(models) == [("three", "failed"), ("two", "ready")]
     with pytest.raises(ModelNotLoadedError, match="no such layer"):
         use(models)
-    assert use(models, "two") == "two"
+    assert use(models, "two") == "two" and models.ready() == ["two"]
     recipe.error_in_weights = None
     models.load(request("four"), recipe, replace=False)  # the empty place is taken first
     assert shown(models) == [("four", "ready"), ("two", "ready")]
+    models.unload()
+    with pytest.raises(ModelNotLoadedError, match="No model is loaded"):
+        models.ready()
 
 
 def test_memory_is_shared_by_those_that_are_awake_on_a_device(models: ResidentModels, recipe: Recipe) -> None:

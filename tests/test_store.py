@@ -10,10 +10,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import Connection, text
 
@@ -24,6 +25,7 @@ from server.store.group_writer import GroupWriter
 from server.store.schema import LATEST
 from server.store.tables import METADATA
 from tests.full_disk import full_disk
+from tests.postgres_process import Postgres
 from tests.server_process import REPOSITORY, clean_environment
 
 FILES = {"model.py": b"recipe", "tools/x.py": b"one", "tools/\udcff.py": b"\xff\x00"}
@@ -257,6 +259,17 @@ def test_nobody_waits_for_ever_for_a_database_that_does_not_answer() -> None:
     writer.write(lambda _: kept.append("third"))
     writer.close()
     assert kept == ["first", "third"]
+
+
+def test_nobody_reads_for_ever_where_somebody_has_locked_a_table(tmp_path: Path, postgres: Postgres) -> None:
+    url = postgres.database()
+    with closing(Database(tmp_path, url)) as database:
+        with psycopg.connect(url) as other:
+            other.execute("LOCK TABLE run IN ACCESS EXCLUSIVE MODE")
+            with pytest.raises(StoreError, match="timeout"):
+                RunStore(database).latest(None, 10)
+            other.rollback()
+        assert RunStore(database).latest(None, 10) == []
 
 
 def test_what_waits_is_kept_at_the_end_and_nothing_later_is_taken(tmp_path: Path, database_url: str | None) -> None:

@@ -19,7 +19,7 @@ class Layout(Protocol):
     """The form of one text."""
 
     def prompt(self, tokenizer: EngineTokenizer) -> str:
-        """What stands before it. Raises `jinja2.TemplateError` where the model's chat template does not take such a
+        """What stands before it. Raises `InvalidRequestError` where the model's chat template does not take such a
         conversation."""
 
     def grammar(self, tokenizer: EngineTokenizer) -> str:

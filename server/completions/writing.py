@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from guidance.models._engine import EngineState
-from jinja2 import TemplateError
 
 from server.completions import stops
 from server.completions.asked import Completion, Conversation
@@ -79,10 +78,7 @@ def _choice(run: Run, completion: Completion, engine: GuidedEngine, layout: Layo
 def _write(engine: GuidedEngine, layout: Layout, max_tokens: int, sampling: Sampling, text: "_Text") -> str:
     """Let the model write `text`. Gives why it ended: `stop`, or `length` where there was no room for more."""
     state = EngineState()
-    try:
-        state.prompt = layout.prompt(engine.tokenizer)
-    except TemplateError as error:
-        raise InvalidRequestError(f"The model's chat template does not take these messages: {error}.") from error
+    state.prompt = layout.prompt(engine.tokenizer)
     grammar = json.dumps({"grammars": [{"lark_grammar": layout.grammar(engine.tokenizer)}], "max_tokens": max_tokens})
     with pieces.scope(text.hear), closing(engine(state, grammar, sampling_params=sampling)) as responses:
         try:
@@ -128,10 +124,10 @@ class _Text:
 
     def _read(self, ended: bool) -> Reply:
         reply = self._layout.read(self.written, ended)
-        if reply.calls:
-            return reply
         content = stops.cut(reply.content, self._stop)
         self.stopped = content != reply.content
+        if reply.calls and not self.stopped:
+            return reply
         return Reply(content if self.stopped or ended else stops.settled(content, self._stop))
 
     def _tell(self, content: str, counted: Usage) -> None:

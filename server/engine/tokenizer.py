@@ -6,7 +6,10 @@ from typing import Any
 
 import guidance
 from guidance.models._engine import Tokenizer
+from jinja2 import TemplateError
 from llguidance.hf import from_tokenizer
+
+from server.errors import InvalidRequestError
 
 #: Stands inside every control token's name that came from outside, where the engine splits the text before it
 #: looks for control tokens. A noncharacter that Unicode keeps for use inside programs.
@@ -75,13 +78,28 @@ class EngineTokenizer(Tokenizer):
         """The conversation in the model's own chat template, up to where the assistant's turn begins. `tools` are
         listed as the template has it, if it does that.
 
-        All but the roles is protected: what people and tools wrote can't end a turn or open another. Raises
-        `jinja2.TemplateError` where the template does not take such a conversation.
+        All but the roles is protected: what people and tools wrote can't end a turn or open another. Where the
+        template knows no system message, the user's first turn begins with it. Raises `InvalidRequestError` where the
+        template does not take such a conversation.
         """
+        marked = [{**self._protected(message), "role": message["role"]} for message in messages]
+        try:
+            try:
+                return self._rendered(marked, self._protected(tools))
+            except TemplateError:
+                if [message["role"] for message in marked[:2]] != ["system", "user"]:
+                    raise
+                system, user, *more = marked
+                opening = {**user, "content": f"{system['content']}\n\n{user['content']}"}
+                return self._rendered([opening, *more], self._protected(tools))
+        except TemplateError as error:
+            raise InvalidRequestError(f"The model's chat template does not take these messages: {error}.") from error
+
+    def _rendered(self, messages: list[dict[str, Any]], tools: Any) -> str:
         return str(
             self.transformers.apply_chat_template(
-                [{**self._protected(message), "role": message["role"]} for message in messages],
-                tools=self._protected(tools),
+                messages,
+                tools=tools,
                 tokenize=False,
                 add_generation_prompt=True,
                 enable_thinking=False,  # read by templates of models that else begin with a hidden monologue

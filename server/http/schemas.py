@@ -168,7 +168,9 @@ class Question(WorkspaceChoice):
     model: LongName | None = Field(None, description="one of those in `/health`; else the first of them")
     max_steps: int | None = Field(None, ge=1, le=32, description="tool calls it may take; else HEARTH_MAX_STEPS")
     session_id: SessionId | None = Field(
-        None, description="the session that it goes on with, or that it begins, in its workspace: letters, digits, `.`, `_` and `-`"
+        None,
+        description="the session that it goes on with, or that it begins, in its workspace: letters, digits, `.`, "
+        "`_` and `-`",
     )
     generation: Name | None = Field(
         None, description="the code that is to answer in place of the live one: its hash, or the first digits of it"

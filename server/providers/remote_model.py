@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from server.engine import cancellation, pieces, usage
 from server.errors import (
     HearthError,
@@ -256,6 +258,10 @@ class RemoteModel:
         try:
             made: BaseChatModel = init_chat_model(model, model_provider=provider.langchain, **options)
             return made
+        except ValidationError as error:
+            # Without what was given: pydantic shows a part of it, and so a part of the key.
+            wrong = "; ".join(one["msg"] for one in error.errors(include_input=False, include_url=False))
+            raise ModelLoadError(f"{self.name} can't be used: {redacted(wrong)}") from None
         except Exception as error:  # boundary: a provider's package
             raise ModelLoadError(
                 f"{self.name} can't be used: {type(error).__name__}: {redacted(str(error))}"

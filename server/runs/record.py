@@ -60,8 +60,10 @@ def record_of(run: Run, kept: bool = True) -> dict[str, Any]:
     }
     if run.session_id is not None:
         record["session_id"] = run.session_id
-    if run.history:
-        record["history"] = [_marked(run, message) for message in run.history]
+    # Of what was recalled, messages of the system stand for turns that are not shown themselves.
+    recalled = [{**one, "summary": True} if one["role"] == "system" else one for one in run.recalled]
+    if run.history or recalled:
+        record["history"] = [*run.history, *recalled]
     if run.state == "queued" and run.position is not None:
         record["position"] = run.position
     if run.answer is not None and kept:
@@ -71,9 +73,3 @@ def record_of(run: Run, kept: bool = True) -> dict[str, Any]:
     if run.error is not None and kept:
         record["error"] = {"type": run.error.code, "message": run.error.message}
     return record
-
-
-def _marked(run: Run, message: dict[str, str]) -> dict[str, Any]:
-    """A message of its history; what stands for turns that are not shown themselves is marked as a summary."""
-    summary = run.session_id is not None and message["role"] == "system"
-    return {**message, "summary": True} if summary else dict(message)

@@ -41,8 +41,9 @@ class Run:
     timeout: float | None = None
     """Seconds that it may take once it has its turn; None: as long as it takes."""
     history: Sequence[dict[str, str]] = ()
-    """What was said before the question: turns with a `role` and a `content`. In a session it is what the run was
-    shown of it, unless it brought its own."""
+    """What was said before the question, as whoever asked tells it: turns with a `role` and a `content`."""
+    recalled: Sequence[dict[str, str]] = ()
+    """What it was shown of its session behind that."""
     session_id: str | None = None
     """The session of its workspace that the question belongs to."""
     id: str = field(default_factory=lambda: secrets.token_hex(8))

@@ -74,22 +74,21 @@ class Sessions:
     def ask(self, run: Run, agent: Callable[..., AgentResult], code: Generation, model: Any) -> AgentResult:
         """What `agent` gives for the run's question, and for what was said before it, where there is any.
 
-        A run that brings its own history is shown that. Raises `NoHistoryError`, and what the agent raises.
+        The history that a run brings itself comes before its session's. Raises `NoHistoryError`, and what the agent
+        raises.
         """
-        if run.session_id is None or run.history:
-            return _call(agent, run)
-        turns = self._store.turns(run.workspace, run.session_id, MOST_TURNS)
+        turns = self._store.turns(run.workspace, run.session_id, MOST_TURNS) if run.session_id is not None else []
         if not turns:
-            return agent(run.question)
+            return _call(agent, run)
         notes = notes_of(code)
         told = [asdict(turn) for turn in turns]
         for share in SHARES:
             # As plain values: what is kept must not hold reloadable code in memory.
-            run.history = json.loads(json.dumps(notes.recall(model, run.question, told, share))) if share else ()
+            run.recalled = json.loads(json.dumps(notes.recall(model, run.question, told, share))) if share else ()
             try:
                 return _call(agent, run)
             except PromptTooLongError:
-                if run.steps or not run.history:
+                if run.steps or not run.recalled:
                     raise
         raise AssertionError("without a history it was answered, or raised")
 
@@ -113,16 +112,17 @@ class Sessions:
 
 
 def _call(agent: Callable[..., AgentResult], run: Run) -> AgentResult:
-    if not run.history:
+    history = [*run.history, *run.recalled]
+    if not history:
         return agent(run.question)
     try:
-        inspect.signature(agent).bind(run.question, run.history)
+        inspect.signature(agent).bind(run.question, history)
     except TypeError:
         raise NoHistoryError(
             f"The agent {run.agent!r} takes a question alone, and can't know what was said before it. Let its "
             "__call__ take a history as well, as in server/agent/agent.py, or ask without a session."
         ) from None
-    return agent(run.question, run.history)
+    return agent(run.question, history)
 
 
 def notes_of(code: Generation) -> Any:

@@ -17,9 +17,11 @@ from server.store.group_writer import GroupWriter
 from server.store.schema import bring_to_latest, is_latest
 
 BUSY_SECONDS = 5.0
-"""How long one who writes waits for another, of this process or not, and for a connection."""
+"""How long one who writes waits for another, of this process or not, and anyone for a connection; and how long a
+PostgreSQL server may take for what it is asked."""
 _LOCK = 0x48656172_7468
 """What those who write to a PostgreSQL database lock, so that it is one at a time, as it is in SQLite."""
+_LIMITS = ("lock_timeout", "statement_timeout")
 
 
 class Database:
@@ -164,15 +166,17 @@ def _set(connection: sqlite3.Connection, setting: str) -> None:
 def _postgresql(url: URL) -> Engine:
     engine = create_engine(
         url.set(drivername="postgresql+psycopg"),
-        connect_args={"connect_timeout": int(BUSY_SECONDS)},
+        connect_args={"connect_timeout": int(BUSY_SECONDS), "tcp_user_timeout": int(1000 * BUSY_SECONDS)},
         pool_timeout=BUSY_SECONDS,
         # A server that was started anew has broken those that wait in the pool.
         pool_pre_ping=True,
     )
 
     def begin(connection: Connection) -> None:
+        # Readers wait for nobody of ours, but somebody may have locked a table.
+        limits = ", ".join(f"set_config('{one}', '{BUSY_SECONDS:g}s', true)" for one in _LIMITS)
+        connection.exec_driver_sql(f"SELECT {limits}")
         if connection.get_execution_options().get("hearth_writes"):
-            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{BUSY_SECONDS:g}s'")
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
 
     event.listen(engine, "begin", begin)

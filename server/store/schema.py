@@ -37,6 +37,8 @@ def bring_to_latest(connection: Connection, name: str) -> None:
             f"{name} was written by a newer Hearth (format {was}, this one knows {LATEST}). Start that one, or "
             "choose another place with HEARTH_DATA_DIR or HEARTH_DATABASE_URL."
         )
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SET LOCAL statement_timeout = 0"))  # it takes as long as the tables are large
     if was is None and _was_made_before_alembic(connection):
         command.stamp(config, "1")
     command.upgrade(config, LATEST)

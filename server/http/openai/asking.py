@@ -76,8 +76,8 @@ def conversation(
 def begin(host: Host, asked: Asked, completion: Completion) -> Run:
     """Set a run going: of the agent that `asked.model` names, or of the model itself.
 
-    Raises `UnknownModelError`, `ModelNotLoadedError`, `InvalidRequestError` for what an agent can't do, and what
-    `Host.ask` raises.
+    Raises `UnknownModelError`, what `ResidentModels.ready` raises, `InvalidRequestError` for what an agent can't do,
+    and what `Host.ask` raises.
     """
     if names_agent(asked):
         run = _question(host, asked, completion, asked.model.removeprefix(f"{OWN}/"))
@@ -106,9 +106,8 @@ def begin(host: Host, asked: Asked, completion: Completion) -> Run:
 
 
 def resident_names(host: Host) -> list[str]:
-    """What the models that are ready can be asked for as. Raises `ModelNotLoadedError` where the default is not."""
-    with host.models.use():
-        return [*(model.name for model in host.models.all if model.state == "ready"), OWN]
+    """What the models that are ready can be asked for as. Raises what `ResidentModels.ready` raises."""
+    return [*host.models.ready(), OWN]
 
 
 def names_agent(asked: Asked) -> bool:
@@ -137,6 +136,12 @@ def _question(host: Host, asked: Asked, completion: Completion, agent: str) -> R
         raise invalid("An agent answers the last message, which has to be the user's, and not empty.", "messages")
     if any(message.calls or message.role == "tool" for message in earlier):
         raise invalid("An agent calls its own tools: the messages before can't have calls of others.", "messages")
+    if asked.x_session_id is not None and any(message.role != "system" for message in earlier):
+        raise invalid(
+            "The session knows what was said before: send the new message alone, or the messages without "
+            "x_session_id.",
+            "x_session_id",
+        )
     run = Run(last.content, asked.x_workspace, host.settings.MAX_STEPS, agent)
     run.history = [{"role": message.role, "content": message.content} for message in earlier]
     run.max_tokens, run.timeout = completion.max_tokens, host.settings.RUN_TIMEOUT
@@ -146,12 +151,17 @@ def _question(host: Host, asked: Asked, completion: Completion, agent: str) -> R
 
 def model_of(run: Run, asked: Asked) -> str:
     """What answers say of the model: an agent by the name that was asked for."""
-    return run.model or asked.model if run.agent == COMPLETION else asked.model
+    return asked.model if names_agent(asked) else run.model or asked.model
+
+
+def _by_the_model(run: Run) -> bool:
+    """Whether the model itself answers: an agent may have its name."""
+    return run.agent == COMPLETION and run.generation is None
 
 
 def choices_of(run: Run, answer: dict[str, Any]) -> list[dict[str, Any]]:
     """The texts of a run that has ended, as the event `choice` has them."""
-    if run.agent == COMPLETION:
+    if _by_the_model(run):
         choices: list[dict[str, Any]] = answer["details"]["choices"]
         return choices
     return [
@@ -169,7 +179,7 @@ def events_of(run: Run, event: Event) -> list[Event]:
     """An event of a run, as it is when the model itself is asked: an agent's text comes at its end, without what it
     thought on the way."""
     number, kind, data = event
-    if run.agent == COMPLETION or kind not in ("token", "answer"):
+    if _by_the_model(run) or kind not in ("token", "answer"):
         return [event]
     if kind == "token":
         return []
@@ -179,15 +189,17 @@ def events_of(run: Run, event: Event) -> list[Event]:
 
 def counts(choices: Sequence[dict[str, Any]], texts: int) -> tuple[int, int, int]:
     """Tokens of the prompts, those of them that were in KV memory, and tokens of the `choices`, `texts` a prompt."""
-    prompts = [choice["usage"] for choice in choices[::texts]]
-    return (
-        sum(usage["prompt_tokens"] for usage in prompts),
-        sum(usage["cached_tokens"] for usage in prompts),
-        sum(choice["usage"]["completion_tokens"] + choice["usage"]["forced_tokens"] for choice in choices),
-    )
+
+    def total(among: Sequence[dict[str, Any]], *names: str) -> int:
+        # An agent that asks no model may count nothing.
+        return sum(choice["usage"].get(name, 0) for choice in among for name in names)
+
+    prompts = choices[::texts]
+    written = total(choices, "completion_tokens", "forced_tokens")
+    return total(prompts, "prompt_tokens"), total(prompts, "cached_tokens"), written
 
 
 def trace_of(run: Run, answer: dict[str, Any]) -> dict[str, Any]:
     """What Hearth tells of a run beyond what OpenAI has a place for."""
-    shown_elsewhere = ("answer", "details") if run.agent == COMPLETION else ("answer",)
+    shown_elsewhere = ("answer", "details") if _by_the_model(run) else ("answer",)
     return {name: value for name, value in answer.items() if name not in shown_elsewhere}

@@ -19,14 +19,18 @@ CODES = {
     UnauthorizedError.code: "invalid_api_key",
 }
 """Where OpenAI has a code of its own that clients look for."""
+DONE_IN_VAIN = (408, 500, 502)
+"""Statuses with which a run ends that has done its work. OpenAI's clients would have it done twice again, with all
+that its tools do."""
 
 
-def shape(error: HearthError) -> tuple[dict[str, Any], int]:
-    """The JSON and the status of an error. What is well-formed and yet not what a route takes is 400 here."""
+def shape(error: HearthError) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """The JSON, the status and the headers of an error. What is well-formed and yet not what a route takes is 400
+    here."""
     status = 400 if error.status == InvalidRequestError.status else error.status
     kind = TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
     told = {"message": error.message, "type": kind, "param": param(error), "code": CODES.get(error.code, error.code)}
-    return {"error": told}, status
+    return {"error": told}, status, {"x-should-retry": "false"} if status in DONE_IN_VAIN else {}
 
 
 def param(error: HearthError) -> str | None:

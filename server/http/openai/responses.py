@@ -62,8 +62,8 @@ class Told:
         self._asked = asked
         self._number = 0
         """Of the next event."""
-        self._text = ""
-        """Of the message, as far as it was told."""
+        self._opened = False
+        """The message was begun."""
 
     def response(self, answer: dict[str, Any] | None) -> dict[str, Any]:
         """The response, of what the run answered; None: there is no answer yet."""
@@ -122,9 +122,11 @@ class Told:
 
     def _events(self, kind: str | None, data: Any) -> list[Event]:
         if kind == "token":
-            began = [*self._begin(), *([] if self._text else self._open_message())]
-            self._text += data["text"]
-            return [*began, self._event("output_text.delta", **self._place, delta=data["text"], logprobs=[])]
+            return [
+                *self._begin(),
+                *self._open_message(),
+                self._event("output_text.delta", **self._place, delta=data["text"], logprobs=[]),
+            ]
         if kind == "choice":
             return [*self._begin(), *self._close(self._items(data))]
         if kind in ("step", "plan"):
@@ -147,6 +149,10 @@ class Told:
         return [self._event("created", response=response), self._event("in_progress", response=response)]
 
     def _open_message(self) -> list[Event]:
+        """That the message begins, if it was not told yet."""
+        if self._opened:
+            return []
+        self._opened = True
         item = self._message("", "in_progress")
         return [
             self._event("output_item.added", output_index=0, item={**item, "content": []}),
@@ -158,8 +164,7 @@ class Told:
         for index, item in enumerate(items):
             if item["type"] == "message":
                 [part] = item["content"]
-                if not self._text:
-                    events += self._open_message()
+                events += self._open_message()
                 events.append(self._event("output_text.done", **self._place, text=part["text"], logprobs=[]))
                 events.append(self._event("content_part.done", **self._place, part=part))
             else:

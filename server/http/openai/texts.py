@@ -78,7 +78,8 @@ class Texts(ABC):
             self._index, self._begun = self._index + 1, False
             return messages
         if kind in ("step", "plan"):
-            return [*self._begin(), self._chunk([], x_hearth={kind: data})]
+            # Clients look at the first choice of every chunk but the last one.
+            return [*self._begin(), self._chunk([_choice(self._index, self.ended())], x_hearth={kind: data})]
         if kind == "answer":
             return self._end(data)
         if kind == "error":
