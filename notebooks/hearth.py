@@ -944,7 +944,7 @@ class Lab:
         kind = ""
         with self._call("POST", path, body=body, stream=True) as response:
             try:
-                for line in response.iter_lines(chunk_size=None):  # as much as has come
+                for line in response.iter_lines(chunk_size=None):  # type: ignore[call-overload]  # as much as has come
                     name, _, value = line.decode().partition(":")
                     if name == "event":
                         kind = value.strip()

@@ -1,6 +1,5 @@
 """The one mutable object: the resident models, the workspaces, the runs, and what is kept of them."""
 
-import hashlib
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -20,16 +19,17 @@ from server.errors import (
     InternalError,
     InvalidRequestError,
     ModelChangedError,
-    ModelNotFoundError,
     ReloadFailedError,
     RunCancelledError,
     RunNotFoundError,
     StoreError,
     TooLargeError,
 )
-from server.providers import PROVIDERS, RemoteModel, is_remote
-from server.reload import MAIN, Generation, ReloadReport, Snapshot, Workspace, Workspaces, building_a_model, watched
-from server.resident import ModelRequest, Report, ResidentModel, ResidentModels, import_engine
+from server.heavy_imports import import_engine
+from server.loading import background_model, behind_an_api, by_recipe, check_options
+from server.providers import is_remote
+from server.reload import MAIN, Generation, ReloadReport, Snapshot, Workspace, Workspaces, watched
+from server.resident import Build, ModelRequest, Report, ResidentModel, ResidentModels
 from server.runs import AgentResult, Run, Runs, record_of
 from server.runs.agent_call import call_agent
 from server.sessions import NoteTaker, Sessions, notes_of
@@ -64,7 +64,7 @@ class Host:
             settings.CANARY,
         )
         self.background = BackgroundModel(
-            self._reach_background if settings.BACKGROUND_MODEL else None, self.models, self.runs.turns
+            partial(background_model, settings) if settings.BACKGROUND_MODEL else None, self.models, self.runs.turns
         )
         self.note_taker = NoteTaker(self.session_store, self._write_note)
         self._closing = threading.Event()
@@ -92,89 +92,24 @@ class Host:
         Raises what `ResidentModels.load` raises, `InvalidRequestError` for options that it hasn't, and
         `ReloadFailedError` when no code is live yet and what is on disk can't be loaded.
         """
-        settings = self.settings
-        name = model or settings.MODEL
+        name = model or self.settings.MODEL
+        check_options(name, base_url, (load_in_8bit, device_map, dtype, quantizer))
         if is_remote(name):
-            if (load_in_8bit, device_map, dtype, quantizer) != (None,) * 4:
-                raise InvalidRequestError(
-                    f"{name} is behind an API and not loaded here. It takes no load_in_8bit, quantizer, device_map "
-                    "or dtype."
-                )
-            return self._load_remote(name, base_url, report, replace)
-        if base_url is not None:
-            raise InvalidRequestError(
-                f"{name} is loaded here and takes no base_url. A model behind an API is called PROVIDER:NAME, like "
-                "openai:NAME."
-            )
+            return self._load(*behind_an_api(self.settings, name, base_url), report, replace)
         import_engine()
         main = self.workspaces.main
         if main.live is None:
             self._reload(main)
-        if load_in_8bit is None and settings.LOAD_IN_8BIT != "auto":
-            load_in_8bit = settings.LOAD_IN_8BIT
-        with main.pin(with_tools=False) as generation:
-            request = ModelRequest(
-                name=name,
-                load_in_8bit=load_in_8bit,
-                quantizer=quantizer or settings.QUANTIZER,
-                device_map=device_map or settings.DEVICE_MAP,
-                dtype=dtype or settings.DTYPE,
-                recipe=hashlib.sha256(generation.snapshot.files["model.py"]).hexdigest(),
-            )
+        with main.pin(with_tools=False) as live:
+            wanted = by_recipe(self.settings, live, name, load_in_8bit, device_map, dtype, quantizer)
+            return self._load(*wanted, report, replace)
 
-            def build(resident: ResidentModel, report: Report) -> None:
-                from server.engine import GuidedEngine
-
-                with building_a_model():
-                    loaded = generation.load_model(
-                        request.name,
-                        load_in_8bit=request.load_in_8bit,
-                        quantizer=request.quantizer,
-                        device_map=request.device_map,
-                        dtype=request.dtype,
-                        int8_threshold=settings.LLM_INT8_THRESHOLD,
-                        progress=report,
-                    )
-                kv_bytes = None if settings.KV_MEMORY_GB is None else int(settings.KV_MEMORY_GB * 2**30)
-                resident.engine = GuidedEngine(loaded.model, loaded.tokenizer, kv_bytes)
-                resident.revision = getattr(loaded.model.config, "_commit_hash", None)
-                resident.dtype = str(loaded.model.dtype).removeprefix("torch.")
-                resident.device = str(loaded.model.device)
-                resident.quantization = loaded.quantization
-                resident.memory_bytes = resident.engine.weights_bytes
-                self._need_llm()
-
-            return self.models.load(request, build, report, replace)
-
-    def _load_remote(self, name: str, base_url: str | None, report: Report, replace: bool) -> ResidentModel:
-        where, with_key = self._address(name, base_url)
-        # With another key it is another model, so that a new key is taken when it is loaded again.
-        key = PROVIDERS[name.partition(":")[0]].key() if with_key else None
-        request = ModelRequest(
-            name, load_in_8bit=None, quantizer="", device_map="", dtype="", recipe=str(hash(key)), base_url=where
-        )
-
-        def build(resident: ResidentModel, report: Report) -> None:
-            report("connecting", 0, 1)
-            resident.engine = RemoteModel(name, where, with_key)
+    def _load(self, request: ModelRequest, build: Build, report: Report, replace: bool) -> ResidentModel:
+        def build_for_tools(resident: ResidentModel, report: Report) -> None:
+            build(resident, report)
             self._need_llm()
-            report("connecting", 1, 1)
 
-        return self.models.load(request, build, report, replace)
-
-    def _address(self, name: str, base_url: str | None = None) -> tuple[str | None, bool]:
-        """Where a model behind an API is asked, None for its provider's own address; and whether the provider's key
-        is sent there: not to a place that only a request has named."""
-        own = self.settings.BASE_URL if name.startswith("openai:") else None
-        return base_url or own, base_url in (None, own)
-
-    def _reach_background(self) -> RemoteModel:
-        name = self.settings.BACKGROUND_MODEL
-        if not is_remote(name):
-            raise ModelNotFoundError(
-                f"HEARTH_BACKGROUND_MODEL is {name}. It takes a model behind an API, like openai:NAME."
-            )
-        return RemoteModel(name, *self._address(name))
+        return self.models.load(request, build_for_tools, report, replace)
 
     def _need_llm(self) -> None:
         from server.engine import ResidentChatModel
@@ -198,11 +133,12 @@ class Host:
         """Take the code on disk over, or, with `dry_run`, only try it.
 
         `generation`, a hash or the beginning of one, brings an earlier generation back in place of the files'; they
-        stay as they are. Raises `ReloadFailedError`, `WorkspaceNotFoundError`, `GenerationNotFoundError`,
-        `StoreError`.
+        stay as they are. Where the code kept the start from loading a model, that goes on. Raises
+        `ReloadFailedError`, `WorkspaceNotFoundError`, `GenerationNotFoundError`, `StoreError`.
         """
         space = self.workspaces.get(workspace)
-        return self._reload(space, dry_run, self._kept(generation) if generation is not None else None)
+        with self._going_on():
+            return self._reload(space, dry_run, self._kept(generation) if generation is not None else None)
 
     def _reload(self, space: Workspace, dry_run: bool = False, snapshot: Snapshot | None = None) -> ReloadReport:
         import_engine()  # how long that takes isn't the code's fault, and doesn't count for its time limit
@@ -397,9 +333,13 @@ class Host:
         return run, record
 
     def autoload(self) -> None:
-        """Code, model, tools, in this order. What fails is logged and shown, and the server lives on."""
+        """Code, model, tools, in this order. What fails is logged and shown, and the server lives on; where it is the
+        code, the rest is loaded once there is some."""
+        self.models.expected = self.settings.MODEL
+        self.autoload_error = None
         try:
-            self.reload()
+            if self.workspaces.main.live is None:
+                self._reload(self.workspaces.main)
             self.load_model()
             self.load_tools()
         except HearthError as error:
@@ -408,6 +348,16 @@ class Host:
         except Exception:  # boundary: the thread's end
             log.exception("loading at the start failed")
             self.autoload_error = InternalError("Loading at the start failed. The server's log says why.")
+        finally:
+            self.models.expected = None
+
+    @contextmanager
+    def _going_on(self) -> Iterator[None]:
+        """If the first code of `main` comes within, and for want of any the start has loaded nothing, it does now."""
+        stuck = self.autoload_error is not None and self.workspaces.main.live is None
+        yield
+        if stuck and self.workspaces.main.live is not None:
+            threading.Thread(target=self.autoload, name="autoload", daemon=True).start()
 
     def watch(self) -> None:
         """Take over what is saved as soon as it is, until `close`. Blocks. What fails is logged."""
@@ -416,9 +366,12 @@ class Host:
             log.debug("saved: %s", changed)
             for space in self.workspaces.in_use():
                 try:
-                    report = space.catch_up(self.llm)
+                    with self._going_on():
+                        report = space.catch_up(self.llm)
                 except HearthError as error:
                     log.warning("%s: %s", space.name, error.message)
+                except Exception:  # boundary: nobody would watch any more
+                    log.exception("%s can't be taken over", space.name)
                 else:
                     if report is not None:
                         log.info("%s: generation %s is live", space.name, report.generation)

@@ -133,6 +133,8 @@ class ResidentModels:
         self._changed = threading.Condition()
         self._one_at_a_time = threading.Lock()
         self._places: list[_Place] = []
+        self.expected: str | None = None
+        """The name of a model that is about to be loaded, for those who ask before it is."""
         self._loads: dict[tuple[ModelRequest, bool], Future[ResidentModel]] = {}
         self._closing = False
 
@@ -283,6 +285,8 @@ class ResidentModels:
             place = next((place for place in self._places if place.model is which), None)
             if place is None:
                 raise ModelNotLoadedError(f"The model {which.name} was unloaded or replaced. Load it again.")
+        elif not self._places and self.expected is not None:
+            raise ModelNotLoadedError(f"The model {self.expected} is loading. Ask again when it is ready.")
         elif not self._places:
             raise ModelNotLoadedError("No model is loaded. POST /load_model loads one.")
         elif which is None:
@@ -435,27 +439,6 @@ class ResidentModels:
             model.state = "ready"
         self._share_memory()
         log.info("the model %s is awake", model.name)
-
-
-_importing = threading.Lock()
-
-
-def import_engine() -> None:
-    """Import what models and reloadable code rest on, which takes seconds the first time.
-
-    The garbage collector is not to look at any of it, now or later: looking takes a second of the start, and then
-    holds up all threads now and again. So this comes before any code of people's is loaded, since nothing that is
-    there by the end is ever collected.
-    """
-    with _importing:
-        if "server.engine.chat_model" in sys.modules:
-            return
-        gc.disable()
-        try:
-            from server.engine import GuidedEngine, ResidentChatModel  # noqa: F401
-        finally:
-            gc.freeze()
-            gc.enable()
 
 
 def give_back_memory() -> None:

@@ -67,7 +67,9 @@ def test_health_answers_while_the_model_loads(start_server: Callable[..., Server
 def test_code_that_does_not_load_leaves_the_server_alive(
     start_server: Callable[..., Server], code_copy: Path
 ) -> None:
-    (code_copy / "server" / "tools" / "calculator.py").write_text("import nothing_of_that_name\n")
+    calculator = code_copy / "server" / "tools" / "calculator.py"
+    sound = calculator.read_text()
+    calculator.write_text("import nothing_of_that_name\n")
     server = start_server(code=code_copy, ready=False)
     server.wait_until(lambda: "autoload_error" in server.health(), "the end of loading at the start")
     health = server.health()
@@ -81,7 +83,39 @@ def test_code_that_does_not_load_leaves_the_server_alive(
     reloaded = server.session.post("/reload_modules")
     assert reloaded.status_code == 422
     assert reloaded.json()["error"]["errors"][0]["file"] == "server/tools/calculator.py"
+    # Once it is mended, all goes on as at any start.
+    calculator.write_text(sound)
+    assert server.session.post("/reload_modules", json={"dry_run": True}).status_code == 200
+    assert server.health()["models"] == []
+    assert server.session.post("/reload_modules").status_code == 200
+    server.wait_until(lambda: server.health()["tools"] is not None, "model and tools")
+    assert "autoload_error" not in server.health()
+    asked = server.session.post("/run_script", json={"question": "What is 37 * 52?"})
+    assert asked.json()["answer"] == "1924"
     assert server.stop() == 0
+
+
+def test_who_asks_before_the_model_is_there_is_told_to_ask_again(start_server: Callable[..., Server]) -> None:
+    server = start_server(ready=False)
+    asked = server.session.post("/run_script", json={"question": "What is 37 * 52?"})
+    assert (asked.status_code, asked.json()["error"]["type"]) == (409, "model_not_loaded")
+    assert asked.json()["error"]["message"] == "The model embedded is loading. Ask again when it is ready."
+    server.wait_until_ready()
+
+
+def test_the_recipe_may_be_a_package(start_server: Callable[..., Server], code_copy: Path) -> None:
+    recipe = code_copy / "server" / "model"
+    recipe.mkdir()
+    (code_copy / "server" / "model.py").rename(recipe / "__init__.py")
+    (recipe / "sizes.py").write_text("LARGE = 8\n")
+    server = start_server(code=code_copy)
+    assert server.session.post("/load_model").status_code == 200
+    loads = server.output.count("loading the model")
+    (recipe / "sizes.py").write_text("LARGE = 9\n")
+    server.session.post("/reload_modules").raise_for_status()
+    # With another recipe the same name is another model.
+    assert server.session.post("/load_model").status_code == 200
+    assert server.output.count("loading the model") == loads + 1
 
 
 def test_the_link_that_is_printed_opens(start_server: Callable[..., Server]) -> None:

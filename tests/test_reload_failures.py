@@ -174,6 +174,12 @@ def test_what_a_failed_load_hooked_into_the_import_system_is_taken_out(code: Cod
         ("model.py", "load_model = 3", "server/model.py", "server.model must define load_model"),
         ("agent/__init__.py", "", "server/agent/__init__.py", "server.agent must define CustomAgentGuidance"),
         ("tools/__init__.py", "", "server/tools/__init__.py", "server.tools must define load_tools"),
+        (
+            "agent/__init__.py",
+            "CustomAgentGuidance = print\ndef load_agents(): return ['react']",
+            "server/agent/__init__.py",
+            "server.agent.load_agents must give a dict of agents by their names, and gives ['react']",
+        ),
     ],
 )
 def test_the_entry_points_must_be_there(code: Code, path: str, text: str, file: str, message: str) -> None:

@@ -87,7 +87,7 @@ def test_every_part_of_a_generation_imports_every_other(code: Code) -> None:
     code.write("tools/__init__.py", tools + "\nNAME = 'tools'\n")
     code.reload()
     assert code.workspace.live is not None
-    assert code.workspace.live.load_model("x") == "agenttools"
+    assert code.workspace.live.module("model").load_model("x") == "agenttools"
     assert code.module("agent").OTHER == "tools"
     assert code.module("tools.extra").NAME == "agent"
     assert code.module("tools.extra").late() is code.module("model")

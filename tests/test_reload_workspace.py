@@ -31,7 +31,7 @@ def test_the_first_load(code: Code) -> None:
         tools={"added": ["calculator"], "removed": [], "changed": []},
         seconds=report.seconds,
     )
-    assert live.load_model("name") == "name"
+    assert live.module("model").load_model("name") == "name"
     assert live.agents["react"].__name__ == "CustomAgentGuidance"
 
 
@@ -132,7 +132,7 @@ def test_code_without_a_model(code: Code) -> None:
     with pytest.raises(ToolsNotLoadedError), code.workspace.pin():
         pass
     with code.workspace.pin(with_tools=False) as pinned:
-        assert pinned.load_model("x") == "x"
+        assert pinned.module("model").load_model("x") == "x"
     report = code.reload()
     assert code.workspace.live is live
     assert (report.changed, report.tools["added"]) == ([], ["calculator"])

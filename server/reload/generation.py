@@ -61,11 +61,6 @@ class Generation:
         return self._modules[name]
 
     @property
-    def load_model(self) -> Any:
-        """The function `load_model` of the recipe, `server/model.py`."""
-        return self.module("model").load_model
-
-    @property
     def tools(self) -> "dict[str, BaseTool] | None":
         """The tools by name; None before `build_tools`."""
         return self._toolset.tools if self._toolset else None
@@ -165,7 +160,14 @@ def _agents(module: ModuleType) -> dict[str, Any]:
     """What `load_agents` of `server/agent` gives. Code that has none, such as generations that were kept before there
     were others, has the default agent alone."""
     load_agents = getattr(module, "load_agents", None)
-    return load_agents() if load_agents is not None else {DEFAULT_AGENT: module.CustomAgentGuidance}
+    if load_agents is None:
+        return {DEFAULT_AGENT: module.CustomAgentGuidance}
+    agents = load_agents()
+    named = isinstance(agents, dict) and all(isinstance(one, str) and callable(agents[one]) for one in agents)
+    if not named or not agents:
+        message = f"{SERVER}.agent.load_agents must give a dict of agents by their names, and gives {agents!r}"
+        raise LoadError([problem(_file_of_module(module, "agent"), None, "InvalidAgentsError", message)])
+    return dict(agents)
 
 
 def _file_of_module(module: ModuleType | None, name: str) -> str:

@@ -1,0 +1,114 @@
+"""From what somebody wants resident to what `ResidentModels` builds: by the recipe of live code, or behind an API."""
+
+import hashlib
+
+from constants import Settings
+from server.errors import InvalidRequestError, ModelNotFoundError
+from server.providers import PROVIDERS, RemoteModel, is_remote
+from server.reload import Generation, building_a_model
+from server.resident import Build, ModelRequest, Report, ResidentModel
+
+RECIPE = ("model.py", "model/")
+"""What the paths of the recipe's files begin with."""
+
+
+def by_recipe(
+    settings: Settings,
+    generation: Generation,
+    name: str,
+    load_in_8bit: bool | None,
+    device_map: str | None,
+    dtype: str | None,
+    quantizer: str | None,
+) -> tuple[ModelRequest, Build]:
+    """A model that runs here, built by the recipe of `generation`, which has to stay pinned meanwhile. What is None
+    comes from the settings."""
+    if load_in_8bit is None and settings.LOAD_IN_8BIT != "auto":
+        load_in_8bit = settings.LOAD_IN_8BIT
+    request = ModelRequest(
+        name=name,
+        load_in_8bit=load_in_8bit,
+        quantizer=quantizer or settings.QUANTIZER,
+        device_map=device_map or settings.DEVICE_MAP,
+        dtype=dtype or settings.DTYPE,
+        recipe=_hash_of_recipe(generation),
+    )
+
+    def build(resident: ResidentModel, report: Report) -> None:
+        from server.engine import GuidedEngine
+
+        with building_a_model():
+            loaded = generation.module("model").load_model(
+                request.name,
+                load_in_8bit=request.load_in_8bit,
+                quantizer=request.quantizer,
+                device_map=request.device_map,
+                dtype=request.dtype,
+                int8_threshold=settings.LLM_INT8_THRESHOLD,
+                progress=report,
+            )
+        kv_bytes = None if settings.KV_MEMORY_GB is None else int(settings.KV_MEMORY_GB * 2**30)
+        resident.engine = GuidedEngine(loaded.model, loaded.tokenizer, kv_bytes)
+        resident.revision = getattr(loaded.model.config, "_commit_hash", None)
+        resident.dtype = str(loaded.model.dtype).removeprefix("torch.")
+        resident.device = str(loaded.model.device)
+        resident.quantization = loaded.quantization
+        resident.memory_bytes = resident.engine.weights_bytes
+
+    return request, build
+
+
+def behind_an_api(settings: Settings, name: str, base_url: str | None) -> tuple[ModelRequest, Build]:
+    """A model that is asked over HTTP, at `base_url` or at its provider's own address."""
+    where, with_key = _address(settings, name, base_url)
+    # With another key it is another model, so that a new key is taken when it is loaded again.
+    key = PROVIDERS[name.partition(":")[0]].key() if with_key else None
+    request = ModelRequest(
+        name, load_in_8bit=None, quantizer="", device_map="", dtype="", recipe=str(hash(key)), base_url=where
+    )
+
+    def build(resident: ResidentModel, report: Report) -> None:
+        report("connecting", 0, 1)
+        resident.engine = RemoteModel(name, where, with_key)
+        report("connecting", 1, 1)
+
+    return request, build
+
+
+def background_model(settings: Settings) -> RemoteModel:
+    """The one that HEARTH_BACKGROUND_MODEL names. Raises what `RemoteModel` raises, and `ModelNotFoundError`."""
+    name = settings.BACKGROUND_MODEL
+    if not is_remote(name):
+        raise ModelNotFoundError(
+            f"HEARTH_BACKGROUND_MODEL is {name}. It takes a model behind an API, like openai:NAME."
+        )
+    return RemoteModel(name, *_address(settings, name))
+
+
+def check_options(name: str, base_url: str | None, only_here: tuple[object, ...]) -> None:
+    """Raises `InvalidRequestError` for a `base_url` of a model that is loaded here, and for any of `only_here` of one
+    that is not."""
+    if is_remote(name) and any(one is not None for one in only_here):
+        raise InvalidRequestError(
+            f"{name} is behind an API and not loaded here. It takes no load_in_8bit, quantizer, device_map or dtype."
+        )
+    if not is_remote(name) and base_url is not None:
+        raise InvalidRequestError(
+            f"{name} is loaded here and takes no base_url. A model behind an API is called PROVIDER:NAME, like "
+            "openai:NAME."
+        )
+
+
+def _hash_of_recipe(generation: Generation) -> str:
+    recipe = hashlib.sha256()
+    for path, data in sorted(generation.snapshot.files.items()):
+        if path.startswith(RECIPE):
+            recipe.update(b"%d %d " % (len(path), len(data)) + path.encode(errors="surrogateescape") + data)
+    return recipe.hexdigest()
+
+
+def _address(settings: Settings, name: str, base_url: str | None = None) -> tuple[str | None, bool]:
+    """Where a model behind an API is asked, None for its provider's own address; and whether the provider's key is
+    sent there: not to a place that only a request has named."""
+    own = settings.BASE_URL if name.startswith("openai:") else None
+    return base_url or own, base_url in (None, own)
