@@ -113,6 +113,15 @@ def test_a_generation_that_a_run_names_is_kept(generations: GenerationStore, run
     assert generations.files(HASH) == FILES
 
 
+def test_what_may_be_live_elsewhere_is_kept(generations: GenerationStore) -> None:
+    generations.take_over("alice", HASH, FILES)
+    generations.take_over("bob", OTHER, FILES)
+    with pytest.raises(GenerationInUseError, match="the last that alice took over"):
+        generations.delete(HASH)
+    generations.take_over("alice", OTHER, FILES)
+    generations.delete(HASH)
+
+
 def test_runs_come_back_the_latest_first(generations: GenerationStore, runs: RunStore) -> None:
     generations.take_over("main", HASH, FILES)
     kept = [record("r1", HASH), record("r2", None, "alice"), record("r3", HASH)]
@@ -337,8 +346,8 @@ def test_a_server_killed_while_it_writes_leaves_whole_generations(tmp_path: Path
             assert store.files(one.generation) == {
                 f"tools/{number}.py": f"{turn} {number}".encode() for number in range(20)
             }
-        for one in history:
-            store.delete(one.generation)
+        for generation in {one.generation for one in history[1:]} - {history[0].generation}:
+            store.delete(generation)
         database.close()
 
 

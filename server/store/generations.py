@@ -95,12 +95,19 @@ class GenerationStore:
 
     def delete(self, generation: str) -> None:
         """Forget a generation and whatever only it holds. Raises `GenerationInUseError` when a recorded run names
-        it."""
+        it, or it is the last that a workspace took over: it may be live at another server of this database."""
         with self._database.writing() as connection:
             runs = connection.execute(select(func.count()).where(RUN.c.generation == generation)).scalar_one()
             if runs:
                 raise GenerationInUseError(
                     f"{runs} recorded runs were answered by generation {generation}, and name it. It is kept."
+                )
+            last = select(func.max(TAKE_OVER.c.id)).group_by(TAKE_OVER.c.workspace)
+            users = select(TAKE_OVER.c.workspace).where(TAKE_OVER.c.id.in_(last), TAKE_OVER.c.generation == generation)
+            if workspace := connection.execute(users).scalar():
+                raise GenerationInUseError(
+                    f"Generation {generation} is the last that {workspace} took over, here or at another server. It "
+                    "is kept."
                 )
             connection.execute(delete(GENERATION).where(GENERATION.c.hash == generation))
             connection.execute(delete(BLOB).where(~exists().where(FILE.c.digest == BLOB.c.digest)))
