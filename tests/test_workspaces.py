@@ -1,6 +1,7 @@
 """Workspaces: whose files count, where they may lie, and how code comes back."""
 
 import os
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -249,6 +250,34 @@ def test_bounds_on_bytes_and_files(lab: Lab, monkeypatch: pytest.MonkeyPatch) ->
     (lab.folder / "alice" / "tools" / "by_hand.py").write_text("")
     with pytest.raises(TooLargeError):
         lab.reload("alice")
+
+
+def test_a_file_that_the_system_refuses_to_look_at(lab: Lab) -> None:
+    lab.put("alice", "tools/x.py", "")
+    (lab.folder / "alice" / "tools" / "y.py").symlink_to("x" * 300)
+    for use in (lab.workspaces.files("alice").read, lab.workspaces.files("alice").delete):
+        with pytest.raises(StoreError, match="can't be read: File name too long"):
+            use("tools/y.py")
+    with pytest.raises(ReloadFailedError, match="File name too long"):
+        lab.reload("alice")
+
+
+def test_who_may_read_and_write_a_file_stays(lab: Lab) -> None:
+    files, place = lab.workspaces.files("alice"), lab.folder / "alice" / "tools" / "x.py"
+    umask = os.umask(0o027)
+    try:
+        files.write("tools/x.py", b"new")
+        assert stat.S_IMODE(place.stat().st_mode) == 0o640
+        place.chmod(0o664)
+        if os.geteuid() == 0:
+            os.chown(place, 65534, 65534)
+        before = place.stat()
+        files.write("tools/x.py", b"replaced")
+    finally:
+        os.umask(umask)
+    after = place.stat()
+    assert after.st_ino != before.st_ino, "it is replaced at once"
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
 
 
 def test_a_folder_where_a_file_is_to_be(lab: Lab) -> None:
