@@ -179,6 +179,27 @@ def test_paths_that_are_taken(lab: Lab, path: str) -> None:
         files.read(path)
 
 
+def test_only_folders_are_workspaces(lab: Lab) -> None:
+    lab.put("alice", "tools/x.py", "")
+    (lab.folder / "notes").write_text("")
+    (lab.folder / "gone").symlink_to(lab.folder / "nowhere")
+    (lab.folder / "lost").symlink_to("x" * 300)
+    assert lab.workspaces.names() == ["main", "alice"]
+    for name in ("notes", "gone", "lost"):
+        with pytest.raises(WorkspaceNotFoundError, match=r"There is: main, alice\."):
+            lab.workspaces.get(name)
+
+
+def test_names_of_no_workspace_are_not_held(lab: Lab) -> None:
+    lab.put("alice", "tools/x.py", "")
+    lab.workspaces.get("alice")
+    for number in range(10):
+        lab.workspaces.files(f"unknown{number}")
+        with pytest.raises(WorkspaceNotFoundError):
+            lab.workspaces.get(f"unknown{number}")
+    assert list(lab.workspaces._overlays) == ["alice"]
+
+
 @given(path=st.text(max_size=30) | st.text(alphabet="./\\~toolsx\x00 ", max_size=20))
 @example(path="tools/../../x.py")
 @example(path="/etc/passwd")

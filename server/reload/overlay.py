@@ -33,7 +33,7 @@ class Overlay:
     @property
     def exists(self) -> bool:
         """Whether the workspace was ever made."""
-        return self.folder.is_dir()
+        return os.path.isdir(self.folder)
 
     def snapshot(self) -> Snapshot:
         """The files as they are now. Raises `LoadError` as `read_snapshot` does, `TooLargeError` for too many."""

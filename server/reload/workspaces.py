@@ -1,8 +1,10 @@
 """The workspaces: the common code, and each person's files over it."""
 
+import os
 import re
 import threading
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from server.errors import ForbiddenError, InvalidPathError, WorkspaceNotFoundError
 from server.reload.overlay import Overlay, over
@@ -33,7 +35,8 @@ class Workspaces:
         self._store = store
         self._deadline_seconds = deadline_seconds
         self._others: dict[str, Workspace] = {}
-        self._overlays: dict[str, Overlay] = {}
+        # Whoever writes to a workspace at once has the same one; what nobody uses is not held.
+        self._overlays: WeakValueDictionary[str, Overlay] = WeakValueDictionary()
         self._making = threading.Lock()
 
     def get(self, name: str) -> Workspace:
@@ -75,8 +78,9 @@ class Workspaces:
 
     def names(self) -> list[str]:
         """The names of all that there are, `main` first."""
-        others = [path.name for path in self._folder.iterdir()] if self._folder.is_dir() else []
-        return [MAIN, *sorted(name for name in others if _NAME.fullmatch(name) and name != MAIN)]
+        found = os.listdir(self._folder) if os.path.isdir(self._folder) else []
+        others = [name for name in found if _NAME.fullmatch(name) and os.path.isdir(self._folder / name)]
+        return [MAIN, *sorted(name for name in others if name != MAIN)]
 
     def in_use(self) -> list[Workspace]:
         """Those that were asked for since the start, `main` first."""
