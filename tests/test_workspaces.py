@@ -344,6 +344,18 @@ def test_an_earlier_generation_comes_back_and_the_files_stay(lab: Lab) -> None:
     assert [one.generation for one in lab.code.store.history("main", 10)] == [second, first, second, first]
 
 
+def test_a_generation_comes_back_whatever_the_files_are_like(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.put("alice", "tools/calculator.py", tool_file("first"))
+    first = lab.reload("alice").generation
+    lab.put("alice", "tools/calculator.py", tool_file("second"))
+    lab.put("alice", "tools/more.py", "")
+    lab.reload("alice")
+    monkeypatch.setattr(overlay, "MOST_FILES", 1)
+    report = lab.reload("alice", snapshot=Snapshot(lab.code.store.files(first)))
+    assert report.generation == first == lab.live("alice")
+    assert lab.ask("alice") == "first"
+
+
 def test_a_dry_run_and_a_failed_reload_are_not_kept(lab: Lab) -> None:
     before = lab.code.store.history("main", 10)
     lab.code.write("tools/calculator.py", tool_file(2))
