@@ -156,6 +156,43 @@ def test_data_beside_the_code_is_found_in_the_workspace(lab: Lab) -> None:
     assert live.module("tools.calculator").__file__ == str(lab.code.root / "tools/calculator.py")
 
 
+TABLE = """
+from pathlib import Path
+from langchain_core.tools import tool
+
+@tool
+def {name}(expression: str) -> str:
+    "Look something up."
+    return (Path(__file__).parent / "t.csv").read_text() + "{version}"
+"""
+
+
+def test_data_is_found_by_code_that_comes_back(lab: Lab) -> None:
+    lab.code.write("tools/common.py", TABLE.format(name="common", version=1))
+    (lab.code.root / "tools/t.csv").write_text("main's")
+    lab.main.reload(LLM)
+    for name in ("own", "gone"):
+        lab.put("alice", f"tools/{name}.py", TABLE.format(name=name, version=1))
+    (lab.folder / "alice/tools/t.csv").write_text("alice's")
+    first = lab.reload("alice").generation
+
+    lab.put("alice", "tools/own.py", TABLE.format(name="own", version=2))
+    lab.workspaces.files("alice").delete("tools/gone.py")
+    lab.code.write("tools/common.py", TABLE.format(name="common", version=2))
+    lab.main.reload(LLM)
+    lab.reload("alice")
+    assert [lab.ask("alice", name) for name in ("own", "common")] == ["alice's2", "main's2"]
+
+    alice = lab.workspaces.get("alice")
+    with alice.pin_earlier(first, LLM) as earlier:
+        assert earlier.tools is not None
+        found = [earlier.tools[name].invoke({"expression": "?"}) for name in ("own", "gone", "common")]
+        assert found == ["alice's1", "alice's1", "main's1"]
+        assert earlier is not alice.live
+    lab.reload("alice", snapshot=Snapshot(lab.code.store.files(first)))
+    assert [lab.ask("alice", name) for name in ("own", "gone", "common")] == found
+
+
 def test_main_is_not_changed_this_way(lab: Lab) -> None:
     with pytest.raises(ForbiddenError):
         lab.workspaces.files("main")

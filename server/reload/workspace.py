@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -54,6 +54,9 @@ class Files(Protocol):
     def stamp(self) -> Stamp:
         """What changes when they do."""
 
+    def placed(self, files: Mapping[str, bytes]) -> Snapshot:
+        """A snapshot of files that were kept, which says where they lie. Raises `LoadError`."""
+
 
 class FilesOf:
     """The files below a folder."""
@@ -68,6 +71,10 @@ class FilesOf:
     def stamp(self) -> Stamp:
         """See `Files`."""
         return read_stamp(self._root)
+
+    def placed(self, files: Mapping[str, bytes]) -> Snapshot:
+        """See `Files`."""
+        return Snapshot(files)
 
 
 @dataclass(frozen=True)
@@ -152,7 +159,7 @@ class Workspace:
         """
         with self._turn(check):
             try:
-                generation, trial = self._load(Snapshot(self._store.files(wanted)), llm)
+                generation, trial = self._load(self._files.placed(self._store.files(wanted)), llm)
             except LoadError as failure:
                 raise self._failed(failure) from None
             trial.commit()
@@ -164,8 +171,8 @@ class Workspace:
     def reload(
         self, llm: "BaseChatModel | None", dry_run: bool = False, snapshot: Snapshot | None = None
     ) -> ReloadReport:
-        """Read the files; if they are not what is live, load them and make them live. With `snapshot`, take that
-        in place of the files, which stay as they are.
+        """Read the files; if they are not what is live, load them and make them live. With `snapshot`, take what
+        that holds in place of the files, which stay as they are.
 
         The tools are built with `llm`; without one they are left for later. The same bytes as the live ones
         change nothing, except that tools which were not built yet are built. A dry run does everything but
@@ -206,7 +213,7 @@ class Workspace:
         known = len(live.left_behind) if live else 0
         stamp, content = self._files.stamp(), None
         try:
-            wanted = snapshot or self._files.snapshot()
+            wanted = self._files.snapshot() if snapshot is None else self._files.placed(snapshot.files)
             content = wanted.hash
             generation, trial = self._load(wanted, llm, dry_run)
         except LoadError as failure:

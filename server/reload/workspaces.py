@@ -3,6 +3,7 @@
 import os
 import re
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -58,7 +59,7 @@ class Workspaces:
                     self.main.root,
                     self._store,
                     self._deadline_seconds,
-                    files=Overlaid(self.main, overlay),
+                    files=Overlaid(self.main, overlay, self._store),
                     canary=self._canary,
                 )
             return self._others[name]
@@ -103,15 +104,25 @@ class Workspaces:
 class Overlaid:
     """The files of a workspace: `main`'s live code, or its files before any is live, with a person's over it."""
 
-    def __init__(self, main: Workspace, overlay: Overlay) -> None:
+    def __init__(self, main: Workspace, overlay: Overlay, store: GenerationStore) -> None:
         self._main = main
         self._overlay = overlay
+        self._store = store
 
     def snapshot(self) -> Snapshot:
         """See `Files`."""
-        live = self._main.live
-        common = live.snapshot if live is not None else read_snapshot(self._main.root)
-        return over(common, self._overlay.snapshot(), self._overlay.folder)
+        return over(self._common(), self._overlay.snapshot(), self._overlay.folder)
+
+    def placed(self, files: Mapping[str, bytes]) -> Snapshot:
+        """See `Files`. What the person has a file of, or `main` never had so, lies with the person's files."""
+        common, folder = self._common().files, self._overlay.folder
+        own = [
+            path
+            for path, data in files.items()
+            if os.path.isfile(folder / path)
+            or (common.get(path) != data and not self._store.was_live(self._main.name, path, data))
+        ]
+        return Snapshot(files, folders=dict.fromkeys(own, folder))
 
     def stamp(self) -> Stamp:
         """See `Files`."""
@@ -119,3 +130,7 @@ class Overlaid:
         if live is None:
             return Stamp(own.states, settled=False)
         return Stamp(own.states | {("main", live.hash)}, own.settled)
+
+    def _common(self) -> Snapshot:
+        live = self._main.live
+        return live.snapshot if live is not None else read_snapshot(self._main.root)
