@@ -3,11 +3,15 @@
 import http.client
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import pytest
 
+from constants import Settings
+from server import create_app
+from server.host import Host
 from tests.server_process import REPOSITORY, Server, end, start
 
 CALCULATOR = '''
@@ -96,6 +100,14 @@ def test_what_is_no_workspace_is_not_listed(lab: Server) -> None:
     (folder / "link").symlink_to(folder / "nowhere")
     listed = [one["workspace"] for one in lab.session.get("/workspaces").json()["workspaces"]]
     assert "fred" in listed and not {"notes", "link"} & set(listed)
+
+
+def test_a_workspace_that_goes_while_it_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host(Settings(TOKEN="secret", DATA_DIR=tmp_path))
+    monkeypatch.setattr(host.workspaces, "names", lambda: ["main", "gone"])
+    listed = create_app(host).test_client().get("/workspaces?token=secret").json
+    host.close()
+    assert listed == {"workspaces": [{"workspace": "main", "generation": None}]}
 
 
 KEEPS = """
