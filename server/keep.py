@@ -127,7 +127,10 @@ def _size_of(value: object) -> int | None:
     size = getattr(value, "nbytes", None)  # arrays and tensors, whose memory Python does not see
     if isinstance(size, int):
         return size
-    from pympler import asizeof
+    from server.reload.residue import importing  # late: its package imports this module
+
+    with importing("pympler.asizeof", ()):  # the load that comes here first doesn't answer for what it does
+        from pympler import asizeof
 
     try:
         return int(asizeof.asizeof(value))

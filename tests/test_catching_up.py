@@ -1,14 +1,18 @@
 """Noticing changed code: before each question, or when a file is saved. Both go the way of any reload."""
 
 import os
+import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
-from server.errors import ReloadFailedError
+from server.errors import ReloadFailedError, RunCancelledError
 from server.reload import Snapshot
 from server.reload import snapshot as snapshots
 from tests.reload_code import LLM, Code, code, tool_file
@@ -95,6 +99,58 @@ def test_broken_files_are_refused_in_the_same_words_until_they_change(code: Code
     assert code.ask() == "1"
     code.write("tools/calculator.py", tool_file(2))
     code.workspace.catch_up(LLM)
+    assert code.ask() == "2"
+
+
+def test_broken_files_are_loaded_once_also_where_nothing_is_live(code: Code, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, loads = ModuleType("gate_of_the_test"), list[int]()
+    vars(gate)["loads"] = loads
+    monkeypatch.setitem(sys.modules, "gate_of_the_test", gate)
+    count = "import gate_of_the_test\ngate_of_the_test.loads.append(1)\n"
+    code.write("tools/calculator.py", count + "1 / 0")
+    said = set()
+    for _ in range(3):
+        with pytest.raises(ReloadFailedError, match="ZeroDivisionError") as refusal:
+            code.workspace.catch_up(LLM)
+        said.add(refusal.value.message)
+        assert code.workspace.live is None
+    assert len(said) == 1 and len(loads) == 1
+    with pytest.raises(ReloadFailedError):
+        code.reload()
+    assert len(loads) == 2, "whoever asks for a reload has one"
+    code.write("tools/calculator.py", count + tool_file(2))
+    assert code.workspace.catch_up(LLM) is not None
+    assert code.workspace.catch_up(LLM) is None
+    assert code.ask() == "2" and len(loads) == 3
+
+
+def test_who_waits_for_somebodys_reload_may_stop(code: Code, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = ModuleType("gate_of_the_test")
+    loading, may_end = threading.Event(), threading.Event()
+    vars(gate)["wait"] = lambda: (loading.set(), may_end.wait(10))
+    monkeypatch.setitem(sys.modules, "gate_of_the_test", gate)
+    first = code.workspace.reload(None).generation
+    code.write("tools/calculator.py", "import gate_of_the_test\ngate_of_the_test.wait()\n" + tool_file(2))
+
+    def check() -> None:
+        raise RunCancelledError("Stopped.")
+
+    with ThreadPoolExecutor(1) as pool:
+        reload = pool.submit(code.reload)
+        try:
+            assert loading.wait(10)
+            for wait in (
+                lambda: code.workspace.catch_up(LLM, check),
+                lambda: code.workspace.build_tools(LLM, check),
+                lambda: code.workspace.pin_earlier(first, LLM, check).__enter__(),
+            ):
+                with pytest.raises(RunCancelledError):
+                    wait()
+            assert not reload.done()
+        finally:
+            may_end.set()
+        assert reload.result().previous == first
+    assert code.workspace.catch_up(LLM, check) is None
     assert code.ask() == "2"
 
 

@@ -3,11 +3,15 @@
 import http.client
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
 
+from constants import Settings
+from server import create_app
+from server.host import Host
 from tests.server_process import REPOSITORY, Server, end, start
 
 CALCULATOR = '''
@@ -87,6 +91,46 @@ def test_files_come_and_go(lab: Server) -> None:
     longer_than_a_name = f"/workspaces/carol/files/tools/{150 * 'é'}.py"
     assert error(lab.session.put(longer_than_a_name, data=b""), 422) == "invalid_path"
     assert error(lab.session.get(longer_than_a_name), 422) == "invalid_path"
+
+
+def test_what_is_no_workspace_is_not_listed(lab: Server) -> None:
+    folder = lab.output_file.parent / "data" / "workspaces"
+    assert lab.session.put("/workspaces/fred/files/tools/x.py", data=b"").ok
+    (folder / "notes").write_text("")
+    (folder / "link").symlink_to(folder / "nowhere")
+    listed = [one["workspace"] for one in lab.session.get("/workspaces").json()["workspaces"]]
+    assert "fred" in listed and not {"notes", "link"} & set(listed)
+
+
+def test_a_workspace_that_goes_while_it_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host(Settings(TOKEN="secret", DATA_DIR=tmp_path))
+    monkeypatch.setattr(host.workspaces, "names", lambda: ["main", "gone"])
+    listed = create_app(host).test_client().get("/workspaces?token=secret").json
+    host.close()
+    assert listed == {"workspaces": [{"workspace": "main", "generation": None}]}
+
+
+KEEPS = """
+from server.keep import keep
+
+for name in {names}:
+    keep(name, list)
+"""
+
+
+def test_a_kept_value_of_any_name_is_dropped(lab: Server) -> None:
+    names = ["/data/papers", "/data/notes", "a//b", "//", "papers/2024/", "ä b?"]
+    lab.session.put("/workspaces/nora/files/tools/x.py", data=KEEPS.format(names=names).encode())
+    assert lab.session.post("/reload_modules", json={"workspace": "nora"}).ok
+
+    def kept() -> list[str]:
+        return [one["name"] for one in lab.session.get("/workspaces/nora/kept").json()["kept"]]
+
+    assert kept() == names
+    for safe, name in zip(("/", "") * 3, names, strict=True):
+        dropped = lab.session.delete(f"/workspaces/nora/kept/{quote(name, safe)}")
+        assert dropped.json() == {"workspace": "nora", "name": name}
+    assert kept() == []
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,23 @@
 """State that outlives the code that built it."""
 
 import gc
+import os
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy
 import pytest
 
-from server.errors import ReloadFailedError
+from server.errors import ReloadFailedError, StoreError
 from server.keep import KeepError, Kept, keep, scope
 from server.reload import Snapshot
+from tests.full_disk import full_disk
 from tests.reload_code import LLM, Code, code
 from tests.server_process import Server
 
@@ -151,6 +155,42 @@ def test_a_failed_reload_and_a_dry_run_keep_nothing(code: Code) -> None:
     code.reload()
     assert set(code.workspace.kept.values()) == {"at import"}
     assert code.module("tools.calculator").AT_IMPORT == {"built by": 2}
+
+
+def test_code_that_is_not_taken_over_keeps_nothing(code: Code) -> None:
+    code.reload()
+    live = code.workspace.live
+    code.write("tools/calculator.py", KEEPS.format(version=1))
+    with full_disk(os.getpid(), Path(code.database.name)), pytest.raises(StoreError):
+        code.reload()
+    assert code.workspace.live is live and code.workspace.kept.values() == {}
+    code.write("tools/calculator.py", KEEPS.format(version=2))
+    code.reload()
+    assert code.module("tools.calculator").AT_IMPORT == {"built by": 2}
+    assert set(code.workspace.kept.values()) == {"at import"}
+
+
+def test_what_tells_a_size_is_not_the_codes_own_doing(
+    code: Code, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = tmp_path / "library" / "pympler"
+    library.mkdir(parents=True)
+    (library / "__init__.py").touch()
+    (library / "asizeof.py").write_text(
+        "import os\nos.environ['OF_THE_LIBRARY'] = '1'\n\ndef asizeof(value):\n    return 42\n"
+    )
+    monkeypatch.setenv("OF_THE_LIBRARY", "0")
+    monkeypatch.syspath_prepend(library.parent)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pympler"]:
+        monkeypatch.delitem(sys.modules, name)
+    code.write("tools/calculator.py", KEEPS.format(version=1))
+    try:
+        assert code.reload().left_behind == []
+        assert code.workspace.kept.values()["at import"].bytes == 42
+        assert os.environ["OF_THE_LIBRARY"] == "1"
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "pympler"]:
+            del sys.modules[name]
 
 
 def test_an_earlier_generation_has_the_same_state(code: Code) -> None:

@@ -1,5 +1,6 @@
 """Reading the files: which ones, whole, and never half-way through a change."""
 
+import contextlib
 import hashlib
 import os
 import threading
@@ -8,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from server.errors import ReloadFailedError
 from server.reload import Snapshot
+from server.reload import snapshot as snapshots
 from server.reload.failure import ErrorReport, LoadError
-from server.reload.snapshot import read_snapshot
-from tests.reload_code import Code, code, tool_file
+from server.reload.snapshot import read_snapshot, read_stamp
+from tests.reload_code import LLM, Code, code, tool_file
 
 __all__ = ["code"]  # a fixture
 
@@ -99,15 +102,61 @@ def test_a_file_without_permission(code: Code) -> None:
     assert (report["file"], report["type"]) == ("server/tools/calculator.py", "PermissionError")
 
 
+@pytest.mark.parametrize("path", ["model.py", "agent", "tools/calculator.py", "tools/more.py", "tools/folder"])
+def test_a_path_that_can_not_be_looked_at(code: Code, path: str) -> None:
+    """A link to a name that is too long stands for all that the system refuses to look at, root included."""
+    place = code.root / path
+    if place.exists():
+        place.rename(code.root / "away")
+    place.symlink_to("x" * 300)
+    report = refused(code.root)
+    assert (report["file"], report["message"]) == (f"server/{path}", "can't be read: File name too long")
+    assert read_stamp(code.root) == read_stamp(code.root)
+
+
+@pytest.mark.parametrize("target", ["nowhere", "x" * 300, "file"])
+def test_a_root_that_can_not_be_listed(tmp_path: Path, target: str) -> None:
+    (tmp_path / "file").touch()
+    root = tmp_path / "server"
+    root.symlink_to(target)
+    assert f"{root} can't be read: " in refused(root)["message"]
+    assert read_stamp(root) == read_stamp(root)
+
+
 def test_a_root_that_is_not_there(tmp_path: Path) -> None:
-    assert "is not a folder" in refused(tmp_path / "server")["message"]
+    assert "No such file" in refused(tmp_path / "server")["message"]
 
 
-def test_an_unreadable_file_changes_nothing(code: Code) -> None:
+def test_a_folder_in_the_place_of_a_file_is_not_held_open(code: Code) -> None:
+    (code.root / "model.py").unlink()
+    (code.root / "model.py").symlink_to(code.root / "agent")
+    before = os.listdir("/proc/self/fd")
+    with contextlib.suppress(LoadError):
+        read_snapshot(code.root)
+    with pytest.raises(IsADirectoryError):
+        snapshots._read(code.root / "agent")
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_paths_that_concern_nobody_may_be_unreadable(code: Code) -> None:
+    before = read_snapshot(code.root)
+    for name in ("host.py", "tools/table.csv", "tools/.draft.py"):
+        (code.root / name).symlink_to("x" * 300)
+    assert read_snapshot(code.root) == before
+
+
+@pytest.mark.parametrize("name", ["pipe.py", "link", "link.py"])
+def test_an_unreadable_file_changes_nothing(code: Code, name: str) -> None:
     code.reload()
-    os.mkfifo(code.root / "tools/pipe.py")
+    place = code.root / "tools" / name
+    if name == "pipe.py":
+        os.mkfifo(place)
+    else:
+        place.symlink_to("x" * 300)
     (error,) = code.refused()
-    assert error["file"] == "server/tools/pipe.py"
+    assert error["file"] == f"server/tools/{name}"
+    with pytest.raises(ReloadFailedError):
+        code.workspace.catch_up(LLM)
     assert code.ask() == "1"
 
 

@@ -1,6 +1,7 @@
 """Workspaces: whose files count, where they may lie, and how code comes back."""
 
 import os
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -155,6 +156,43 @@ def test_data_beside_the_code_is_found_in_the_workspace(lab: Lab) -> None:
     assert live.module("tools.calculator").__file__ == str(lab.code.root / "tools/calculator.py")
 
 
+TABLE = """
+from pathlib import Path
+from langchain_core.tools import tool
+
+@tool
+def {name}(expression: str) -> str:
+    "Look something up."
+    return (Path(__file__).parent / "t.csv").read_text() + "{version}"
+"""
+
+
+def test_data_is_found_by_code_that_comes_back(lab: Lab) -> None:
+    lab.code.write("tools/common.py", TABLE.format(name="common", version=1))
+    (lab.code.root / "tools/t.csv").write_text("main's")
+    lab.main.reload(LLM)
+    for name in ("own", "gone"):
+        lab.put("alice", f"tools/{name}.py", TABLE.format(name=name, version=1))
+    (lab.folder / "alice/tools/t.csv").write_text("alice's")
+    first = lab.reload("alice").generation
+
+    lab.put("alice", "tools/own.py", TABLE.format(name="own", version=2))
+    lab.workspaces.files("alice").delete("tools/gone.py")
+    lab.code.write("tools/common.py", TABLE.format(name="common", version=2))
+    lab.main.reload(LLM)
+    lab.reload("alice")
+    assert [lab.ask("alice", name) for name in ("own", "common")] == ["alice's2", "main's2"]
+
+    alice = lab.workspaces.get("alice")
+    with alice.pin_earlier(first, LLM) as earlier:
+        assert earlier.tools is not None
+        found = [earlier.tools[name].invoke({"expression": "?"}) for name in ("own", "gone", "common")]
+        assert found == ["alice's1", "alice's1", "main's1"]
+        assert earlier is not alice.live
+    lab.reload("alice", snapshot=Snapshot(lab.code.store.files(first)))
+    assert [lab.ask("alice", name) for name in ("own", "gone", "common")] == found
+
+
 def test_main_is_not_changed_this_way(lab: Lab) -> None:
     with pytest.raises(ForbiddenError):
         lab.workspaces.files("main")
@@ -176,6 +214,27 @@ def test_paths_that_are_taken(lab: Lab, path: str) -> None:
     assert files.sizes() == {} and list((lab.folder / "alice").iterdir()) == []
     with pytest.raises(FileNotInWorkspaceError):
         files.read(path)
+
+
+def test_only_folders_are_workspaces(lab: Lab) -> None:
+    lab.put("alice", "tools/x.py", "")
+    (lab.folder / "notes").write_text("")
+    (lab.folder / "gone").symlink_to(lab.folder / "nowhere")
+    (lab.folder / "lost").symlink_to("x" * 300)
+    assert lab.workspaces.names() == ["main", "alice"]
+    for name in ("notes", "gone", "lost"):
+        with pytest.raises(WorkspaceNotFoundError, match=r"There is: main, alice\."):
+            lab.workspaces.get(name)
+
+
+def test_names_of_no_workspace_are_not_held(lab: Lab) -> None:
+    lab.put("alice", "tools/x.py", "")
+    lab.workspaces.get("alice")
+    for number in range(10):
+        lab.workspaces.files(f"unknown{number}")
+        with pytest.raises(WorkspaceNotFoundError):
+            lab.workspaces.get(f"unknown{number}")
+    assert list(lab.workspaces._overlays) == ["alice"]
 
 
 @given(path=st.text(max_size=30) | st.text(alphabet="./\\~toolsx\x00 ", max_size=20))
@@ -251,6 +310,34 @@ def test_bounds_on_bytes_and_files(lab: Lab, monkeypatch: pytest.MonkeyPatch) ->
         lab.reload("alice")
 
 
+def test_a_file_that_the_system_refuses_to_look_at(lab: Lab) -> None:
+    lab.put("alice", "tools/x.py", "")
+    (lab.folder / "alice" / "tools" / "y.py").symlink_to("x" * 300)
+    for use in (lab.workspaces.files("alice").read, lab.workspaces.files("alice").delete):
+        with pytest.raises(StoreError, match="can't be read: File name too long"):
+            use("tools/y.py")
+    with pytest.raises(ReloadFailedError, match="File name too long"):
+        lab.reload("alice")
+
+
+def test_who_may_read_and_write_a_file_stays(lab: Lab) -> None:
+    files, place = lab.workspaces.files("alice"), lab.folder / "alice" / "tools" / "x.py"
+    umask = os.umask(0o027)
+    try:
+        files.write("tools/x.py", b"new")
+        assert stat.S_IMODE(place.stat().st_mode) == 0o640
+        place.chmod(0o664)
+        if os.geteuid() == 0:
+            os.chown(place, 65534, 65534)
+        before = place.stat()
+        files.write("tools/x.py", b"replaced")
+    finally:
+        os.umask(umask)
+    after = place.stat()
+    assert after.st_ino != before.st_ino, "it is replaced at once"
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+
+
 def test_a_folder_where_a_file_is_to_be(lab: Lab) -> None:
     (lab.folder / "alice" / "tools" / "x.py").mkdir(parents=True)
     with pytest.raises(StoreError, match="can't be written"):
@@ -292,6 +379,18 @@ def test_an_earlier_generation_comes_back_and_the_files_stay(lab: Lab) -> None:
     assert lab.main.reload(LLM).generation == second
     assert lab.ask("main") == "2"
     assert [one.generation for one in lab.code.store.history("main", 10)] == [second, first, second, first]
+
+
+def test_a_generation_comes_back_whatever_the_files_are_like(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.put("alice", "tools/calculator.py", tool_file("first"))
+    first = lab.reload("alice").generation
+    lab.put("alice", "tools/calculator.py", tool_file("second"))
+    lab.put("alice", "tools/more.py", "")
+    lab.reload("alice")
+    monkeypatch.setattr(overlay, "MOST_FILES", 1)
+    report = lab.reload("alice", snapshot=Snapshot(lab.code.store.files(first)))
+    assert report.generation == first == lab.live("alice")
+    assert lab.ask("alice") == "first"
 
 
 def test_a_dry_run_and_a_failed_reload_are_not_kept(lab: Lab) -> None:

@@ -5,8 +5,9 @@ from typing import Any
 
 from flask import Response, request
 from flask_openapi3 import APIBlueprint
+from werkzeug.routing import PathConverter
 
-from server.errors import NotKeptError
+from server.errors import NotKeptError, WorkspaceNotFoundError
 from server.host import Host
 from server.http.body import read_bytes
 from server.http.schemas import (
@@ -23,16 +24,27 @@ from server.http.schemas import (
 )
 
 
+class AnyName(PathConverter):
+    """In a route: the rest of the path, slashes at its beginning included."""
+
+    part_isolating = False
+    regex = ".+"
+
+
 def blueprint(host: Host) -> APIBlueprint:
     """The routes, over `host`."""
     routes = APIBlueprint("workspaces", __name__)
+    routes.record(lambda state: state.app.url_map.converters.update(any_name=AnyName))
     errors: dict[int | str | HTTPStatus, Any] = dict.fromkeys((403, 404, 413, 422, 503), ErrorAnswer)
 
     @routes.get("/workspaces", summary="List the workspaces", responses={200: WorkspacesListed})
     def list_workspaces(query: TokenQuery) -> dict[str, Any]:
         shown = []
         for name in host.workspaces.names():
-            live = host.workspaces.get(name).live
+            try:
+                live = host.workspaces.get(name).live
+            except WorkspaceNotFoundError:
+                continue  # removed since it was listed
             shown.append({"workspace": name, "generation": None if live is None else live.hash})
         return {"workspaces": shown}
 
@@ -94,7 +106,7 @@ def blueprint(host: Host) -> APIBlueprint:
         }
 
     @routes.delete(
-        "/workspaces/<workspace>/kept/<path:name>",
+        "/workspaces/<workspace>/kept/<any_name:name>",
         summary="Forget a kept value; it is built anew when it is next wanted",
         responses={200: KeptDropped, 404: ErrorAnswer},
     )

@@ -2,10 +2,11 @@
 
 import os
 import re
-import tempfile
+import secrets
+import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from server.errors import FileNotInWorkspaceError, InvalidPathError, StoreError, TooLargeError
@@ -32,7 +33,7 @@ class Overlay:
     @property
     def exists(self) -> bool:
         """Whether the workspace was ever made."""
-        return self.folder.is_dir()
+        return os.path.isdir(self.folder)
 
     def snapshot(self) -> Snapshot:
         """The files as they are now. Raises `LoadError` as `read_snapshot` does, `TooLargeError` for too many."""
@@ -41,7 +42,8 @@ class Overlay:
         return snapshot
 
     def write(self, path: str, data: bytes) -> bool:
-        """Make or replace a file, at once: whoever reads it sees the old bytes or the new. Returns whether it is new.
+        """Make or replace a file, at once: whoever reads it sees the old bytes or the new. Returns whether it is new;
+        if not, whoever might read and write it still may.
 
         Raises `InvalidPathError`, `TooLargeError` when the workspace would outgrow its bounds, `StoreError`.
         """
@@ -51,17 +53,21 @@ class Overlay:
             _check_size(len(sizes), sum(sizes.values()))
             self._check_inside(place, path)
             place.parent.mkdir(parents=True, exist_ok=True)
-            new = not place.exists()
+            before = place.stat() if place.exists() else None
             # The draft's name is hidden, so that no snapshot takes it.
-            descriptor, draft = tempfile.mkstemp(prefix=".", dir=place.parent)
+            draft = place.with_name(f".{secrets.token_hex(8)}")
             try:
-                with os.fdopen(descriptor, "wb") as file:
+                with open(draft, "xb") as file:
+                    if before is not None:
+                        draft.chmod(stat.S_IMODE(before.st_mode))
+                        with suppress(OSError):  # only root may give a file away
+                            os.chown(draft, before.st_uid, before.st_gid)
                     file.write(data)
                 os.replace(draft, place)
             except OSError:
-                os.unlink(draft)
+                draft.unlink(missing_ok=True)
                 raise
-        return new
+        return before is None
 
     def read(self, path: str) -> bytes:
         """What a file holds. Raises `InvalidPathError`, `FileNotInWorkspaceError`, `StoreError`."""
@@ -92,8 +98,9 @@ class Overlay:
     def _existing(self, path: str) -> Path:
         place = self._place(path)
         self._check_inside(place, path)
-        if not place.is_file():
-            raise FileNotInWorkspaceError(f"There is no file {path!r} in the workspace.")
+        with _disk(f"{path} can't be read"):
+            if not place.is_file():
+                raise FileNotInWorkspaceError(f"There is no file {path!r} in the workspace.")
         return place
 
     def _place(self, path: str) -> Path:

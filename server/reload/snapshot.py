@@ -118,15 +118,8 @@ def _read_all(root: Path) -> dict[str, bytes]:
 
 
 def _found(root: Path, errors: list[ErrorReport]) -> Iterator[Path]:
-    """The reloadable files below `root`. Folders that can't be listed are added to `errors`."""
-    if not root.is_dir():
-        errors.append(problem(None, None, "NotADirectoryError", f"{root} is not a folder"))
-    folders: list[tuple[Path, frozenset[Path]]] = []
-    for part in RELOADABLE:
-        if (file := root / f"{part}.py").is_file() or file.is_symlink():
-            yield file
-        if (folder := root / part).is_dir():
-            folders.append((folder, frozenset()))
+    """The reloadable files below `root`. What can't be looked at is added to `errors`."""
+    folders: list[tuple[Path, frozenset[Path]]] = [(root, frozenset())]
     while folders:
         folder, above = folders.pop()
         try:
@@ -138,13 +131,20 @@ def _found(root: Path, errors: list[ErrorReport]) -> Iterator[Path]:
             errors.append(_unreadable(folder, root, error))
             continue
         for path in paths:
-            if path.name.startswith(".") or path.name == "__pycache__":
+            name = path.name.removesuffix(".py")
+            if path.name.startswith(".") or "." in name or path.name == "__pycache__":
                 continue
-            if path.is_dir():
-                if "." not in path.name:
-                    folders.append((path, above | {real}))
-            elif path.suffix == ".py" and "." not in path.stem:
+            if folder == root and name not in RELOADABLE:
+                continue
+            try:
+                is_folder = path.is_dir()
+            except OSError as error:
+                errors.append(_unreadable(path, root, error))
+                continue
+            if not is_folder and path.suffix == ".py":
                 yield path
+            elif is_folder and path.suffix == "":
+                folders.append((path, above | {real}))
 
 
 def _check_inside(path: Path, root: Path) -> Path:
@@ -156,6 +156,8 @@ def _check_inside(path: Path, root: Path) -> Path:
 
 def _unreadable(path: Path, root: Path, error: OSError) -> ErrorReport:
     """A report about a file or folder; not for one that was there when its folder was listed and is gone."""
+    if path == root:
+        return problem(None, None, type(error).__name__, f"{root} can't be read: {error.strerror or error}")
     if isinstance(error, FileNotFoundError) and not path.is_symlink():
         raise _Unsettled from None
     name = f"{SERVER}/{path.relative_to(root).as_posix()}"
@@ -164,8 +166,7 @@ def _unreadable(path: Path, root: Path, error: OSError) -> ErrorReport:
 
 
 def _read(path: Path) -> bytes:
-    # Not blocking: opening a pipe that nobody writes to would wait for ever.
-    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+    with open(path, "rb", opener=_open_at_once) as file:
         state = os.fstat(file.fileno())
         if not stat.S_ISREG(state.st_mode):
             raise OSError("not an ordinary file")
@@ -173,3 +174,8 @@ def _read(path: Path) -> bytes:
     if not data and 0 <= time.time() - state.st_mtime < _FRESH_SECONDS:
         raise _Unsettled
     return data
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    # Not blocking: opening a pipe that nobody writes to would wait for ever.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

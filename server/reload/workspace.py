@@ -2,14 +2,14 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from server import counts, keep
-from server.errors import ReloadFailedError, ToolsNotLoadedError
+from server.errors import HearthError, ReloadFailedError, ToolsNotLoadedError
 from server.reload.canary import Trial, try_in_a_process
 from server.reload.failure import LoadError
 from server.reload.generation import Generation, changed_modules, load_generation
@@ -20,6 +20,9 @@ from server.store import GenerationStore
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
+
+_NOTICE_SECONDS = 0.1
+"""How often whoever waits for somebody's reload looks whether to go on waiting."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,9 @@ class Files(Protocol):
     def stamp(self) -> Stamp:
         """What changes when they do."""
 
+    def placed(self, files: Mapping[str, bytes]) -> Snapshot:
+        """A snapshot of files that were kept, which says where they lie. Raises `LoadError`."""
+
 
 class FilesOf:
     """The files below a folder."""
@@ -65,6 +71,10 @@ class FilesOf:
     def stamp(self) -> Stamp:
         """See `Files`."""
         return read_stamp(self._root)
+
+    def placed(self, files: Mapping[str, bytes]) -> Snapshot:
+        """See `Files`."""
+        return Snapshot(files)
 
 
 @dataclass(frozen=True)
@@ -81,9 +91,10 @@ class Workspace:
     """The reloadable code that `files` holds, laid out like `server/`, and the generations of it.
 
     Any number of threads may pin and reload. Reloads go one after the other and each caller gets the verdict
-    on the bytes that were there when its turn came. Loading code, and building tools, may each take
-    `deadline_seconds`. `root` is the folder that the files lie in, those apart for which a snapshot names
-    another. Every generation that becomes live is kept in `store` first.
+    on the bytes that were there when its turn came; while it waits for that, `check` is called again and again,
+    which may raise. Loading code, and building tools, may each take `deadline_seconds`. `root` is the folder that
+    the files lie in, those apart for which a snapshot names another. Every generation that becomes live is kept in
+    `store` first.
     """
 
     def __init__(
@@ -138,17 +149,20 @@ class Workspace:
             self._unpin(generation)
 
     @contextmanager
-    def pin_earlier(self, wanted: str, llm: "BaseChatModel") -> Iterator[Generation]:
+    def pin_earlier(
+        self, wanted: str, llm: "BaseChatModel", check: Callable[[], object] = lambda: None
+    ) -> Iterator[Generation]:
         """The generation of that hash, its tools built, kept whole until the block ends. It becomes live for nobody
         else, and is loaded from the store unless it is in use already.
 
         Raises `GenerationNotFoundError`, and `ReloadFailedError` if it can't be loaded any more.
         """
-        with self._reloading:
+        with self._turn(check):
             try:
-                generation = self._load(Snapshot(self._store.files(wanted)), llm)
+                generation, trial = self._load(self._files.placed(self._store.files(wanted)), llm)
             except LoadError as failure:
                 raise self._failed(failure) from None
+            trial.commit()
         try:
             yield generation
         finally:
@@ -157,25 +171,27 @@ class Workspace:
     def reload(
         self, llm: "BaseChatModel | None", dry_run: bool = False, snapshot: Snapshot | None = None
     ) -> ReloadReport:
-        """Read the files; if they are not what is live, load them and make them live. With `snapshot`, take that
-        in place of the files, which stay as they are.
+        """Read the files; if they are not what is live, load them and make them live. With `snapshot`, take what
+        that holds in place of the files, which stay as they are.
 
         The tools are built with `llm`; without one they are left for later. The same bytes as the live ones
         change nothing, except that tools which were not built yet are built. A dry run does everything but
         the change. Raises `ReloadFailedError`, and `StoreError` if the new code can't be kept on disk; then nothing
         has changed.
         """
-        with self._reloading:
+        with self._turn():
             return self._reload(llm, dry_run, snapshot)
 
-    def catch_up(self, llm: "BaseChatModel | None") -> ReloadReport | None:
+    def catch_up(
+        self, llm: "BaseChatModel | None", check: Callable[[], object] = lambda: None
+    ) -> ReloadReport | None:
         """Reload if the files have changed since anybody last read them; they are not read where the file system says
-        that they haven't. Gives None where nothing had to be done.
+        that they haven't. Gives None where nothing had to be done; then there is a live generation.
 
         Raises what `reload` raises; files that could not be taken over are refused again, in the same words, until
         they change.
         """
-        with self._reloading:
+        with self._turn(check):
             look, stamp = self._last_look, self._files.stamp()
             if look is not None:
                 unchanged = stamp == look.stamp and look.stamp.settled
@@ -197,9 +213,9 @@ class Workspace:
         known = len(live.left_behind) if live else 0
         stamp, content = self._files.stamp(), None
         try:
-            wanted = snapshot or self._files.snapshot()
+            wanted = self._files.snapshot() if snapshot is None else self._files.placed(snapshot.files)
             content = wanted.hash
-            generation = self._load(wanted, llm, dry_run)
+            generation, trial = self._load(wanted, llm, dry_run)
         except LoadError as failure:
             counts.RELOADS.labels("failed").inc()
             refusal = self._failed(failure)
@@ -209,8 +225,11 @@ class Workspace:
             raise refusal from None
         try:
             tools = compare(traits, generation.traits if generation.tools is not None else traits)
-            if not dry_run and generation is not live:
-                self._store.take_over(self.name, generation.hash, wanted.files)
+            if not dry_run:
+                if generation is not live:
+                    self._store.take_over(self.name, generation.hash, wanted.files)
+                # Before anybody has the new code, which must find there what it has kept.
+                trial.commit()
                 self._swap(generation)
         finally:
             self._unpin(generation)
@@ -229,13 +248,22 @@ class Workspace:
         )
 
     def _content(self) -> str | None:
-        """The hash of what the files hold; None if they can't be read."""
+        """The hash of what the files hold; None if they can't be read, or are too many."""
         try:
             return self._files.snapshot().hash
-        except LoadError:
+        except (LoadError, HearthError):
             return None
 
-    def build_tools(self, llm: "BaseChatModel") -> None:
+    @contextmanager
+    def _turn(self, check: Callable[[], object] = lambda: None) -> Iterator[None]:
+        while not self._reloading.acquire(timeout=_NOTICE_SECONDS):
+            check()
+        try:
+            yield
+        finally:
+            self._reloading.release()
+
+    def build_tools(self, llm: "BaseChatModel", check: Callable[[], object] = lambda: None) -> None:
         """Build the tools of the live generation if they are not built yet; the files are not looked at.
 
         Raises `ToolsNotLoadedError` if there is no generation, `ReloadFailedError` if the tools can't be
@@ -244,7 +272,7 @@ class Workspace:
         live = self._live
         if live is not None and live.tools is not None:
             return  # whoever only asks does not wait for somebody's reload
-        with self._reloading, self.pin(with_tools=False) as generation:
+        with self._turn(check), self.pin(with_tools=False) as generation:
             if generation.tools is None:
                 trial = self.kept.trial()
                 try:
@@ -254,17 +282,17 @@ class Workspace:
                     raise self._failed(failure) from None
                 trial.commit()
 
-    def _load(self, snapshot: Snapshot, llm: "BaseChatModel | None", dry_run: bool = False) -> Generation:
-        """The generation of these files that is in use, else a new one; its tools built with `llm`.
+    def _load(
+        self, snapshot: Snapshot, llm: "BaseChatModel | None", dry_run: bool = False
+    ) -> tuple[Generation, keep.Trial]:
+        """The generation of these files that is in use, else a new one, its tools built with `llm`; and what it
+        keeps, for the caller to commit.
 
         It is pinned for the caller. In a dry run nothing that is in use is touched.
         """
         trial = self.kept.trial()
         with keep.scope(trial):
-            generation = self._load_on_trial(snapshot, llm, dry_run)
-        if not dry_run:
-            trial.commit()
-        return generation
+            return self._load_on_trial(snapshot, llm, dry_run), trial
 
     def _load_on_trial(self, snapshot: Snapshot, llm: "BaseChatModel | None", dry_run: bool) -> Generation:
         generation = None

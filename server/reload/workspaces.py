@@ -1,8 +1,11 @@
 """The workspaces: the common code, and each person's files over it."""
 
+import os
 import re
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from server.errors import ForbiddenError, InvalidPathError, WorkspaceNotFoundError
 from server.reload.overlay import Overlay, over
@@ -33,7 +36,8 @@ class Workspaces:
         self._store = store
         self._deadline_seconds = deadline_seconds
         self._others: dict[str, Workspace] = {}
-        self._overlays: dict[str, Overlay] = {}
+        # Whoever writes to a workspace at once has the same one; what nobody uses is not held.
+        self._overlays: WeakValueDictionary[str, Overlay] = WeakValueDictionary()
         self._making = threading.Lock()
 
     def get(self, name: str) -> Workspace:
@@ -55,7 +59,7 @@ class Workspaces:
                     self.main.root,
                     self._store,
                     self._deadline_seconds,
-                    files=Overlaid(self.main, overlay),
+                    files=Overlaid(self.main, overlay, self._store),
                     canary=self._canary,
                 )
             return self._others[name]
@@ -75,8 +79,9 @@ class Workspaces:
 
     def names(self) -> list[str]:
         """The names of all that there are, `main` first."""
-        others = [path.name for path in self._folder.iterdir()] if self._folder.is_dir() else []
-        return [MAIN, *sorted(name for name in others if _NAME.fullmatch(name) and name != MAIN)]
+        found = os.listdir(self._folder) if os.path.isdir(self._folder) else []
+        others = [name for name in found if _NAME.fullmatch(name) and os.path.isdir(self._folder / name)]
+        return [MAIN, *sorted(name for name in others if name != MAIN)]
 
     def in_use(self) -> list[Workspace]:
         """Those that were asked for since the start, `main` first."""
@@ -99,15 +104,25 @@ class Workspaces:
 class Overlaid:
     """The files of a workspace: `main`'s live code, or its files before any is live, with a person's over it."""
 
-    def __init__(self, main: Workspace, overlay: Overlay) -> None:
+    def __init__(self, main: Workspace, overlay: Overlay, store: GenerationStore) -> None:
         self._main = main
         self._overlay = overlay
+        self._store = store
 
     def snapshot(self) -> Snapshot:
         """See `Files`."""
-        live = self._main.live
-        common = live.snapshot if live is not None else read_snapshot(self._main.root)
-        return over(common, self._overlay.snapshot(), self._overlay.folder)
+        return over(self._common(), self._overlay.snapshot(), self._overlay.folder)
+
+    def placed(self, files: Mapping[str, bytes]) -> Snapshot:
+        """See `Files`. What the person has a file of, or `main` never had so, lies with the person's files."""
+        common, folder = self._common().files, self._overlay.folder
+        own = [
+            path
+            for path, data in files.items()
+            if os.path.isfile(folder / path)
+            or (common.get(path) != data and not self._store.was_live(self._main.name, path, data))
+        ]
+        return Snapshot(files, folders=dict.fromkeys(own, folder))
 
     def stamp(self) -> Stamp:
         """See `Files`."""
@@ -115,3 +130,7 @@ class Overlaid:
         if live is None:
             return Stamp(own.states, settled=False)
         return Stamp(own.states | {("main", live.hash)}, own.settled)
+
+    def _common(self) -> Snapshot:
+        live = self._main.live
+        return live.snapshot if live is not None else read_snapshot(self._main.root)
