@@ -236,7 +236,7 @@ class Host:
         if generation is not None:
             # Named before it is loaded, so that nobody deletes it meanwhile.
             run.generation = wanted = self.generations.find(generation)
-            with space.pin_earlier(wanted, self.llm) as pinned:
+            with space.pin_earlier(wanted, self.llm, run.check) as pinned:
                 yield pinned
             return
         if self.settings.RELOAD != "explicit":
@@ -244,15 +244,15 @@ class Host:
         if space.name != MAIN:
             # A person's workspace is loaded when it is first used, and `main` at the start or when someone asks.
             if space.live is None:
-                self._reload(space)
-            space.build_tools(self.llm)
+                space.catch_up(self.llm, run.check)
+            space.build_tools(self.llm, run.check)
         with space.pin() as pinned:
             yield pinned
 
     def _catch_up(self, space: Workspace, run: Run) -> None:
         """Take over what has changed on disk; where that fails, the live code answers, and the answer says so."""
         try:
-            space.catch_up(self.llm)
+            space.catch_up(self.llm, run.check)
         except (ReloadFailedError, StoreError, TooLargeError) as refusal:
             if space.live is None:
                 raise

@@ -181,6 +181,38 @@ def test_a_workspace_whose_first_code_is_broken(lab: Server) -> None:
     assert ask(lab, workspace="gina")["answer"] == "mended"
 
 
+def test_broken_first_code_is_loaded_once_and_who_waits_for_it_can_be_stopped(lab: Server, tmp_path: Path) -> None:
+    loads, may_end = tmp_path / "loads", tmp_path / "may_end"
+    text = (
+        "import time\nfrom pathlib import Path\n"
+        f"with open({str(loads)!r}, 'a') as file: file.write('x')\n"
+        f"while not Path({str(may_end)!r}).exists(): time.sleep(0.05)\n1 / 0\n"
+    )
+    lab.session.put("/workspaces/olga/files/tools/calculator.py", data=text.encode())
+    asked = {"question": QUESTION, "workspace": "olga"}
+    answers: list[Any] = []
+    callers = [
+        threading.Thread(target=lambda: answers.append(lab.session.post("/run_script", json=asked))) for _ in range(3)
+    ]
+    for caller in callers:
+        caller.start()
+
+    def waiting() -> Any:
+        runs = lab.session.get("/runs?workspace=olga").json()["runs"]
+        return runs if loads.exists() and len(runs) == 3 else None
+
+    runs = lab.wait_until(waiting, "the runs to wait")
+    for run in runs:
+        assert lab.session.delete(f"/runs/{run['run_id']}").ok
+    lab.wait_until(lambda: len(answers) == 2, "the two that wait to stop", 20)
+    assert [error(answer, 499) for answer in answers] == ["run_cancelled"] * 2
+    may_end.touch()
+    for caller in callers:
+        caller.join()
+    assert error(lab.session.post("/run_script", json=asked), 422) == "reload_failed"
+    assert loads.read_text() == "x"
+
+
 def test_what_was_live_when_and_what_differs(lab: Server) -> None:
     for answer in ("one", "two"):
         put(lab, "henry", answer)

@@ -115,8 +115,8 @@ class GenerationStore:
                     f"{runs} recorded runs were answered by generation {generation}, and name it. It is kept."
                 )
             last = select(func.max(TAKE_OVER.c.id)).group_by(TAKE_OVER.c.workspace)
-            users = select(TAKE_OVER.c.workspace).where(TAKE_OVER.c.id.in_(last), TAKE_OVER.c.generation == generation)
-            if workspace := connection.execute(users).scalar():
+            is_last = TAKE_OVER.c.id.in_(last), TAKE_OVER.c.generation == generation
+            if workspace := connection.execute(select(TAKE_OVER.c.workspace).where(*is_last)).scalar():
                 raise GenerationInUseError(
                     f"Generation {generation} is the last that {workspace} took over, here or at another server. It "
                     "is kept."
