@@ -188,7 +188,7 @@ class Answer:
 
     answer: str
     function: str | None
-    """The tool that gave the answer."""
+    """The tool that was called last."""
     steps: list[Step]
     generation: str
     """The hash of the code that answered."""

@@ -1,6 +1,14 @@
 """What every agent is: made for one run with a model and tools, called with a question.
 
-An agent of one's own is one file in this folder with a class like
+An agent of one's own is one file in this folder, like
+
+    from dataclasses import asdict
+
+    from server.engine import usage
+
+    from . import prompts
+    from .agent import Agent, AgentResult
+
 
     class Brief(Agent):
         name = "brief"

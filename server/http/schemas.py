@@ -340,7 +340,7 @@ class Answer(BaseModel):
 
     run_id: str
     answer: str
-    function: str | None = Field(description="the tool that gave the answer")
+    function: str | None = Field(description="the tool that was called last")
     steps: list[Step]
     workspace: str
     generation: str

@@ -8,7 +8,7 @@ class AgentResult(Protocol):
 
     answer: str
     function: str | None
-    """The name of the tool that gave the answer."""
+    """The name of the tool that was called last."""
     steps: list[Any]
     """Dataclasses with `thought`, `tool`, `input`, `observation` and `error`, in order."""
     usage: dict[str, int]
