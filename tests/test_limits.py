@@ -128,6 +128,26 @@ def test_an_agent_that_does_not_stop_is_left_behind(server: Server, goes_on: str
     assert ask(server, "main").json()["answer"] == "1924"
 
 
+def test_an_agent_that_is_left_behind_is_told_until_it_ends(server: Server) -> None:
+    begin, _, _ = ENDLESS.partition("while True:")
+    put(server, "stuck", "agent/react.py", begin + "open('agents_pipe').close()\n")
+    put(server, "stuck", "agent/__init__.py", "from .react import CustomAgentGuidance\n")
+    pipe = server.output_file.parent / "agents_pipe"
+    os.mkfifo(pipe)
+    answer = ask(server, "stuck", timeout=0.5)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (408, "run_timed_out")
+    [run, *_] = server.session.get("/runs", params={"workspace": "stuck"}).json()["runs"]
+
+    def told() -> list[tuple[str, str]]:
+        found = server.health()["abandoned_tools"]
+        return [(one["tool"], one["run_id"]) for one in found if one["workspace"] == "stuck"]
+
+    assert told() == [("agent react", run["run_id"])]
+    assert server.health()["abandoned"] >= 1
+    pipe.write_text("")
+    server.wait_until(lambda: not told(), "the end of the agent")
+
+
 def test_a_run_that_is_out_of_tokens(server: Server) -> None:
     answer = ask(server, "endless", max_tokens=60)
     error = answer.json()["error"]
@@ -154,7 +174,7 @@ def test_a_tool_that_does_not_come_back(server: Server) -> None:
     assert answer.status_code == 200, answer.text
     [step] = answer.json()["steps"]
     assert step["error"] == "the tool did not answer within 0.5 seconds." and step["error"] in step["observation"]
-    [abandoned] = server.health()["abandoned_tools"]
+    [abandoned] = [one for one in server.health()["abandoned_tools"] if one["workspace"] == "blocked"]
     assert abandoned["seconds"] >= 0
     assert abandoned == {
         "tool": "calculator",
@@ -163,7 +183,9 @@ def test_a_tool_that_does_not_come_back(server: Server) -> None:
         "seconds": abandoned["seconds"],
     }
     (server.output_file.parent / "pipe").write_text("")
-    server.wait_until(lambda: not server.health()["abandoned_tools"], "the end of the tool")
+    server.wait_until(
+        lambda: not server.health()["abandoned_tools"], "the end of the tool, and of agents left behind"
+    )
 
 
 def test_a_run_whose_tool_does_not_come_back_is_stopped_all_the_same(start_server: Callable[..., Server]) -> None:

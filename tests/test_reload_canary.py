@@ -1,6 +1,7 @@
 """Code that would take the server down, tried in a process of its own first."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,6 +60,25 @@ def test_what_the_code_prints_and_keeps_is_no_matter(careful: Code, capsys: pyte
     careful.reload()
     assert os.getpid() == careful.module("tools.talks").WHERE
     assert "not the verdict" in capsys.readouterr().err
+
+
+def test_code_may_start_a_process_that_lasts(careful: Code, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    text = f"""
+        import subprocess
+        LASTING = subprocess.Popen(["sleep", "300"])
+        with open({str(mark)!r}, "a") as file:
+            print(LASTING.pid, file=file)
+    """
+    careful.write("tools/starts.py", text)
+    try:
+        careful.reload()
+        lasting = careful.module("tools.starts").LASTING
+        assert len(mark.read_text().split()) == 2 and lasting.poll() is None
+    finally:
+        for process in mark.read_text().split():
+            os.kill(int(process), signal.SIGKILL)
+    lasting.wait()
 
 
 def test_the_same_code_is_not_tried_again(careful: Code, tmp_path: Path) -> None:

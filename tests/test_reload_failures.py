@@ -7,6 +7,7 @@ from types import ModuleType
 
 import pytest
 
+from server.runs.abandoned import abandoned_tools
 from tests.reload_code import Code, code, private_modules, tool_file
 
 __all__ = ["code"]  # a fixture
@@ -266,6 +267,10 @@ def loaders() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "hearth-loader"]
 
 
+def abandoned() -> list[str]:
+    return [one.tool for one in abandoned_tools()]
+
+
 def wait_until_no_loader_runs() -> None:
     limit = time.monotonic() + 10
     while loaders():
@@ -323,6 +328,7 @@ def test_an_import_that_blocks_is_given_up_and_its_late_end_changes_nothing(
     (error,) = code.refused()
     assert (error["file"], error["line"]) == ("server/tools/extra.py", 5)
     assert "gate.opened.wait()" in error["traceback"]
+    assert "loading server/tools/extra.py, line 5" in abandoned()
 
     code.workspace.deadline_seconds = 20
     code.write("tools/extra.py", "")
@@ -335,6 +341,7 @@ def test_an_import_that_blocks_is_given_up_and_its_late_end_changes_nothing(
     gate.opened.set()
     assert gate.passed.wait(10)
     wait_until_no_loader_runs()
+    assert "loading server/tools/extra.py, line 5" not in abandoned()
     assert private_modules() == after != before
     assert code.ask() == "2"
 

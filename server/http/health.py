@@ -35,7 +35,7 @@ def blueprint(host: Host) -> APIBlueprint:
             "abandoned": len(abandoned),
         }
         if trusted:
-            # Whose tools they are is nobody's business.
+            # Whose they are is nobody's business.
             answer["abandoned_tools"] = [asdict(one) for one in abandoned]
         if host.autoload_error is not None and tools is None:
             answer["autoload_error"] = name(host.autoload_error, trusted)

@@ -230,7 +230,7 @@ class ToolsCount(BaseModel):
 
 
 class AbandonedTool(BaseModel):
-    tool: str
+    tool: str = Field(description="the tool, or what else: `agent react`, `loading server/tools/x.py, line 3`")
     workspace: str | None
     run_id: str | None
     seconds: float = Field(description="since it was given up")
@@ -249,8 +249,8 @@ class Health(BaseModel):
     tools: ToolsCount | None = Field(description="of the workspace main")
     runs: RunsCount
     kv_bytes: int = Field(description="what KV memory takes")
-    abandoned: int = Field(description="calls of tools that went past their time, or their run's, and go on")
-    abandoned_tools: list[AbandonedTool] | None = Field(None, description="these calls; only with the token")
+    abandoned: int = Field(description="tools, agents and loading of code that went past their time and go on")
+    abandoned_tools: list[AbandonedTool] | None = Field(None, description="these; only with the token")
     autoload_error: Failure | None = Field(None, description="only when loading at the start failed")
     store_error: Failure | None = Field(None, description="only when the last record could not be kept")
 

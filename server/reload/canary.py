@@ -12,8 +12,10 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from server import keep
 from server.reload.failure import ErrorReport, LoadError, problem
@@ -40,27 +42,36 @@ def try_in_a_process(trial: Trial) -> None:
     Raises `LoadError` with what is wrong with the code, also when the process crashes, exits, or does not end. What
     the code prints goes to this process's standard error.
     """
-    try:
-        ended = subprocess.run(
-            [sys.executable, "-c", f"from {__name__} import main; main()"],
-            input=pickle.dumps(trial),
-            capture_output=True,
-            # The folder that the package `server` is in.
-            cwd=Path(__file__).parent.parent.parent,
-            timeout=_START_SECONDS + trial.deadline_seconds,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        message = "the process that tried the code first did not end and was killed"
-        raise LoadError([problem(None, None, "TimeoutError", message)]) from None
-    said = ended.stderr.decode("utf-8", "replace")
+    # Files and no pipes: those would be open until the last process that the code has started ends.
+    with tempfile.TemporaryFile() as verdict, tempfile.TemporaryFile() as output:
+        try:
+            ended = subprocess.run(
+                [sys.executable, "-c", f"from {__name__} import main; main()"],
+                input=pickle.dumps(trial),
+                stdout=verdict,
+                stderr=output,
+                # The folder that the package `server` is in.
+                cwd=Path(__file__).parent.parent.parent,
+                timeout=_START_SECONDS + trial.deadline_seconds,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            message = "the process that tried the code first did not end and was killed"
+            raise LoadError([problem(None, None, "TimeoutError", message)]) from None
+        said = _content(output).decode("utf-8", "replace")
+        found = _content(verdict)
     sys.stderr.write(readable(said))
     try:
-        errors: list[ErrorReport] = json.loads(ended.stdout)
+        errors: list[ErrorReport] = json.loads(found)
     except ValueError:
         raise LoadError([_crash(ended.returncode, said)]) from None
     if errors:
         raise LoadError(errors)
+
+
+def _content(file: IO[bytes]) -> bytes:
+    """All of `file`, without moving the place that other processes write at."""
+    return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0)
 
 
 def _crash(code: int, said: str) -> ErrorReport:

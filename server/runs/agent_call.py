@@ -4,7 +4,8 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from server.limited_thread import GivenUpError, LimitedThread
+from server.limited_thread import GivenUpError
+from server.runs.abandoned import RunThread
 from server.runs.run import Run
 
 log = logging.getLogger(__name__)
@@ -21,9 +22,10 @@ def call_agent(run: Run, work: Callable[[], T]) -> T:
     """What `work`, the agent's, gives for `run`. Raises what it raises.
 
     An agent that goes on though its run is stopped (it computes for ever, or catches what tells it so) is given up
-    (see `LimitedThread`), and `GivenUpError` is raised: the run ends, and others have its turn.
+    (see `LimitedThread`), and `GivenUpError` is raised: the run ends, and others have its turn. It is among the
+    `abandoned_tools` until it ends.
     """
-    thread = LimitedThread(work, f"agent of run {run.id}")
+    thread = RunThread(work, f"agent of run {run.id}", run, doing=f"agent {run.agent}")
     thread.start()
     while not thread.ended.wait(NOTICE_SECONDS):
         if run.cancelled.is_set() and not thread.ended.wait(STOP_SECONDS) and thread.give_up():

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from server import counts
 from server.engine import cancellation
-from server.runs.abandoned import ToolThread
-from server.runs.run import within_tool
+from server.runs.abandoned import RunThread
+from server.runs.run import current_run, within_tool
 
 if TYPE_CHECKING:
     from langchain_core.tools import BaseTool
@@ -45,7 +45,9 @@ def call_tool(tool: "BaseTool", arguments: Mapping[str, Any], seconds: float) ->
 
 def _call(tool: "BaseTool", arguments: Mapping[str, Any], seconds: float) -> str:
     with within_tool(tool.name):
-        thread = ToolThread(lambda: _invoke(tool, dict(arguments)), tool.name)
+        thread = RunThread(
+            lambda: _invoke(tool, dict(arguments)), f"tool {tool.name}", current_run(), doing=tool.name
+        )
     thread.start()
     waited = 0.0
     try:
