@@ -38,9 +38,9 @@ def blueprint(host: Host) -> APIBlueprint:
             # Whose they are is nobody's business.
             answer["abandoned_tools"] = [asdict(one) for one in abandoned]
         if host.autoload_error is not None and tools is None:
-            answer["autoload_error"] = name(host.autoload_error, trusted)
+            answer["autoload_error"] = told(host.autoload_error, trusted)
         if host.database.failure is not None:
-            answer["store_error"] = name(StoreError(host.database.failure), trusted)
+            answer["store_error"] = told(StoreError(host.database.failure), trusted)
         return answer
 
     return routes
@@ -64,11 +64,11 @@ def describe(resident: ResidentModel, trusted: bool = True) -> dict[str, Any]:
     if resident.state == "loading":
         shown["progress"] = dict(zip(("stage", "done", "total"), resident.progress, strict=True))
     if resident.error is not None:
-        shown["error"] = name(resident.error, trusted)
+        shown["error"] = told(resident.error, trusted)
     return shown
 
 
-def name(error: HearthError, trusted: bool) -> dict[str, str]:
+def told(error: HearthError, trusted: bool) -> dict[str, str]:
     """An error without its details and, for who has not shown the token, without what providers, code and the disk
     had to say."""
     return {"type": error.code, "message": error.message if trusted else "With the token, the message says why."}
