@@ -5,7 +5,7 @@ import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import given, settings
@@ -212,6 +212,21 @@ def test_the_input_fits_the_schema(engine: GuidedEngine) -> None:
     result = ask(engine, order, question="order item AB12, count 3")
     assert given and result.steps[0].error is None
     assert given[0][:2] == ("AB12", 3)
+
+
+def test_another_tool_of_the_same_name_has_its_own_schema(engine: GuidedEngine) -> None:
+    def inputs(kind: Any) -> list[dict[str, Any]]:
+        @tool
+        def stock(item: kind) -> str:
+            """Look up how many there are of an item."""
+            return "7"
+
+        return [step.input for step in ask(engine, stock, question="How many are there of item AB12?").steps]
+
+    number, text, letter = inputs(int), inputs(str), inputs(Literal["A", "B"])
+    assert number and all(type(given["item"]) is int for given in number)
+    assert text and all(type(given["item"]) is str for given in text)
+    assert letter and all(given["item"] in ("A", "B") for given in letter)
 
 
 def test_an_argument_that_is_injected_is_not_asked_for() -> None:

@@ -468,3 +468,23 @@ def test_a_text_behind_nothing(engine: GuidedEngine) -> None:
 def test_control_tokens_of_a_grammar_are_written_by_their_names(engine: GuidedEngine) -> None:
     lm = engine.program() + "hello " + guidance.special_token("<|user|>") + gen("text", regex="[a-z]{3}")
     assert str(lm).startswith("hello <|user|>")
+
+
+def test_a_grammar_in_trouble_troubles_nobody_else(engine: GuidedEngine) -> None:
+    grammar = gen("text", regex="([a-z]{1,50} ?){1,200}|[0-9]{6}", max_tokens=400).ll_grammar()
+
+    def write() -> str:
+        state = EngineState()
+        state.prompt = "The number: "
+        return "".join(response.new_bytes.decode() for response in engine(state, grammar))
+
+    alone = write()
+    troubled = engine._compiled(grammar).deep_copy()
+    troubled.process_prompt([])
+    mask = bytearray((engine._vocabulary + 31) // 32 * 4)
+    letter = engine.tokenizer.encode_prompt("t")[0]
+    with pytest.raises(ValueError, match="too many expressions"):
+        while True:
+            troubled.compute_mask_into(mask)
+            troubled.commit_token(letter)
+    assert write() == alone == write()

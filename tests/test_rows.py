@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from server.engine import attention
 from server.engine.caches import Caches
 from server.engine.memory import Memory, common_prefix
 from server.engine.rows import KVRows, fits
@@ -60,6 +61,15 @@ def prompts() -> list[list[int]]:
     return [torch.randint(2, 199, (length,)).tolist() for length in LENGTHS]
 
 
+def prompts_that_begin_alike() -> list[list[int]]:
+    """Four that do, three that begin in another way, and between them one that is like no other."""
+    torch.manual_seed(5)
+    one, two, own = (torch.randint(2, 199, (length,)).tolist() for length in (90, 75, 80))
+    ends = [torch.randint(2, 199, (length,)).tolist() for length in (3, 20, 1, 11, 6, 2, 30)]
+    first, *others = [(one, two)[number % 2] + end for number, end in enumerate(ends)]
+    return [first, own, *others]
+
+
 def by_transformers(model: PreTrainedModel, prompt: list[int]) -> list[int]:
     with torch.inference_mode():
         made: Any = model.generate(  # type: ignore[operator]
@@ -98,6 +108,23 @@ def test_rows_write_what_transformers_writes(kind: str) -> None:
     memory = KVRows(model, 2**30)
     assert together(memory, prompts(), piece=13) == alone
     assert [together(memory, [prompt], piece=512)[0] for prompt in prompts()] == alone
+
+
+@pytest.mark.parametrize("kind", FITTING)
+def test_a_beginning_is_read_once_for_all_that_share_it(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = []
+    attend_alike = attention._attend_alike
+
+    def seen(asking: Any, keys: Any, values: Any, alike: attention.Alike, *more: Any) -> torch.Tensor:
+        shares.append(alike.share)
+        return attend_alike(asking, keys, values, alike, *more)
+
+    monkeypatch.setattr(attention, "_attend_alike", seen)
+    model, given = random_model(kind, FITTING[kind]), prompts_that_begin_alike()
+    alone = [by_transformers(model, prompt) for prompt in given]
+    assert together(KVRows(model, 2**30), given, piece=13) == alone
+    # Where all layers have a window, or something else that the kernel doesn't do, each row is read by itself.
+    assert ({75, 90} <= set(shares)) == (kind not in ("mistral", "phi3", "gemma2", "gpt_oss"))
 
 
 #: How the embedded model is loaded, and how far a logit may be from what it is alone, in standard deviations of the
@@ -159,9 +186,13 @@ def test_in_a_batch_logits_are_nearly_those_alone(kind: str) -> None:
         "Who are you?",
         "7 - 12",
     ]
+    # Half of them with a beginning that is long enough to be read once for all.
+    system = [{"role": "system", "content": "You are a helpful assistant that answers questions with tools. " * 8}]
     prompts = [
-        loaded.tokenizer.apply_chat_template([{"role": "user", "content": question}], add_generation_prompt=True)
-        for question in questions
+        loaded.tokenizer.apply_chat_template(
+            [*(system if number % 2 else ()), {"role": "user", "content": question}], add_generation_prompt=True
+        )
+        for number, question in enumerate(questions)
     ]
     texts, alone = zip(*(written_alone(memory, prompt["input_ids"]) for prompt in prompts), strict=True)
     beside = read_together(memory, list(texts))

@@ -3,13 +3,14 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import guidance
 from guidance import gen, select
 from guidance.library import capture
 
-from server.engine import GuidedEngine, likelihood
+from server.engine import GuidedEngine, Prepared, likelihood
 
 from . import prompts
 from .conversation import Act, Bounds, Choice, UnreadableReplyError
@@ -53,20 +54,28 @@ class GuidedConversation:
         return Choice(self._lm["option"], math.exp(chance.log_probability))
 
     def act(self, lead: str, tools: Mapping[str, Mapping[str, Any]], may_call: bool, bounds: Bounds) -> Act:
-        choices = []
-        for number, (name, schema) in enumerate(tools.items()):
-            choice = prompts.ACTION + capture(guidance.string(name), "tool")
-            if may_call:
-                # A name for each: guidance takes two `json` of one name for the same, whatever their schemas are.
-                # Lenient: what a grammar can't say, such as that the members of a list differ, the tool checks.
-                choice += prompts.ACTION_INPUT + guidance.json(
-                    f"input_{number}", schema=dict(schema), max_tokens=bounds.input, lenient=True
-                )
-            choices.append(choice)
-        answer = prompts.ANSWER + gen("answer", max_tokens=bounds.answer)
-        self._lm += lead + gen("thought", regex=r"[^\n]+", max_tokens=bounds.thought) + select([*choices, answer])
+        schemas = tuple((name, json.dumps(schema)) for name, schema in tools.items())
+        self._lm += _turn(lead, schemas, may_call, bounds)
         thought = str(self._lm["thought"]).strip()
         if "answer" in self._lm:
             return Act(thought, answer=str(self._lm["answer"]).strip())
         tool = str(self._lm["tool"])
         return Act(thought, tool, self._lm[f"input_{list(tools).index(tool)}"] if may_call else None)
+
+
+@lru_cache(maxsize=64)
+def _turn(lead: str, schemas: tuple[tuple[str, str], ...], may_call: bool, bounds: Bounds) -> Prepared:
+    """A thought, then the call of a tool or an answer. `schemas` are those of the tools' arguments, as JSON."""
+    choices = []
+    for number, (name, schema) in enumerate(schemas):
+        choice = prompts.ACTION + capture(guidance.string(name), "tool")
+        if may_call:
+            # A name for each: guidance takes two `json` of one name for the same, whatever their schemas are.
+            # Lenient: what a grammar can't say, such as that the members of a list differ, the tool checks.
+            choice += prompts.ACTION_INPUT + guidance.json(
+                f"input_{number}", schema=schema, max_tokens=bounds.input, lenient=True
+            )
+        choices.append(choice)
+    answer = prompts.ANSWER + gen("answer", max_tokens=bounds.answer)
+    thought = gen("thought", regex=r"[^\n]+", max_tokens=bounds.thought)
+    return Prepared((lead + thought + select([*choices, answer])).ll_grammar())

@@ -5,6 +5,7 @@ import weakref
 from collections.abc import Generator, Mapping
 from collections.abc import Sequence as Several
 from contextlib import closing
+from functools import lru_cache, partial
 from typing import Any
 
 import guidance
@@ -23,7 +24,7 @@ from server.engine.caches import Caches
 from server.engine.decoder import Decoder, too_long
 from server.engine.program import Program
 from server.engine.rows import KVRows, fits
-from server.engine.sequence import Sampling, Sequence
+from server.engine.sequence import ENDS, Sampling, Sequence
 from server.engine.tokenizer import EngineTokenizer
 from server.engine.weights import GivenBack, Weights
 
@@ -32,6 +33,8 @@ from server.engine.weights import GivenBack, Weights
 SMALL = 20_000_000
 #: Those that torch takes by itself: the cores, or OMP_NUM_THREADS. Read before any engine sets it.
 THREADS = torch.get_num_threads()
+#: Grammars that are kept compiled.
+COMPILED = 64
 #: How llguidance marks a capture that belongs to a list.
 LIST_PREFIX = "__LIST_APPEND:"
 
@@ -59,6 +62,8 @@ class GuidedEngine(Engine):
         self.context_length: int = model.config.get_text_config().max_position_embeddings
         self.sampling = _advised(model.generation_config)
         """How the model's makers have it sampled; greedily where they say nothing. For whoever has no wish."""
+        self._compiled = lru_cache(maxsize=COMPILED)(partial(_compile, self.tokenizer._ll_tokenizer))
+        """Parsers to be copied, by their grammars: to compile one takes a thousand times as long."""
         self._model = model
         self._shares = kv_bytes is None
         self._memory = KVRows(model, kv_bytes or _affordable(model.device)) if fits(model) else Caches(model)
@@ -164,13 +169,21 @@ class GuidedEngine(Engine):
         bos = self.tokenizer.bos_token_id
         if ensure_bos_token and bos is not None and prompt[:1] != [bos]:
             prompt = [bos, *prompt]
-        parser = llguidance.LLInterpreter(self.tokenizer._ll_tokenizer, grammar, log_level=0)
+        parser = self._compiled(grammar).deep_copy()
+
+        def compile_anew() -> llguidance.LLInterpreter:
+            self._compiled.cache_clear()
+            own = _compile(self.tokenizer._ll_tokenizer, grammar)
+            own.process_prompt(prompt)
+            return own
+
         # A model has to read something: what ends a text stands before a new one.
         tokens = parser.process_prompt(prompt) or [self.tokenizer.eos_token_id]
         counted = usage.Usage(prompt_tokens=max(len(prompt), 1))
         sequence = Sequence(
             tokens,
             parser,
+            compile_anew,
             self._vocabulary,
             sampling_params,
             cancellation.current(),
@@ -195,8 +208,8 @@ class GuidedEngine(Engine):
             usage.record(counted)
         if sequence.out_of_tokens:
             raise OutOfTokensError("The text was not at its end when its max_tokens were used up.")
-        reason = parser.stop_reason()
-        if reason not in ("NoExtension", "EndOfSentence", "NoExtensionBias"):
+        reason = sequence.parser.stop_reason()
+        if reason not in ENDS:
             raise ValueError(f"llguidance stopped the grammar with {reason}. Make the grammar simpler.")
         return TokenUsage(
             input_tokens=counted.prompt_tokens,
@@ -205,6 +218,10 @@ class GuidedEngine(Engine):
             ff_tokens=counted.forced_tokens,
             round_trips=1,
         )
+
+
+def _compile(vocabulary: llguidance.LLTokenizer, grammar: str) -> llguidance.LLInterpreter:
+    return llguidance.LLInterpreter(vocabulary, grammar, log_level=0)
 
 
 def _affordable(device: torch.device) -> int:

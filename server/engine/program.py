@@ -1,9 +1,10 @@
 """guidance's model object (`lm`), without what costs time here or is not safe with threads."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from guidance._ast import LiteralNode
+from guidance._ast import GrammarNode, LiteralNode
 from guidance._schema import SamplingParams
 from guidance.models import Model
 from guidance.models._engine import Engine, EngineInterpreter
@@ -19,6 +20,21 @@ class Program(Model):
 
     def _update_trace_node(self, *_: Any, **__: Any) -> None:
         pass
+
+
+@dataclass(frozen=True)
+class Prepared(GrammarNode):
+    """A grammar in llguidance's words (`GrammarNode.ll_grammar`), for one that is used again and again: guidance
+    finds the words anew at each use, and checks each schema anew when a grammar is made. It stands alone, as no part
+    of another grammar."""
+
+    words: str
+
+    def ll_grammar(self, enforce_max_tokens: bool = True) -> str:
+        return self.words
+
+    def _run(self, interpreter: Any, **named: Any) -> Iterator[Any]:
+        yield from interpreter.grammar(self, **named)
 
 
 class _Interpreter(EngineInterpreter):

@@ -8,150 +8,24 @@ only the attention tells them apart.
 
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import PreTrainedModel
 
+from server.engine.attention import ATTENTION, Plan, running
 from server.engine.memory import Row, common_prefix
 
 log = logging.getLogger(__name__)
 
-#: Under which the attention below is known to Transformers.
-ATTENTION = "hearth_rows"
 MOST_ROWS = 64
 #: Tokens that a model is asked about to find out whether rows fit it.
 PROBE = 24
 #: Free rows with something in them, above which the oldest makes room before another row is made.
 ROWS_REMEMBERED = 16
 SMALLEST_CAPACITY = 256
-#: Rows with as many new tokens each are attended to at once up to this number of tokens.
-SIDE_BY_SIDE = 16
-
-
-@dataclass(frozen=True)
-class Part:
-    """Rows from `first` to `end` with `width` new tokens each, which stand together from `start` on, and the tokens
-    that each row will hold then."""
-
-    first: int
-    end: int
-    start: int
-    width: int
-    lengths: tuple[int, ...]
-
-
-class Plan:
-    """Where the tokens of one pass belong."""
-
-    def __init__(
-        self, rows: "KVRows", batch: Sequence[tuple[Row, Sequence[int]]], wanted: Sequence[int], device: torch.device
-    ) -> None:
-        """`batch` has rows in the order of their index, with the new tokens of each, of which the logits behind the
-        last so many are `wanted`."""
-        self.rows = rows
-        self.parts: list[Part] = []
-        slots: list[int] = []
-        places: list[int] = []
-        for row, new in batch:
-            length = len(row.held) + len(new)
-            last = self.parts[-1] if self.parts else None
-            if last and len(new) == last.width <= SIDE_BY_SIDE and row.index == last.end:
-                self.parts[-1] = Part(last.first, row.index + 1, last.start, last.width, (*last.lengths, length))
-            else:
-                self.parts.append(Part(row.index, row.index + 1, len(slots), len(new), (length,)))
-            slots += [row.index] * len(new)
-            places += range(len(row.held), length)
-        self.slots = torch.tensor(slots, device=device)
-        self.places = torch.tensor(places, device=device)
-        self.tokens = torch.tensor([token for _, new in batch for token in new], device=device)
-        ends = itertools.accumulate(len(new) for _, new in batch)
-        self.wanted = torch.tensor(
-            [place for end, count in zip(ends, wanted, strict=True) for place in range(end - count, end)],
-            device=device,
-        )
-        self._masks: dict[tuple[Part, int | None, int], torch.Tensor | None] = {}
-
-    def mask(self, part: Part, window: int | None, groups: int) -> torch.Tensor | None:
-        """What the new tokens may attend to: (rows, 1, groups x width, longest), True where they may; None where they
-        may attend to everything. `window` is how many tokens back, where that is bounded."""
-        key = (part, window, groups)
-        if key not in self._masks:
-            lengths = torch.tensor(part.lengths, device=self.slots.device)
-            longest = max(part.lengths)
-            if part.width == 1 and min(part.lengths) == longest and (window is None or longest <= window):
-                self._masks[key] = None
-            else:
-                # Of each new token, its own place; of each row.
-                own = lengths[:, None] - part.width + torch.arange(part.width, device=lengths.device)
-                column = torch.arange(longest, device=lengths.device)
-                allowed = column <= own[..., None]
-                if window is not None:
-                    allowed &= column > own[..., None] - window
-                self._masks[key] = allowed.repeat(1, groups, 1)[:, None]
-        return self._masks[key]
-
-
-_plan: ContextVar[Plan] = ContextVar("plan")
-
-
-def attend(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float | None = None,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    s_aux: torch.Tensor | None = None,
-    **_: Any,
-) -> tuple[torch.Tensor, None]:
-    """Attention as Transformers' models call it, over the rows of the plan of this pass.
-
-    `query` (1, heads, tokens, width), `key` and `value` (1, key heads, tokens, width), already turned by position.
-    Gives (1, tokens, heads, width). `softcap` as in Gemma 2, `s_aux` (a sink a head) as in GPT-OSS.
-    """
-    plan = _plan.get()
-    plan.rows.windows.add(sliding_window)
-    keys, values = plan.rows.written(int(module.layer_idx), key[0], value[0], plan)  # type: ignore[arg-type]
-    heads, shared = query.shape[1], key.shape[1]
-    groups = heads // shared
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    out = query.new_empty(query.shape[2], heads, value.shape[-1])
-    for part in plan.parts:
-        rows, width, longest = part.end - part.first, part.width, max(part.lengths)
-        tokens = slice(part.start, part.start + rows * width)
-        # The query heads that share a key head become more queries of that head, so that nothing is repeated.
-        asked = query[0, :, tokens].unflatten(1, (rows, width)).unflatten(0, (shared, groups))
-        asked = asked.permute(2, 0, 1, 3, 4).flatten(2, 3)
-        known = keys[part.first : part.end, :, :longest]
-        told = values[part.first : part.end, :, :longest]
-        mask = plan.mask(part, sliding_window, groups)
-        if softcap is None and s_aux is None:
-            seen = F.scaled_dot_product_attention(asked, known, told, attn_mask=mask, scale=scale)
-        else:
-            scores = asked @ known.transpose(2, 3) * scale
-            if softcap is not None:
-                scores = torch.tanh(scores / softcap) * softcap
-            if mask is not None:
-                scores = scores.masked_fill(~mask, -torch.inf)
-            if s_aux is not None:
-                sinks = s_aux.view(1, shared, groups, 1).expand(rows, -1, -1, width).flatten(2)[..., None]
-                scores = torch.cat([scores, sinks.to(scores.dtype)], dim=-1)
-            chances = scores.softmax(-1, dtype=torch.float32).to(scores.dtype)
-            seen = chances[..., :longest] @ told
-        seen = seen.unflatten(2, (groups, width)).permute(0, 3, 1, 2, 4)
-        out[tokens] = seen.reshape(rows * width, heads, -1)
-    return out[None], None
-
-
-AttentionInterface.register(ATTENTION, attend)
 
 
 @dataclass(frozen=True)
@@ -275,25 +149,24 @@ class KVRows:
     @torch.inference_mode()
     def run(self, batch: Sequence[tuple[Row, Sequence[int]]], wanted: Sequence[int] | None = None) -> torch.Tensor:
         wanted = wanted or [1] * len(batch)
-        ordered = sorted(range(len(batch)), key=lambda number: batch[number][0].index)
-        wanted_in_order = [wanted[number] for number in ordered]
-        plan = Plan(self, [batch[number] for number in ordered], wanted_in_order, self._model.device)
-        with _running(plan):
+        plan = Plan(batch, wanted, self._model.device, self._written)
+        with running(plan):
             output: Any = self._model(
                 input_ids=plan.tokens[None],
                 position_ids=plan.places[None],
                 use_cache=False,
                 logits_to_keep=plan.wanted,
             )
+        self.windows |= plan.windows
         for row, new in batch:
             row.held = [*row.held, *new]
         logits: torch.Tensor = output.logits[0].float()
-        if ordered == list(range(len(batch))):
+        if plan.order == list(range(len(batch))):
             return logits
-        pieces = dict(zip(ordered, logits.split(wanted_in_order), strict=True))
+        pieces = dict(zip(plan.order, logits.split([wanted[number] for number in plan.order]), strict=True))
         return torch.cat([pieces[number] for number in range(len(batch))])
 
-    def written(
+    def _written(
         self, layer: int, key: torch.Tensor, value: torch.Tensor, plan: Plan
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write a layer's new keys and values (heads, tokens, width) into the rows; gives all of that layer's."""
@@ -350,15 +223,6 @@ class KVRows:
 
 def _capacity(length: int) -> int:
     return max(SMALLEST_CAPACITY, 1 << (length - 1).bit_length())
-
-
-@contextmanager
-def _running(plan: Plan) -> Iterator[None]:
-    token = _plan.set(plan)
-    try:
-        yield
-    finally:
-        _plan.reset(token)
 
 
 def _turns_by_length(config: Any) -> bool:

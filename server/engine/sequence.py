@@ -3,8 +3,8 @@
 import json
 import queue
 import threading
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import llguidance
 import torch
@@ -17,6 +17,9 @@ from server.engine.usage import Usage
 
 Progress = list[dict[str, Any]]
 """What llguidance reports of a step: pieces of text, and captures."""
+ENDS = ("NoExtension", "EndOfSentence", "NoExtensionBias")
+"""llguidance's reasons to stop where a grammar has come to its end."""
+T = TypeVar("T")
 
 
 class Sampling(SamplingParams, total=False):
@@ -34,14 +37,15 @@ class Sequence:
         self,
         tokens: list[int],
         parser: llguidance.LLInterpreter,
+        compile_anew: Callable[[], llguidance.LLInterpreter],
         vocabulary: int,
         sampling: Sampling | SamplingParams | None,
         cancelled: threading.Event | None,
         usage: Usage,
         likelihood: Likelihood | None,
     ) -> None:
-        """`tokens` as `parser` wants the prompt. `usage` and `likelihood` are counted up; `cancelled` may be set at
-        any time."""
+        """`tokens` as `parser` wants the prompt. `compile_anew` gives a parser that is where `parser` is now and shares
+        nothing with others. `usage` and `likelihood` are counted up; `cancelled` may be set at any time."""
         self.tokens = tokens
         self.sampling: dict[str, Any] = dict(sampling or {})
         self.cancelled = cancelled or threading.Event()
@@ -64,6 +68,9 @@ class Sequence:
         self.random: torch.Generator | None = None
         """What tokens are drawn with, if there is a seed."""
         self._looked = False
+        self._compile_anew: Callable[[], llguidance.LLInterpreter] | None = compile_anew
+        self._way: list[int | None] = []
+        """What the parser was asked: to commit a token, or (None) what may come."""
 
     @property
     def out_of_tokens(self) -> bool:
@@ -79,7 +86,7 @@ class Sequence:
     def look_ahead(self) -> bool:
         """What the grammar allows behind the last token, into `mask`. False where it has come to its end."""
         if not self._looked:
-            status = json.loads(self.parser.compute_mask_into(self._buffer))
+            status = self._ask(None, lambda parser: json.loads(parser.compute_mask_into(self._buffer)))
             self.unread += status["progress"]
             self.temperature = status["temperature"] or self.sampling.get("temperature", 0.0)
             self.may_end = self.parser.is_accepting()
@@ -89,7 +96,7 @@ class Sequence:
 
     def commit(self, token: int) -> bool:
         """The model has chosen `token`, and the grammar may force more behind it. False where that was the end."""
-        backtrack, forced = self.parser.commit_token(token)
+        backtrack, forced = self._ask(token, lambda parser: parser.commit_token(token))
         self._looked = False
         self.usage.completion_tokens += 1
         self.usage.forced_tokens += len(forced) - (forced[:1] == [token])
@@ -99,6 +106,30 @@ class Sequence:
                 self.row.held = self.row.held[: len(self.tokens)]
         self.tokens = self.tokens + forced
         return self.look_ahead() if self.parser.has_pending_stop() else True
+
+    def _ask(self, step: int | None, question: Callable[[llguidance.LLInterpreter], T]) -> T:
+        """What the parser says to `question`.
+
+        Copies of a compiled grammar share what llguidance has found out about it, and the bounds on how much that may
+        be. So where one is in trouble, a parser of its own goes the same way, and is asked again.
+        """
+        try:
+            answer = question(self.parser)
+            troubled = self.parser.stop_reason() not in ("NotStopped", "MaxTokensTotal", *ENDS)
+        except Exception:  # boundary: of llguidance
+            if self._compile_anew is None or self.out_of_tokens:
+                raise
+            troubled = True
+        if troubled and self._compile_anew is not None:
+            self.parser, self._compile_anew = self._compile_anew(), None
+            for before in self._way:
+                if before is None:
+                    self.parser.compute_mask_into(self._buffer)
+                else:
+                    self.parser.commit_token(before)
+            answer = question(self.parser)
+        self._way.append(step)
+        return answer
 
     def tell(self, now: float) -> None:
         """Hand on what came since the last time."""

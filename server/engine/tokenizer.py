@@ -1,7 +1,9 @@
 """Text to tokens and back, for guidance and for the engine; and how text from outside is kept plain text."""
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 import guidance
@@ -16,6 +18,8 @@ from server.errors import InvalidRequestError
 _SPLIT = "\ufdd0"
 #: Characters, give or take: what spares long texts from being read to their end.
 LONGEST_TOKEN = 64
+#: Texts whose tokens are remembered.
+REMEMBERED = 32
 
 
 class EngineTokenizer(Tokenizer):
@@ -38,6 +42,8 @@ class EngineTokenizer(Tokenizer):
         """Ids of the tokens that no plain text is made of, by name."""
         names = {str(token) for token in added} | set(tokenizer.all_special_tokens)
         ordered = sorted((name for name in names if len(name) > 1), key=len, reverse=True)
+        # An agent asks how long a prompt is, and then has it continued.
+        self._encoded = lru_cache(maxsize=REMEMBERED)(partial(_encode, tokenizer))
         self._control = re.compile("|".join(map(re.escape, ordered))) if ordered else None
 
     def protect(self, text: str) -> str:
@@ -57,13 +63,10 @@ class EngineTokenizer(Tokenizer):
 
     def encode_prompt(self, text: str) -> list[int]:
         """The tokens of a prompt, control tokens recognised except in protected text."""
-        tokens: list[int] = []
-        for piece in text.split(_SPLIT):
-            tokens += self.transformers(piece, add_special_tokens=False)["input_ids"]
-        return tokens
+        return list(self._encoded(text))
 
     def count(self, text: str) -> int:
-        return len(self.encode_prompt(text))
+        return len(self._encoded(text))
 
     def cut(self, text: str, tokens: int) -> str:
         """The beginning of `text`, at most so many tokens long."""
@@ -116,3 +119,8 @@ class EngineTokenizer(Tokenizer):
             case Sequence():
                 return [self._protected(one) for one in value]
         return value
+
+
+def _encode(tokenizer: Any, text: str) -> tuple[int, ...]:
+    pieces = (tokenizer(piece, add_special_tokens=False)["input_ids"] for piece in text.split(_SPLIT))
+    return tuple(itertools.chain.from_iterable(pieces))
