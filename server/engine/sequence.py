@@ -44,7 +44,7 @@ class Sequence:
         usage: Usage,
         likelihood: Likelihood | None,
     ) -> None:
-        """`tokens` as `parser` wants the prompt. `compile_anew` gives a parser that is where `parser` is now and shares
+        """`tokens` as `parser` wants the prompt. `compile_anew` gives a parser that is where `parser` is and shares
         nothing with others. `usage` and `likelihood` are counted up; `cancelled` may be set at any time."""
         self.tokens = tokens
         self.sampling: dict[str, Any] = dict(sampling or {})
