@@ -1,8 +1,13 @@
-"""`python -m benchmarks.rivals`: measures, and prints a table and what authors of broken files see."""
+"""`python -m benchmarks.rivals`: measures, and prints a table and what authors of broken files see.
+
+The systems take turns, round by round, so that all share the machine's moods.
+"""
 
 import argparse
 import datetime
 import statistics
+from collections import Counter
+from collections.abc import Sequence
 from importlib.metadata import version
 
 from benchmarks import machine
@@ -11,7 +16,7 @@ from benchmarks.rivals.system import System
 from benchmarks.rivals.systems import SYSTEMS, running
 
 PACKAGES = ("gradio", "uvicorn", "ipython", "ipykernel", "ray")
-HEAD = "system | n | p50 | p95 | p99 | saved twice | answers | mixed | stale | dropped | unavailable an edit"
+HEAD = "system | n | p50 | p95 | p99 | saved twice | answers/s | mixed | stale | dropped | unavailable an edit"
 MOST_PRINTED = 4000
 """Characters of what a system prints about a mistake that are shown."""
 
@@ -19,42 +24,48 @@ MOST_PRINTED = 4000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("systems", nargs="*", default=SYSTEMS, help=f"all, unless named: {', '.join(SYSTEMS)}")
-    parser.add_argument("--times", type=int, default=100, help="edits in a series")
-    parser.add_argument("--slow-times", type=int, default=100, help="the same where an edit is a new process")
+    parser.add_argument("--rounds", type=int, default=4, help="how often each system has its turn")
+    parser.add_argument("--times", type=int, default=25, help="edits one after the other in a turn")
+    parser.add_argument("--slow-times", type=int, default=25, help="the same where an edit is a new process")
     chosen = parser.parse_args()
 
     print(f"Measured on {datetime.date.today()}: {machine.describe()}; ", end="")
     print(", ".join(f"{package} {version(package)}" for package in PACKAGES) + ".\n")
-    print(f"| {HEAD} |\n|{'---|' * (HEAD.count(' | ') + 1)}")
+    turns: dict[str, list[tuple[Series, Load]]] = {name: [] for name in chosen.systems}
     told = ""
-    for name in chosen.systems:
-        with running(SYSTEMS[name]) as system:
-            editor = Editor(system)
-            if system.restarts:
-                edits = series(editor, 1, chosen.slow_times)
-                load = under_load(editor, every=15, seconds=60)
-            else:
-                edits = series(editor, 5, chosen.times)
-                load = under_load(editor, every=3, seconds=45)
-            print(row(system, edits, load), flush=True)
-            told += tell(system, "a syntax error", broken(editor, unclosed=True))
-            told += tell(system, "an error half-way", broken(editor, halfway=True))
+    for number in range(chosen.rounds):
+        for name in chosen.systems:
+            with running(SYSTEMS[name]) as system:
+                editor = Editor(system)
+                if system.restarts:
+                    turn = series(editor, 1, chosen.slow_times), under_load(editor, every=15, seconds=30)
+                else:
+                    turn = series(editor, 5, chosen.times), under_load(editor, every=3, seconds=15)
+                turns[name].append(turn)
+                if number == 0:
+                    told += tell(system, "a syntax error", broken(editor, unclosed=True))
+                    told += tell(system, "an error half-way", broken(editor, halfway=True))
+    print(f"| {HEAD} |\n|{'---|' * (HEAD.count(' | ') + 1)}")
+    for name, had in turns.items():
+        print(row(SYSTEMS[name].name, *zip(*had, strict=True)))
     print(told)
 
 
-def row(system: System, edits: Series, load: Load) -> str:
-    """A system's line of the table."""
-    percentiles = statistics.quantiles(edits.seconds, n=100, method="inclusive")
+def row(name: str, edits: Sequence[Series], loads: Sequence[Load]) -> str:
+    """A system's line of the table, of all its turns: answers a second are their median."""
+    seconds = [one for turn in edits for one in turn.seconds]
+    percentiles = statistics.quantiles(seconds, n=100, method="inclusive")
+    dropped = sum((load.dropped for load in loads), Counter[str]())
     cells = [
-        system.name,
-        str(len(edits.seconds)),
+        name,
+        str(len(seconds)),
         *(f"{1000 * percentiles[percent - 1]:,.0f} ms" for percent in (50, 95, 99)),
-        str(edits.saved_again),
-        str(load.answers),
-        str(load.mixed),
-        str(load.stale),
-        ", ".join(f"{times} {error}" for error, times in load.dropped.items()) or "0",
-        f"{load.unavailable:.1f} s",
+        str(sum(turn.saved_again for turn in edits)),
+        f"{statistics.median(load.answers / load.seconds for load in loads):.1f}",
+        str(sum(load.mixed for load in loads)),
+        str(sum(load.stale for load in loads)),
+        ", ".join(f"{times} {error}" for error, times in dropped.items()) or "0",
+        f"{sum(load.unavailable for load in loads) / sum(load.edits for load in loads):.1f} s",
     ]
     return f"| {' | '.join(cells)} |"
 

@@ -35,6 +35,7 @@ class Series:
 class Load:
     """What eight askers saw during edits."""
 
+    seconds: float
     edits: int
     answers: int
     mixed: int
@@ -42,7 +43,7 @@ class Load:
     dropped: Counter[str]
     """By the error."""
     unavailable: float
-    """Seconds an edit."""
+    """Seconds in all."""
 
 
 @dataclass
@@ -140,12 +141,13 @@ def under_load(editor: Editor, every: float, seconds: float) -> Load:
         stale += tool == wording and known > 0 and tool < newest[known - 1]
     gaps = [later - earlier for earlier, later in zip([began, *times], [*times, began + seconds], strict=True)]
     return Load(
+        seconds,
         edits,
         answers=len(came),
         mixed=sum(tool != wording for _, _, tool, wording in came),
         stale=stale,
         dropped=dropped,
-        unavailable=sum(gap for gap in gaps if gap > GAP_SECONDS) / edits,
+        unavailable=sum(gap for gap in gaps if gap > GAP_SECONDS),
     )
 
 
