@@ -1,7 +1,8 @@
 """PERSISTENT. The resident model behind guidance: constrained decoding for any number of threads at once.
 
-`GuidedEngine` is a guidance Engine; agents use guidance's own language over it, and of ours only what spares time. Its
-seam is `__call__`: a prompt and a whole grammar in, text and captures out. Nothing here knows agents, tools or HTTP.
+`GuidedEngine` is a guidance Engine; agents use guidance's own language over it, and of ours only what spares time.
+Its seam is `__call__`: a prompt and a whole grammar in, text and captures out. Nothing here knows agents, tools
+or HTTP.
 """
 
 import importlib
