@@ -175,18 +175,28 @@ def test_an_error_that_the_device_tells_late(engine: GuidedEngine, monkeypatch: 
     alone = [str(program(engine, number)) for number in range(8)]
     told = 0
 
-    def choose(logits: torch.Tensor, sequences: list[Sequence], end: int) -> list[int]:
+    def choose(
+        logits: torch.Tensor, places: list[int], likeliest: list[int], sequences: list[Sequence], end: int
+    ) -> list[int]:
         nonlocal told
         if len(sequences) > 1 and told < 5:
             told += 1
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
-        return sampling.choose(logits, sequences, end)
+        return sampling.choose(logits, places, likeliest, sequences, end)
 
     monkeypatch.setattr(decoder, "choose", choose)
     with ThreadPoolExecutor(8) as pool:
         together = pool.map(lambda number: str(program(engine, number)), range(8))
         assert list(together) == alone
     assert told == 5
+
+
+def test_the_likeliest_token_is_what_all_would_be_weighed_to(
+    engine: GuidedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = [str(program(engine, number)) for number in range(24)]
+    monkeypatch.setattr(sampling, "_likeliest", lambda *_: None)
+    assert [str(program(engine, number)) for number in range(24)] == quick
 
 
 def test_a_long_prompt_is_read_in_pieces_beside_the_others(engine: GuidedEngine) -> None:

@@ -26,7 +26,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    # When they are asked for: they bring torch and LangChain, and whoever counts tokens needs neither.
+    # When they are first asked for: they bring torch and LangChain, and whoever counts tokens needs neither.
     if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+        return globals().setdefault(name, getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -273,6 +273,7 @@ class Decoder:
                 [(one.sequence.row, one.new + one.draft) for one in batch if one.sequence.row],
                 [1 + len(one.draft) for one in batch],
             )
+            likeliest = logits.argmax(-1)
         except Exception as error:  # boundary: the model's code comes from elsewhere
             self._failed([one.sequence for one in batch], error)
             return
@@ -286,13 +287,14 @@ class Decoder:
             if one.end == len(one.sequence.tokens) and self._guarded(one.sequence, one.sequence.look_ahead):
                 ready.append(one)
         while ready:
-            ready = self._choose(logits, ready)
+            ready = self._choose(logits, likeliest, ready)
 
-    def _choose(self, logits: torch.Tensor, ready: Batch) -> Batch:
+    def _choose(self, logits: torch.Tensor, likeliest: torch.Tensor, ready: Batch) -> Batch:
         """Each sequence's next token. Gives those of which the pass tells the one behind it as well."""
         sequences = [one.sequence for one in ready]
         try:
-            tokens = choose(logits[[one.logits for one in ready]], sequences, self._end_token)
+            places = [one.logits for one in ready]
+            tokens = choose(logits, places, likeliest.tolist(), sequences, self._end_token)
         except Exception as error:  # boundary: of the device, which may tell only here that the pass went wrong
             for sequence in sequences:
                 assert sequence.row is not None

@@ -86,5 +86,6 @@ class Draft:
 def _note(tokens: Sequence[int], start: int, places: Places) -> None:
     """Where each few tokens were followed by one from `start` on."""
     for length in AGREEING:
-        for place in range(max(start, length), len(tokens)):
-            places[tuple(tokens[place - length : place])] = place
+        first = min(max(start, length), len(tokens))
+        few = zip(*(tokens[first - length + nth : len(tokens) - length + nth] for nth in range(length)), strict=True)
+        places.update(zip(few, range(first, len(tokens)), strict=True))

@@ -17,11 +17,40 @@ from server.engine.sequence import Sequence
 GREEDY_BELOW = 1e-5
 
 
-def choose(logits: torch.Tensor, sequences: Several[Sequence], end: int) -> list[int]:
-    """A token a sequence, from `logits` (sequences, vocabulary). `end` is the token that ends a text.
+def choose(
+    logits: torch.Tensor, places: Several[int], likeliest: Several[int], sequences: Several[Sequence], end: int
+) -> list[int]:
+    """A token a sequence, from the row of `logits` (rows, vocabulary) at its place. `likeliest` has the likeliest
+    token of each row, whatever a grammar says; `end` is the token that ends a text.
 
     Where a grammar may end, what it forbids counts as the wish to end, as in guidance.
     """
+    tokens = [
+        _likeliest(likeliest[place], sequence, end) for place, sequence in zip(places, sequences, strict=True)
+    ]
+    unsettled = [number for number, token in enumerate(tokens) if token is None]
+    if unsettled:
+        chosen = _weighed(logits[[places[number] for number in unsettled]], [sequences[number] for number in unsettled], end)
+        for number, token in zip(unsettled, chosen, strict=True):
+            tokens[number] = token
+    return [token for token in tokens if token is not None]
+
+
+def _likeliest(token: int, sequence: Sequence, end: int) -> int | None:
+    """What a sequence goes on with whose row's likeliest token is `token`, where nothing else has to be known."""
+    if _draws(sequence) or sequence.likelihood is not None:
+        return None
+    if sequence.allows(token):
+        return token
+    return end if sequence.may_end else None
+
+
+def _draws(sequence: Sequence) -> bool:
+    return sequence.temperature >= GREEDY_BELOW or bool(sequence.sampling.get("repetition_penalty"))
+
+
+def _weighed(logits: torch.Tensor, sequences: Several[Sequence], end: int) -> list[int]:
+    """A token a sequence, from `logits` (sequences, vocabulary) and all that its grammar allows."""
     masks = torch.stack([sequence.mask for sequence in sequences]).to(logits.device)
     bits = masks[..., None] >> torch.arange(8, dtype=torch.uint8, device=logits.device) & 1
     allowed = bits.flatten(1)[:, : logits.shape[1]].bool()
@@ -29,7 +58,7 @@ def choose(logits: torch.Tensor, sequences: Several[Sequence], end: int) -> list
     offered = logits.masked_fill(~(allowed | may_end[:, None]), -torch.inf)
     chosen = offered.argmax(-1)
     for number, sequence in enumerate(sequences):
-        if sequence.temperature >= GREEDY_BELOW or sequence.sampling.get("repetition_penalty"):
+        if _draws(sequence):
             chosen[number] = _drawn(offered[number : number + 1], sequence)
         if sequence.likelihood is not None:
             sequence.likelihood.log_probability += float(offered[number].float().log_softmax(-1)[chosen[number]])

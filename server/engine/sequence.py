@@ -83,6 +83,10 @@ class Sequence:
         assert self.row is not None
         return self.tokens[len(self.row.held) :]
 
+    def allows(self, token: int) -> bool:
+        """Whether the grammar allows `token` next, by `mask`."""
+        return bool(self._buffer[token >> 3] >> (token & 7) & 1)
+
     def look_ahead(self) -> bool:
         """What the grammar allows behind the last token, into `mask`. False where it has come to its end."""
         if not self._looked:
