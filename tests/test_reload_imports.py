@@ -1,5 +1,6 @@
 """Code in a generation is ordinary Python: every kind of import, and what Python's corners need of a module."""
 
+import dataclasses
 import json
 import linecache
 import logging
@@ -427,3 +428,40 @@ def test_a_module_may_log_under_its_name(code: Code, caplog: pytest.LogCaptureFi
     with caplog.at_level(logging.ERROR):
         code.reload()
     assert caplog.messages == ["hello"]
+
+
+RECORDS = """
+    from dataclasses import dataclass, field
+
+    UNIT = "{unit}"
+
+    def parts():
+        return ["{unit}"]
+
+    @dataclass(order=True, frozen=True)
+    class Length:
+        number: int
+        unit: str = UNIT
+        parts: list = field(default_factory=parts, compare=False)
+"""
+
+
+def test_dataclasses_that_are_written_alike_are_their_own(code: Code) -> None:
+    for file, unit in (("one", "m"), ("two", "ft")):
+        code.write(f"tools/{file}.py", RECORDS.format(unit=unit))
+    code.reload()
+    one, two = (code.module(f"tools.{file}").Length for file in ("one", "two"))
+    code.write("tools/one.py", RECORDS.format(unit="km"))
+    code.reload()
+    anew = code.module("tools.one").Length
+    assert [(kind(3).unit, kind(3).parts) for kind in (one, two, anew)] == [
+        ("m", ["m"]),
+        ("ft", ["ft"]),
+        ("km", ["km"]),
+    ]
+    assert repr(anew(3)) == "Length(number=3, unit='km', parts=['km'])" and anew(3) < anew(4)
+    assert anew(3) != one(3, "km") and len({anew(3), anew(3), anew(4)}) == 2
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        anew(3).unit = "m"
+    assert [kind.__init__.__globals__["UNIT"] for kind in (one, two, anew)] == ["m", "ft", "km"]
+    assert anew.__eq__.__code__ is two.__eq__.__code__  # what a reload is spared

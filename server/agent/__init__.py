@@ -34,9 +34,9 @@ def load_agents() -> dict[str, type[Agent]]:
     for found in pkgutil.iter_modules(__path__):
         module = importlib.import_module("." + found.name, __package__)
         for value in vars(module).values():
-            if not inspect.isclass(value) or not issubclass(value, Agent) or inspect.isabstract(value):
+            if not inspect.isclass(value) or value.__module__ != module.__name__:
                 continue
-            if value.__module__ != module.__name__:
+            if not issubclass(value, Agent) or inspect.isabstract(value):
                 continue
             if not isinstance(getattr(value, "name", None), str):
                 raise NamelessAgentError(f'{value.__name__} in {_file(value)} needs a name, like name = "brief"')

@@ -25,6 +25,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
+from server.reload.dataclass_methods import compile_once
 from server.reload.naming import BEGINNING, RELOADABLE, SERVER, file_of, package_of, readable
 from server.reload.residue import importing
 from server.reload.source import Source
@@ -64,6 +65,7 @@ class Importer(importlib.abc.InspectLoader):
         _installed[self.package] = self
         if _find_folder not in sys.path_hooks:
             sys.path_hooks.insert(0, _find_folder)
+            compile_once()
         for source in sources.values():
             # Before any of it runs: decorators read the source of what they decorate. No time of change: this
             # text can't change. Classes are looked up by `__file__`, where the disk may hold a new text of
