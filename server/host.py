@@ -215,7 +215,7 @@ class Host:
             from server.engine import cancellation, pieces
 
             run.start(model.name, self._provenance(run, model))
-            with run.limited(), cancellation.scope(run.cancelled), pieces.scope(run.hear):
+            with cancellation.scope(run.cancelled), pieces.scope(run.hear):
                 return call_agent(run, lambda: work(model))
 
     def _ask_agent(self, run: Run, code: Generation, model: ResidentModel) -> AgentResult:

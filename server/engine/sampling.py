@@ -25,13 +25,12 @@ def choose(
 
     Where a grammar may end, what it forbids counts as the wish to end, as in guidance.
     """
-    tokens = [
-        _likeliest(likeliest[place], sequence, end) for place, sequence in zip(places, sequences, strict=True)
-    ]
-    unsettled = [number for number, token in enumerate(tokens) if token is None]
-    if unsettled:
-        chosen = _weighed(logits[[places[number] for number in unsettled]], [sequences[number] for number in unsettled], end)
-        for number, token in zip(unsettled, chosen, strict=True):
+    tokens = [_likeliest(likeliest[place], sequence, end) for place, sequence in zip(places, sequences, strict=True)]
+    open_ones = [number for number, token in enumerate(tokens) if token is None]
+    if open_ones:
+        rows = logits[[places[number] for number in open_ones]]
+        weighed = _weighed(rows, [sequences[number] for number in open_ones], end)
+        for number, token in zip(open_ones, weighed, strict=True):
             tokens[number] = token
     return [token for token in tokens if token is not None]
 

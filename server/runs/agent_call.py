@@ -13,13 +13,13 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 NOTICE_SECONDS = 0.1
-"""How soon it is noticed that a run is to stop."""
+"""How soon it is noticed that a run was stopped."""
 STOP_SECONDS = 3.0
 """How long an agent may take to stop by itself: most do at the model's next token."""
 
 
 def call_agent(run: Run, work: Callable[[], T]) -> T:
-    """What `work`, the agent's, gives for `run`. Raises what it raises.
+    """What `work`, the agent's, gives for `run`, which is stopped when its time is up. Raises what it raises.
 
     An agent that goes on though its run is stopped (it computes for ever, or catches what tells it so) is given up
     (see `LimitedThread`), and `GivenUpError` is raised: the run ends, and others have its turn. It is among the
@@ -27,7 +27,8 @@ def call_agent(run: Run, work: Callable[[], T]) -> T:
     """
     thread = RunThread(work, f"agent of run {run.id}", run, doing=f"agent {run.agent}")
     thread.start()
-    while not thread.ended.wait(NOTICE_SECONDS):
+    while not thread.ended.wait(min(NOTICE_SECONDS, run.seconds_left)):
+        run.stop_if_late()
         if run.cancelled.is_set() and not thread.ended.wait(STOP_SECONDS) and thread.give_up():
             log.warning("the agent of run %s did not stop within %g s, and was left behind", run.id, STOP_SECONDS)
             raise GivenUpError(f"the agent of run {run.id} did not stop")

@@ -1,5 +1,6 @@
 """One question on its way."""
 
+import math
 import secrets
 import threading
 import time
@@ -125,23 +126,22 @@ class Run:
                 )
             )
 
-    @contextmanager
-    def limited(self) -> Iterator[None]:
-        """Within it, `timeout` is running."""
-        if self.timeout is None:
-            yield
-            return
-        late = RunTimedOutError(
-            f"The run took longer than {self.timeout:g} seconds. Ask for less at once, or for more time: timeout, "
-            "and HEARTH_RUN_TIMEOUT."
-        )
-        timer = threading.Timer(self.timeout, self.stop, [late])
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
+    @property
+    def seconds_left(self) -> float:
+        """How long it may go on working."""
+        if self.timeout is None or self.started is None:
+            return math.inf
+        return max(self.started + self.timeout - time.monotonic(), 0.0)
+
+    def stop_if_late(self) -> None:
+        """Let it end when none are left."""
+        if not self.seconds_left:
+            self.stop(
+                RunTimedOutError(
+                    f"The run took longer than {self.timeout:g} seconds. Ask for less at once, or for more time: "
+                    "timeout, and HEARTH_RUN_TIMEOUT."
+                )
+            )
 
     def did_step(self, step: dict[str, Any]) -> None:
         """A step is done."""
