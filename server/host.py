@@ -145,7 +145,7 @@ class Host:
         return space.reload(self.llm, dry_run, snapshot)
 
     def _kept(self, generation: str) -> Snapshot:
-        return Snapshot(self.generations.files(self.generations.find(generation)))
+        return Snapshot(self.generations.files(generation))
 
     def delete_generation(self, generation: str) -> str:
         """Forget a generation, by its hash or the beginning of one, and give its hash.

@@ -1,11 +1,13 @@
 """`python -m benchmarks.rivals`: measures, and prints a table and what authors of broken files see.
 
-The systems take turns, round by round, so that all share the machine's moods.
+The systems take turns, round by round, so that all share the machine's moods. What each turn came to goes to the
+standard error.
 """
 
 import argparse
 import datetime
 import statistics
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -42,6 +44,7 @@ def main() -> None:
                 else:
                     turn = series(editor, 5, chosen.times), under_load(editor, every=3, seconds=15)
                 turns[name].append(turn)
+                print(f"round {number + 1}: {row(system.name, *zip(turn, strict=True))}", file=sys.stderr, flush=True)
                 if number == 0:
                     told += tell(system, "a syntax error", broken(editor, unclosed=True))
                     told += tell(system, "an error half-way", broken(editor, halfway=True))

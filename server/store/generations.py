@@ -22,7 +22,6 @@ class TakeOver:
     any workspace it answered. `changed`: the paths of the files that differ from those that were live before it; None
     for the first of a workspace."""
 
-    workspace: str
     generation: str
     time: float
     runs: int
@@ -67,7 +66,8 @@ class GenerationStore:
         return one
 
     def files(self, generation: str) -> dict[str, bytes]:
-        """The files of a generation, by their path below `server/`. Raises `GenerationNotFoundError`."""
+        """The files of a generation, which `find` finds, by their path below `server/`. Raises
+        `GenerationNotFoundError`."""
         wanted = select(FILE.c.path, BLOB.c.data).join(BLOB).where(FILE.c.generation == self.find(generation))
         with self._database.reading() as connection:
             return {os.fsdecode(path): data for path, data in connection.execute(wanted)}
@@ -102,7 +102,7 @@ class GenerationStore:
             changed = None
             if before is not None:
                 changed = sorted({os.fsdecode(path) for path, _ in files[generation] ^ files[before[0]]})
-            told.append(TakeOver(workspace, generation, since, answered, changed))
+            told.append(TakeOver(generation, since, answered, changed))
         return told
 
     def delete(self, generation: str) -> None:
