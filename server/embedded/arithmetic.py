@@ -17,11 +17,11 @@ def number_value(text: str) -> int | float:
     return float(text) if "." in text or "e" in text else int(text)
 
 
-def _symbolic(rng: Random, depth: int = 0) -> str:
+def symbolic(rng: Random, depth: int = 0) -> str:
     """An expression as it is typed, with or without spaces."""
     count = rng.choice((2, 2, 2, 2, 3, 3, 4)) if depth == 0 else 2
     parts = [
-        f"({_symbolic(rng, depth + 1)})" if depth < 2 and rng.random() < 0.13 else words.number(rng)
+        f"({symbolic(rng, depth + 1)})" if depth < 2 and rng.random() < 0.13 else words.number(rng)
         for _ in range(count)
     ]
     signs = [rng.choice(("+", "-", "*", "/", "*", "+", "-", "/", "+", "%", "//")) for _ in parts[1:]]
@@ -49,7 +49,7 @@ def arithmetic(rng: Random, phrasing: Phrasing) -> tuple[str, str, str]:
     """A question, the expression that answers it, its value."""
     while True:
         if rng.random() < 0.35:
-            expression = _symbolic(rng)
+            expression = symbolic(rng)
             value = value_of_expression(expression)
             if value is None:
                 continue

@@ -18,7 +18,7 @@ from server.embedded.phrasing import Phrasing
 EXAMPLES_A_SITUATION = 8
 #: The shares of situations: moods of texts, and talk, with no tools at all; a plan to be written, an agent to be
 #: chosen, an answer to be drawn from a plan's results; questions amid a conversation, and at its beginning.
-SHARES = {"none": 0.03, "chat": 0.03, "plan": 0.12, "choose": 0.05, "conclude": 0.02, "history": 0.18, "act": 0.57}
+SHARES = {"none": 0.03, "chat": 0.03, "plan": 0.14, "choose": 0.05, "conclude": 0.02, "history": 0.18, "act": 0.55}
 #: Of the last, the share of questions that are a step of a plan.
 STEP_SHARE = 0.07
 #: The shares of situations: over the shipped ones, over written ones; the rest is invented.
@@ -62,10 +62,10 @@ def _put_to_use(
     singles = [one for one in [*questions, *before] if len(one.steps) == 1 and not one.wanted]
     if len({one.question for one in singles}) < 2:
         return situation
-    calculator = next((tool for tool in tools if tool.name == shipped.CALCULATOR.name), None)
+    own = {tool.name: tool for tool in tools if tool in shipped.TOOLS}
 
     def task() -> several.Task:
-        return several.make_task(rng, phrasing, singles, calculator)
+        return several.make_task(rng, phrasing, singles, own)
 
     def chosen(example: Example) -> Example:
         draw = rng.random()
@@ -83,6 +83,7 @@ def _put_to_use(
     if purpose == "conclude":
         return Situation((), tuple(several.conclude(task()) for _ in questions), "conclude")
     if purpose == "history":
+        calculator = own.get(shipped.CALCULATOR.name)
         return Situation(
             tools, tuple(earlier.with_history(rng, phrasing, one, singles, calculator) for one in questions)
         )
@@ -110,19 +111,19 @@ def _over_shipped_tools(rng: Random, phrasing: Phrasing) -> Situation:
     examples: list[Example] = []
     while len(examples) < EXAMPLES_A_SITUATION:
         draw = rng.random()
-        if draw < 0.12:
+        if draw < 0.13:
             examples.append(_without_tool(rng, phrasing, listed))
-        elif draw < 0.28 and len(tools) > 2:
+        elif draw < 0.33 and len(tools) > 2:
             pairs = {"calculator", "convert_units"}, {"days_between", "calculator"}, {"add_days", "weekday"}
             if any(pair <= tools.keys() for pair in pairs):
                 example = two_steps.double(rng, phrasing, tools)
                 examples.append(_cut_short(example) if rng.random() < CUT_SHORT_SHARE else example)
-        elif draw < 0.40 and extra:
+        elif draw < 0.43 and extra:
             examples.append(invented.single(rng, phrasing, rng.choice(extra)))
-        elif draw < 0.43 and "calculator" in tools and (numeric := [tool for tool in extra if _looks_up(tool)]):
+        elif draw < 0.46 and "calculator" in tools and (numeric := [tool for tool in extra if _looks_up(tool)]):
             one = rng.choice(numeric)
             examples.append(invented.then_calculate(rng, phrasing, one, tools["calculator"]))
-        elif draw < 0.49 and not everything:
+        elif draw < 0.53 and not everything:
             missing = [tool.name for tool in shipped.TOOLS if tool.name not in tools]
             if missing:
                 task = rng.choice(missing)
@@ -145,14 +146,14 @@ def _over_invented_tools(rng: Random, phrasing: Phrasing) -> Situation:
         tools = []
     while len(examples) < EXAMPLES_A_SITUATION:
         draw = rng.random()
-        if draw < 0.10 or not tools:
+        if draw < 0.12 or not tools:
             examples.append(_without_tool(rng, phrasing, [tool.spec for tool in tools]))
-        elif draw < 0.30 and len(tools) > 1:
+        elif draw < 0.32 and len(tools) > 1:
             one, two = rng.sample(tools, 2)
             if takes_one_text(one) and takes_one_text(two):
                 example = invented.double(rng, phrasing, one, two)
                 examples.append(_cut_short(example) if rng.random() < CUT_SHORT_SHARE else example)
-        elif draw < 0.36:
+        elif draw < 0.42:
             stranger = invent_tool(rng)
             about = {word for tool in tools for word in (tool.entity, tool.attribute)}
             if stranger.entity not in about and stranger.attribute:
@@ -184,13 +185,13 @@ def _over_written_tools(rng: Random, phrasing: Phrasing) -> Situation:
     examples: list[Example] = []
     while len(examples) < EXAMPLES_A_SITUATION:
         draw = rng.random()
-        if draw < 0.12:
+        if draw < 0.14:
             examples.append(_without_tool(rng, phrasing, order))
-        elif draw < 0.20:
+        elif draw < 0.26:
             if stranger := written_tools.missing(rng, tools):
                 away = written_tools.single(rng, phrasing, stranger)
                 examples.append(Example(away.question, direct.CANNOT, thought=direct.NONE_FITS))
-        elif draw < 0.30 and own:
+        elif draw < 0.36 and own:
             one = rng.choice(own)
             examples.append(shipped.single(rng, phrasing, one, one.name))
         else:

@@ -8,8 +8,8 @@ from server.agent import prompts
 from server.embedded.arithmetic import value_of_expression
 from server.embedded.direct import NOT_NEEDED
 from server.embedded.examples import Example, Step, ToolSpec, one_call
+from server.embedded.following import NUMBER
 from server.embedded.phrasing import Phrasing, read_phrasings
-from server.embedded.several import NUMBER
 
 PHRASINGS = read_phrasings("earlier")
 MANY_SHARE, MOST_TURNS, MOST_TURNS_IN_FULL = 0.2, 14, 6

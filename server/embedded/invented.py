@@ -56,6 +56,13 @@ def _shown(rng: Random, value: Any) -> str:
     return in_marks(rng, value) if isinstance(value, str) else str(value)
 
 
+def unmistakable(rng: Random, value: Any) -> str:
+    """A value as it stands in a question, where it can't be taken for a word of the question."""
+    if isinstance(value, str) and value.lower() in words.PLAIN and rng.random() < 0.9:
+        return rng.choice((f'"{value}"', f"'{value}'"))
+    return _shown(rng, value)
+
+
 def in_marks(rng: Random, text: str) -> str:
     """A text of several words, and now and then one word, between quotation marks."""
     if " " in text or rng.random() < 0.2:
@@ -200,7 +207,7 @@ def single(rng: Random, phrasing: Phrasing, tool: InventedTool) -> Example:
     first, value = _first_value(rng, spec)
     said, more = _rest(rng, spec, names[1:])
     values = {first: value, **more}
-    shown = _shown(rng, value) + said
+    shown = unmistakable(rng, value) + said
     observation = answer = _observation(rng, tool)
     slots = {"x": tool.attribute, "e": tool.entity, "a": tool.action, "v": shown, "t": spec.name}
     need = tool.need
@@ -248,7 +255,7 @@ def double(rng: Random, phrasing: Phrasing, one: InventedTool, two: InventedTool
     first, value = _first_value(rng, one.spec)
     middle = any_key(rng) if rng.random() < 0.8 else words.number(rng)
     slots = {
-        "v": _shown(rng, value),
+        "v": unmistakable(rng, value),
         "e": one.entity,
         "x": one.attribute,
         "y": two.attribute,
@@ -284,7 +291,7 @@ def then_calculate(rng: Random, phrasing: Phrasing, one: InventedTool, calculato
         if result is not None:
             break
     observation = number + rng.choice(("", "", " EUR", " kg", " °C"))
-    question = phrasing.ask({"phrase": [shown]}, x=one.attribute, e=one.entity, v=_shown(rng, value), k=k)
+    question = phrasing.ask({"phrase": [shown]}, x=one.attribute, e=one.entity, v=unmistakable(rng, value), k=k)
     argument = next(iter(calculator.arguments))
     steps = (
         Step(first_call(one.need, one.spec, "arithmetic", calculator), one.spec.name, {first: value}, observation),

@@ -4,18 +4,18 @@ All of it is made of questions that one call of a tool answers, and of what to d
 """
 
 import json
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
 from server.agent import prompts
-from server.embedded.arithmetic import value_of_expression
-from server.embedded.examples import Example, Step, ToolSpec, one_call
-from server.embedded.phrasing import Phrasing, read_phrasings
-
-PHRASINGS = read_phrasings("several")
-NUMBER = re.compile(r"-?\d+(\.\d+)?")
+from server.embedded import words
+from server.embedded.arithmetic import number_value, symbolic, value_of_expression
+from server.embedded.examples import Example, ToolSpec
+from server.embedded.following import called, following
+from server.embedded.joints import joined
+from server.embedded.phrasing import Phrasing
+from server.embedded.units import converted, two_units
 
 
 @dataclass(frozen=True)
@@ -42,75 +42,40 @@ def _told(part: Example) -> str:
     return prompts.FAILED_STEP.format(error=part.steps[-1].observation) if failed else part.answer
 
 
-def make_task(rng: Random, phrasing: Phrasing, singles: Sequence[Example], calculator: ToolSpec | None) -> Task:
-    """A task of two to four of `singles`, or of one and what `calculator` is to do with its result."""
-    numeric = [single for single in singles if NUMBER.fullmatch(single.answer)]
-    if calculator is not None and numeric and rng.random() < 0.3:
-        parts = [rng.choice(numeric)]
-        for _ in range(rng.choice((1, 1, 2))):
-            said, form = phrasing.pick(PHRASINGS["on_it"]).split("|")
-            k = str(rng.randint(2, 60))
-            expression = form.format(r=parts[-1].answer, k=k)
-            value = value_of_expression(expression)
-            if value is None:
-                break
-            step = Step(
-                one_call("arithmetic", calculator),
-                calculator.name,
-                {next(iter(calculator.arguments)): expression},
-                value,
-            )
-            parts.append(Example(said.format(k=k), value, (step,)))
+def make_task(rng: Random, phrasing: Phrasing, singles: Sequence[Example], own: Mapping[str, ToolSpec]) -> Task:
+    """A task of two to four of `singles`, or of one and what those of the shipped tools that are in `own`, by their
+    names, are to do with its result, or of sums or conversions that share their verb."""
+    draw = rng.random()
+    if draw < 0.35:
+        first = [single for single in singles if following(rng, phrasing, single, own)]
+        parts = [rng.choice(first)] if first else []
+        for _ in range(rng.choice((1, 1, 2)) if first else 0):
+            if part := following(rng, phrasing, parts[-1], own):
+                parts.append(part)
         if len(parts) > 1:
-            return Task(*_joined(rng, phrasing, parts, "chained"), chained=True)
-    number = min(len(singles), rng.choice((2, 2, 2, 3, 3, 4)))
-    return Task(*_joined(rng, phrasing, rng.sample(list(singles), number), "side_by_side"), chained=False)
+            return Task(*joined(rng, phrasing, parts, "chained"), chained=True)
+    number = rng.choice((2, 2, 2, 3, 3, 4))
+    if draw > 0.96 and "calculator" in own:
+        return Task(*joined(rng, phrasing, [_sum(rng, own["calculator"]) for _ in range(number)], "sums"), False)
+    if draw > 0.94 and "convert_units" in own:
+        parts = [_conversion(rng, own["convert_units"]) for _ in range(number)]
+        return Task(*joined(rng, phrasing, parts, "conversions"), chained=False)
+    parts = rng.sample(list(singles), min(len(singles), number))
+    return Task(*joined(rng, phrasing, parts, "side_by_side"), chained=False)
 
 
-def _words_and_mark(rng: Random, single: Example) -> tuple[Example, str]:
-    """A question as a step of a plan has it, without a mark at its end, and the mark that it has in the text."""
-    asked = single.question.strip()
-    words = asked.rstrip("?.! ")
-    mark = asked[len(words) :].strip()[:1] if rng.random() < 0.2 else ""
-    if words[1:2].islower() and rng.random() < 0.6:
-        words = words[0].lower() + words[1:]
-    return replace(single, question=words), mark
+def _sum(rng: Random, calculator: ToolSpec) -> Example:
+    """A sum without words around it."""
+    while True:
+        expression = symbolic(rng)
+        if (value := value_of_expression(expression)) is not None:
+            return called(calculator, expression, [expression], value)
 
 
-def _joined(
-    rng: Random, phrasing: Phrasing, singles: Sequence[Example], kind: str
-) -> tuple[str, tuple[Example, ...]]:
-    """A text that asks all of them, and its parts, whose questions are their very words in it."""
-    parts, marks = zip(*(_words_and_mark(rng, single) for single in singles), strict=True)
-    first, between, last, end = _joint(phrasing, [part.question for part in parts], kind)
-    capital = rng.random() < 0.5
-    if capital and not first:
-        opening = parts[0].question
-        parts = (replace(parts[0], question=opening[:1].upper() + opening[1:]), *parts[1:])
-    text = first[:1].upper() + first[1:] if capital else first
-    text = text.replace("#", "1")
-    for place, (part, mark) in enumerate(zip(parts, marks, strict=True), 2):
-        behind = end if place > len(parts) else last if place == len(parts) else between
-        if mark and behind[:1] in tuple(",.;?!"):
-            behind = behind[1:]
-        text += part.question + mark + behind.replace("#", str(place))
-    return text, parts
-
-
-def _joint(phrasing: Phrasing, questions: Sequence[str], kind: str) -> list[str]:
-    """What stands between the questions, such that one can tell where each of them ends."""
-    for _ in range(30):
-        joint = phrasing.pick(PHRASINGS[kind]).split("|")
-        if all(_divides(between, question) for between in joint[1:3] for question in questions):
-            break
-    return joint
-
-
-def _divides(between: str, question: str) -> bool:
-    """Whether `between` isn't in the question as well. Commas and words may be: the sense tells those apart."""
-    if between[0] in ".?!":
-        return not re.search(r"[.?!]\s", question)
-    return bool(re.search(r"[\w,]", between)) or between.strip(" ") not in question
+def _conversion(rng: Random, convert_units: ToolSpec) -> Example:
+    (a, b), value = two_units(rng), words.number(rng)
+    question = f"{value} {a} {rng.choice(('to', 'to', 'into', 'in'))} {b}"
+    return called(convert_units, question, [number_value(value), a, b], f"{converted(rng)} {b}")
 
 
 def plan(rng: Random, task: Task) -> Example:

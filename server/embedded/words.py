@@ -127,6 +127,9 @@ SAYINGS = (
     "list your tools|write in capital letters"
 ).split("|")
 
+#: What may stand in a sentence as a word of its own, so that a value of that kind is hard to see there.
+PLAIN = frozenset((*NOUNS, *VERBS, *ADJECTIVES, *EVERYDAY, *SAYINGS))
+
 
 def saying(rng: Random) -> str:
     """Something that people say, written in one way or another."""

@@ -41,6 +41,7 @@ SURPRISING_SHARE = 0.25
 #: The share of questions that name the tool, of those for tools that take one text.
 NAMED_SHARE = 0.3
 _SLOT = re.compile(r"\{(\w+)\}")
+_IN_MARKS = re.compile(r"""(?<=["'«])\{(\w+)\}""")
 
 
 @dataclass(frozen=True)
@@ -135,17 +136,20 @@ def single(rng: Random, phrasing: Phrasing, tool: WrittenTool) -> Example:
     if list(tool.spec.arguments.values()) == ["string"] and rng.random() < NAMED_SHARE:
         need = tool.spec.name
         name = next(iter(tool.own.arguments)).rstrip("?")
-        said[name] = _value(rng, tool, name)
+        said[name], _ = _value(rng, tool, name)
         question = phrasing.ask(
             invented.PHRASINGS["explicit"], t=tool.spec.name, v=invented.in_marks(rng, str(said[name]))
         )
     else:
         text = phrasing.pick(tuple(tool.questions))
         said |= tool.questions[text]
+        marked, shown = set(_IN_MARKS.findall(text)), dict[str, str]()
         for name in _SLOT.findall(text):
-            said[name] = _value(rng, tool, name)
+            said[name], surprising = _value(rng, tool, name)
+            bare = name in marked or not surprising
+            shown[name] = str(said[name]) if bare else invented.unmistakable(rng, said[name])
         question = phrasing.as_typed(text)
-        question = _SLOT.sub(lambda slot: str(said[slot[1]]), question)
+        question = _SLOT.sub(lambda slot: shown[slot[1]], question)
     listed = {
         own.rstrip("?"): shown.rstrip("?") for own, shown in zip(tool.own.arguments, tool.spec.arguments, strict=True)
     }
@@ -155,16 +159,17 @@ def single(rng: Random, phrasing: Phrasing, tool: WrittenTool) -> Example:
     return Example(question, result, (step,), kind="realistic")
 
 
-def _value(rng: Random, tool: WrittenTool, name: str) -> Any:
+def _value(rng: Random, tool: WrittenTool, name: str) -> tuple[Any, bool]:
+    """A value of an argument, and whether it is one that the tool's own words do not lead one to expect."""
     kind = tool.own.arguments.get(name) or tool.own.arguments[name + "?"]
     if isinstance(kind, tuple):
-        return rng.choice(kind)
+        return rng.choice(kind), False
     values = tool.values[name]
     if kind == "integer":
-        return rng.randint(*values)
+        return rng.randint(*values), False
     if kind == "number":
         number = round(rng.uniform(*values), rng.choice((0, 1, 1, 2)))
-        return int(number) if number == int(number) else number
+        return int(number) if number == int(number) else number, False
     if rng.random() < SURPRISING_SHARE:
-        return invented.any_key(rng)
-    return KINDS[values](rng) if isinstance(values, str) else rng.choice(values)
+        return invented.any_key(rng), True
+    return KINDS[values](rng) if isinstance(values, str) else rng.choice(values), False
