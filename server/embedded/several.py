@@ -1,6 +1,6 @@
 """Several questions in one task: its plan, its steps, the answer from what they gave.
 
-All of it is made of questions that one call of a tool answers, and of what to do with a number that came before.
+All of it is made of questions that one call of a tool answers, and of what to do with a result that came before.
 """
 
 import json
