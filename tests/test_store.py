@@ -10,15 +10,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import pytest
 from sqlalchemy import Connection, text
 
-from server.errors import GenerationInUseError, GenerationNotFoundError, RunNotFoundError, StoreError
+from server.errors import (
+    GenerationInUseError,
+    GenerationNotFoundError,
+    RunNotFoundError,
+    StoreError,
+    StoreRefusedError,
+)
 from server.reload import Snapshot
 from server.store import Database, GenerationStore, RunStore, SessionStore, Turn
 from server.store.group_writer import GroupWriter
@@ -271,14 +277,55 @@ def test_nobody_waits_for_ever_for_a_database_that_does_not_answer() -> None:
         yield None
 
     writer, kept = GroupWriter(transaction, patience=0.2), []
+    for number in range(2):
+        with pytest.raises(StoreError, match="is not kept"):
+            writer.write(lambda _, number=number: kept.append(number))
+    answers.set()
+    writer.write(lambda _: kept.append("later"))
+    writer.close()
+    assert kept == ["later"]
+
+
+def test_of_what_is_being_written_nobody_says_that_it_is_not_kept() -> None:
+    answers, kept = threading.Event(), []
+
+    def change(_: Any) -> None:
+        answers.wait(60)
+        kept.append("first")
+
+    writer = GroupWriter(lambda: nullcontext(cast(Any, None)), patience=0.2)
     with pytest.raises(StoreError, match="may be kept later, or not"):
-        writer.write(lambda _: kept.append("first"))
+        writer.write(change)
     with pytest.raises(StoreError, match="is not kept"):
         writer.write(lambda _: kept.append("second"))
     answers.set()
     writer.write(lambda _: kept.append("third"))
     writer.close()
     assert kept == ["first", "third"]
+
+
+@pytest.mark.parametrize("error", [StoreError, StoreRefusedError])
+def test_who_no_longer_waits_is_in_nobody_s_way(error: type[StoreError]) -> None:
+    answers, kept = threading.Event(), []
+
+    def refused(_: Any) -> None:
+        raise error("no")
+
+    @contextmanager
+    def transaction() -> Iterator[Any]:
+        answers.wait(60)
+        yield None
+
+    writer = GroupWriter(transaction, patience=0.2)
+    for _ in range(2):
+        with pytest.raises(StoreError, match="is not kept"):
+            writer.write(lambda _: kept.append("given up"))
+    answers.set()
+    with pytest.raises(error, match="no"):
+        writer.write(refused)
+    writer.write(lambda _: kept.append("later"))
+    writer.close()
+    assert kept == ["later"]
 
 
 def test_nobody_reads_for_ever_where_somebody_has_locked_a_table(tmp_path: Path, postgres: Postgres) -> None:

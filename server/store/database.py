@@ -39,7 +39,8 @@ class Database:
         self.failure: str | None = None
         """Why the last change could not be kept; None if it could. A change that was refused does not count."""
         self._one_at_a_time = threading.Lock()
-        self._group = GroupWriter(self.writing, 2 * BUSY_SECONDS)
+        # One wait for those before, one of one's own, and the work itself.
+        self._group = GroupWriter(self.writing, 3 * BUSY_SECONDS)
         if url is None:
             path = folder / "hearth.db"
             self.name, setting = str(path), "HEARTH_DATA_DIR chooses another folder."

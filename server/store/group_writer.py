@@ -71,21 +71,30 @@ class GroupWriter:
                 group, self._waiting = self._waiting, []
             if not group:
                 return
-            self._keep([one for one in group if one[1].set_running_or_notify_cancel()])
+            self._keep(group)
 
     def _keep(self, group: list[tuple[Change, "Future[None]"]]) -> None:
+        begun = []
         try:
             with self._transaction() as connection:
-                for change, _ in group:
+                # Only now, since a database may be waited for for longer than anybody waits for this.
+                begun = [one for one in group if _begins(one[1])]
+                for change, _ in begun:
                     change(connection)
         except Exception as error:  # boundary: whoever waits is told
             database_fails = isinstance(error, StoreError) and not isinstance(error, StoreRefusedError)
             if len(group) == 1 or database_fails:
                 for _, done in group:
-                    done.set_exception(error)
+                    if _begins(done):
+                        done.set_exception(error)
             else:
-                for one in group:
+                for one in begun:
                     self._keep([one])
         else:
-            for _, done in group:
+            for _, done in begun:
                 done.set_result(None)
+
+
+def _begins(done: Future[None]) -> bool:
+    """Whether somebody still waits for it, and so can't give it up any more; or it has begun already."""
+    return done.running() or (not done.cancelled() and done.set_running_or_notify_cancel())
