@@ -2,6 +2,7 @@
 
 from contextlib import ExitStack
 from http import HTTPStatus
+from itertools import chain
 from typing import Any
 
 from flask import Response
@@ -20,7 +21,7 @@ from server.http.schemas import (
     RunsQuery,
     TokenQuery,
 )
-from server.http.streams import event_stream, last_event_id
+from server.http.streams import PING, event_stream, last_event_id
 from server.http.waiting import WaitingRoom
 
 
@@ -52,7 +53,8 @@ def blueprint(host: Host, followers: WaitingRoom) -> APIBlueprint:
             return Response(status=204)
         held = ExitStack()
         held.enter_context(followers.place())
-        return event_stream(events_after(run, number), when_left=held.close)
+        # The headers leave with the first bytes, and whoever comes back is to see at once that the run is there.
+        return event_stream(chain([[PING]], events_after(run, number)), when_left=held.close)
 
     @routes.delete("/runs/<run_id>", summary="Cancel a run", responses={200: RunCancelled, 404: ErrorAnswer})
     def cancel(path: RunId, query: TokenQuery) -> dict[str, Any]:
