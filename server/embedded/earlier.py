@@ -7,9 +7,10 @@ from random import Random
 from server.agent import prompts
 from server.embedded.arithmetic import value_of_expression
 from server.embedded.direct import NOT_NEEDED
-from server.embedded.examples import Example, Step, ToolSpec, one_call
+from server.embedded.examples import Example, ToolSpec
 from server.embedded.following import NUMBER
 from server.embedded.phrasing import Phrasing, read_phrasings
+from server.embedded.shipped import called
 
 PHRASINGS = read_phrasings("earlier")
 MANY_SHARE, MOST_TURNS, MOST_TURNS_IN_FULL = 0.2, 14, 6
@@ -52,11 +53,9 @@ def with_history(
         k = str(rng.randint(2, 60))
         expression = form.format(r=said[-1].answer, k=k)
         if (value := value_of_expression(expression)) is not None:
-            given = {next(iter(calculator.arguments)): expression}
-            call = Step(one_call("arithmetic", calculator), calculator.name, given, value)
-            return Example(
-                phrasing.as_typed(asked).format(k=k), value, (call,), kind="earlier", history=tuple(history)
-            )
+            question = phrasing.as_typed(asked).format(k=k)
+            onward = called(calculator, "calculator", question, [expression], value)
+            return replace(onward, kind="earlier", history=tuple(history))
     # Turns in full have no number; they go on from the notes where those are all that came before.
     if numbers == list(range(1, in_notes + 1)):
         numbers = list(range(1, len(said) + 1))

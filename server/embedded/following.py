@@ -1,16 +1,16 @@
 """What can be done with the result of a question, in words that do not repeat it."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
 
 from server.embedded import words
 from server.embedded.arithmetic import number_value, value_of_expression
 from server.embedded.dates import iso_date, span
-from server.embedded.examples import Example, Step, ToolSpec, one_call
+from server.embedded.examples import Example, ToolSpec
 from server.embedded.phrasing import Phrasing, read_phrasings
-from server.embedded.shipped import NEEDS
+from server.embedded.shipped import called
 from server.embedded.units import UNITS, converted, two_units
 
 PHRASINGS = read_phrasings("following")
@@ -73,10 +73,4 @@ def following(rng: Random, phrasing: Phrasing, before: Example, own: Mapping[str
     if made is None:
         return None
     question, name, values, result = made
-    return called(own[name], question, values, result)
-
-
-def called(tool: ToolSpec, question: str, values: Sequence[Any], result: str) -> Example:
-    """A question that a shipped tool answers with `result`, called with `values`."""
-    step = Step(one_call(NEEDS[tool.name], tool), tool.name, dict(zip(tool.arguments, values, strict=True)), result)
-    return Example(question, result, (step,), kind=tool.name)
+    return called(own[name], name, question, values, result)

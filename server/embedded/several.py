@@ -12,9 +12,10 @@ from server.agent import prompts
 from server.embedded import words
 from server.embedded.arithmetic import number_value, symbolic, value_of_expression
 from server.embedded.examples import Example, ToolSpec
-from server.embedded.following import called, following
+from server.embedded.following import following
 from server.embedded.joints import joined
 from server.embedded.phrasing import Phrasing
+from server.embedded.shipped import called
 from server.embedded.units import converted, two_units
 
 
@@ -69,13 +70,13 @@ def _sum(rng: Random, calculator: ToolSpec) -> Example:
     while True:
         expression = symbolic(rng)
         if (value := value_of_expression(expression)) is not None:
-            return called(calculator, expression, [expression], value)
+            return called(calculator, "calculator", expression, [expression], value)
 
 
 def _conversion(rng: Random, convert_units: ToolSpec) -> Example:
     (a, b), value = two_units(rng), words.number(rng)
     question = f"{value} {a} {rng.choice(('to', 'to', 'into', 'in'))} {b}"
-    return called(convert_units, question, [number_value(value), a, b], f"{converted(rng)} {b}")
+    return called(convert_units, "convert_units", question, [number_value(value), a, b], f"{converted(rng)} {b}")
 
 
 def plan(rng: Random, task: Task) -> Example:

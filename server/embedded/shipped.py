@@ -4,6 +4,7 @@ A task also works with the same tool under another name, description and argumen
 learns to read the list of tools.
 """
 
+from collections.abc import Sequence
 from random import Random
 from typing import Any
 
@@ -116,33 +117,36 @@ def disguise(rng: Random, tool: ToolSpec) -> ToolSpec:
 
 def single(rng: Random, phrasing: Phrasing, tool: ToolSpec, task: str) -> Example:
     """A question that one call of `tool` answers; `task` names the shipped tool whose work it does."""
-    names = [name.rstrip("?") for name in tool.arguments]
-
-    def call(values: list[Any], observation: str) -> Step:
-        return Step(one_call(NEEDS[task], tool), tool.name, dict(zip(names, values, strict=True)), observation)
-
     if task == "calculator":
         question, expression, value = arithmetic.arithmetic(rng, phrasing)
-        return Example(question, value, (call([expression], value),), kind="calculator")
+        return called(tool, task, question, [expression], value)
     if task == "convert_units":
         question, value, a, b, result = units.units(rng, phrasing)
-        return Example(
-            question, result, (call([arithmetic.number_value(value), a, b], result),), kind="convert_units"
-        )
+        return called(tool, task, question, [arithmetic.number_value(value), a, b], result)
     if task == "days_between":
         question, start, end, days = dates.between(rng, phrasing)
-        return Example(question, days, (call([start, end], days),), kind="days_between")
+        return called(tool, task, question, [start, end], days)
     if task == "add_days":
         question, start, count, date = dates.later(rng, phrasing)
-        return Example(question, date, (call([start, count], date),), kind="add_days")
+        return called(tool, task, question, [start, count], date)
     if task == "weekday":
         question, day, name = dates.weekday(rng, phrasing)
-        return Example(question, name, (call([day], name),), kind="weekday")
+        return called(tool, task, question, [day], name)
     if task == "text_statistics":
-        question, text, observation, answer = texts.statistics(rng, phrasing)
-        return Example(question, answer, (call([text], observation),), kind="text_statistics")
+        question, text, counts, answer = texts.statistics(rng, phrasing)
+        return called(tool, task, question, [text], answer, counts)
     question, text, mood_word = texts.mood(rng, phrasing)
-    return Example(question, mood_word, (call([text], mood_word),), kind="sentiment")
+    return called(tool, task, question, [text], mood_word)
+
+
+def called(
+    tool: ToolSpec, task: str, question: str, values: Sequence[Any], answer: str, observation: str | None = None
+) -> Example:
+    """A question that `tool`, doing the work of the shipped tool `task`, answers when it is called with `values`:
+    with its `observation`, or with a part of it."""
+    given = dict(zip((name.rstrip("?") for name in tool.arguments), values, strict=True))
+    step = Step(one_call(NEEDS[task], tool), tool.name, given, answer if observation is None else observation)
+    return Example(question, answer, (step,), kind=task)
 
 
 ERRORS: dict[str, tuple[str, ...]] = {
