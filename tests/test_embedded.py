@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 
 from server.agent import prompts
 from server.embedded import corpus, shipped, train, written_tools
-from server.embedded.batches import SITUATIONS_A_STEP, Encoder, batches
+from server.embedded.batches import SITUATIONS_A_STEP, TEXT_GRAIN, Encoder, batches
 from server.embedded.evaluate import SEED, WRITTEN
 from server.embedded.examples import Example, Situation
 from server.embedded.packed_llama import Weights, forward
@@ -77,6 +77,21 @@ def test_the_prompt_is_the_agents_own() -> None:
         assert prompts.describe_tool(tool.name, tool.description, tool.schema) in system["content"]
 
 
+def test_a_system_message_of_one_s_own_stands_where_clients_and_sessions_put_it() -> None:
+    pairs = [pair for pair in examples(6, 300) if pair[0].purpose == "act"]
+    told = [pair for pair in pairs if pair[0].told]
+    kept = [pair for pair in pairs if pair[1].history and _is_instruction(*pair[1].history[0])]
+    assert told and kept
+    for situation, example in told:
+        assert corpus.conversation(situation, example)[0]["content"].endswith(f"the answer\n\n{situation.told}")
+    for situation, example in kept:
+        assert corpus.conversation(situation, example)[1]["content"].startswith(example.history[0][1] + "\n\n")
+
+
+def _is_instruction(role: str, content: str) -> bool:
+    return role == "system" and content.startswith(tuple(corpus.INSTRUCTIONS))
+
+
 def test_the_packed_forward_pass_is_llamas() -> None:
     """Of each text what the model itself gives for it behind its prompt; and what the weights learn of it."""
     model = LlamaForCausalLM.from_pretrained(WEIGHTS, dtype=torch.float32).eval()
@@ -88,11 +103,12 @@ def test_the_packed_forward_pass_is_llamas() -> None:
     ).sum().backward()
     ours = {name: weight.grad for name, weight in model.named_parameters()}
     model.zero_grad()
-    prompts_seen = 0
+    prompt_lengths = {behind.start: behind.stop - behind.start for behind, _ in batch.texts if behind is not None}
+    assert len(prompt_lengths) == SITUATIONS_A_STEP
+    assert any(length % TEXT_GRAIN for length in prompt_lengths.values())
     for behind, own in batch.texts:
         seen = [batch.tokens[own]] if behind is None else [batch.tokens[behind], batch.tokens[own]]
         places = [batch.positions[own]] if behind is None else [batch.positions[behind], batch.positions[own]]
-        prompts_seen += behind is None
         logits = model(torch.cat(seen)[None], position_ids=torch.cat(places)[None]).logits[0, -len(seen[-1]) :]
         wanted = logits.log_softmax(-1)
         wanted[:, ::100].sum().backward()
@@ -100,7 +116,6 @@ def test_the_packed_forward_pass_is_llamas() -> None:
         # bfloat16 against float32
         assert (got - wanted).abs().mean() < 0.2
         assert (got.argmax(-1) == wanted.argmax(-1)).float().mean() > 0.9
-    assert prompts_seen == SITUATIONS_A_STEP < len(batch.texts)
     for name, weight in model.named_parameters():
         theirs, mine = weight.grad, ours[name]
         assert theirs is not None and mine is not None

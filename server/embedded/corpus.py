@@ -6,13 +6,14 @@ scoring.
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from random import Random
 
 from server.agent import prompts
 from server.embedded import direct, earlier, invented, several, shipped, texts, two_steps, written_tools
 from server.embedded.examples import Example, Situation, Step, ToolSpec
 from server.embedded.invented_tools import InventedTool, invent_tool, takes_one_text
-from server.embedded.phrasing import Phrasing
+from server.embedded.phrasing import Phrasing, read_phrasings
 
 #: Examples that share one list of tools, and so one reading of it.
 EXAMPLES_A_SITUATION = 8
@@ -25,6 +26,9 @@ STEP_SHARE = 0.07
 SHIPPED_SHARE, WRITTEN_SHARE = 0.42, 0.29
 #: Of the questions for two tools.
 CUT_SHORT_SHARE = 0.08
+#: Of the situations where a question is answered.
+TOLD_SHARE = 0.12
+INSTRUCTIONS = read_phrasings("instructions")["instructions"]
 
 
 def situations(seed: int, *, held_out: bool = False) -> Iterator[Situation]:
@@ -51,7 +55,8 @@ def situations(seed: int, *, held_out: bool = False) -> Iterator[Situation]:
             )
             situation = over(rng, phrasing)
             before = [one for _ in range(2) for one in over(rng, phrasing).examples] if purpose == "history" else []
-            yield _put_to_use(rng, phrasing, situation, before, purpose)
+            situation = _put_to_use(rng, phrasing, situation, before, purpose)
+            yield _told(rng, phrasing, situation) if rng.random() < TOLD_SHARE else situation
 
 
 def _put_to_use(
@@ -89,6 +94,18 @@ def _put_to_use(
         )
     steps = (several.step(rng, task()) if rng.random() < STEP_SHARE else one for one in questions)
     return Situation(tools, tuple(steps))
+
+
+def _told(rng: Random, phrasing: Phrasing, situation: Situation) -> Situation:
+    """With somebody's own system message: at the end of the agent's, as for clients of an API, or at the beginning of
+    the history, as a session keeps it."""
+    if situation.purpose != "act":
+        return situation
+    told = " ".join(phrasing.pick(INSTRUCTIONS) for _ in range(rng.choice((1, 1, 1, 2, 3))))
+    if rng.random() < 0.5:
+        return replace(situation, told=told)
+    spoken = (replace(one, history=(("system", told), *one.history)) for one in situation.examples)
+    return replace(situation, examples=tuple(spoken))
 
 
 def _over_shipped_tools(rng: Random, phrasing: Phrasing) -> Situation:
@@ -241,8 +258,9 @@ def _looks_up(tool: InventedTool) -> bool:
 def system(situation: Situation) -> str | None:
     """The message that all of its conversations begin with, the agents' own; None where there is none."""
     listed = prompts.list_tools((tool.name, tool.description, tool.schema) for tool in situation.tools)
+    told = f"\n\n{situation.told}" if situation.told else ""
     return {
-        "act": prompts.SYSTEM.format(tools=listed),
+        "act": prompts.SYSTEM.format(tools=listed) + told,
         "plan": prompts.PLAN.format(tools=listed),
         "choose": prompts.CHOOSE.format(tools=listed),
         "conclude": prompts.CONCLUDE,

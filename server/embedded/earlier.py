@@ -16,6 +16,7 @@ PHRASINGS = read_phrasings("earlier")
 MANY_SHARE, MOST_TURNS, MOST_TURNS_IN_FULL = 0.2, 14, 6
 #: Of long conversations whose questions are nearly all alike, but for their numbers.
 ALIKE_SHARE, MOST_ALIKE, MOST_ALIKE_IN_FULL = 0.2, 20, 13
+FORMS = ("What is {}?", "what is {}", "{}", "Work out {}.", "Compute {}", "How much is {}?")
 #: Of a question or an answer, what a note has of it.
 LONGEST_NOTED = 300
 
@@ -56,6 +57,14 @@ def with_history(
             question = phrasing.as_typed(asked).format(k=k)
             onward = called(calculator, "calculator", question, [expression], value)
             return replace(onward, kind="earlier", history=tuple(history))
+    if draw < 0.68 and calculator is not None:
+        # A sum of its own, most often right behind another one, of which it takes nothing.
+        if in_full and rng.random() < 0.7:
+            [before] = _alike(rng, 1) if rng.random() < 0.2 else [_sum(rng)[0]]
+            history[-2:] = [("user", before.question), ("assistant", before.answer)]
+        own, expression = _sum(rng)
+        onward = called(calculator, "calculator", own.question, [expression], own.answer)
+        return replace(onward, kind="earlier", history=tuple(history))
     # Turns in full have no number; they go on from the notes where those are all that came before.
     if numbers == list(range(1, in_notes + 1)):
         numbers = list(range(1, len(said) + 1))
@@ -66,7 +75,7 @@ def with_history(
 def _alike(rng: Random, count: int) -> list[Example]:
     """Questions as a script or a bored person asks them, one after the other."""
     first, factor, sign = rng.randint(0, 60), rng.randint(1, 9), rng.choice("+-*")
-    form = rng.choice(("What is {}?", "what is {}", "{}", "Work out {}.", "Compute {}", "How much is {}?"))
+    form = rng.choice(FORMS)
     asked = []
     for number in range(first, first + count):
         expression = f"{number} {sign} {factor * number}"
@@ -74,6 +83,15 @@ def _alike(rng: Random, count: int) -> list[Example]:
         assert value is not None
         asked.append(Example(form.format(expression), value))
     return asked
+
+
+def _sum(rng: Random) -> tuple[Example, str]:
+    """Two numbers, most often of two digits: the question with its answer, and the expression."""
+    most = rng.choice((9, 99, 99, 99, 999))
+    expression = f"{rng.randint(2, most)} {rng.choice('+-*')} {rng.randint(2, most)}"
+    value = value_of_expression(expression)
+    assert value is not None
+    return Example(rng.choice(FORMS).format(expression), value), expression
 
 
 def _in_a_note(text: str) -> str:

@@ -53,11 +53,13 @@ class Example:
 
 @dataclass(frozen=True)
 class Situation:
-    """Several examples over one list of tools, all behind one system message: `purpose` names it."""
+    """Several examples over one list of tools, all behind one system message: `purpose` names it; behind it stands
+    what is `told` besides, by somebody's own system message."""
 
     tools: tuple[ToolSpec, ...]
     examples: tuple[Example, ...] = field(default=())
     purpose: Literal["act", "plan", "choose", "conclude", "chat", "none"] = "act"
+    told: str = ""
 
 
 def one_call(need: str, tool: ToolSpec) -> str:

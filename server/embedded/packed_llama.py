@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from transformers import LlamaForCausalLM
 
-from server.embedded.batches import Batch, Text
+from server.embedded.batches import TEXT_GRAIN, Batch, Text, filled_up
 
 
 class Weights:
@@ -75,6 +75,8 @@ class Attention(torch.autograd.Function):
             length = own.stop - own.start
             scores = queries[:, own] @ _seen(keys, behind, own).mT
             scores[:, :, -length:] += future[:length, :length]
+            if behind is not None:
+                scores[:, :, behind.stop - behind.start : -length] = -torch.inf
             shares = scores.softmax(-1)
             gives[:, own] = shares @ _seen(values, behind, own)
             all_shares.append(shares)
@@ -101,10 +103,15 @@ class Attention(torch.autograd.Function):
 
 
 def _seen(rows: torch.Tensor, behind: slice | None, own: slice) -> torch.Tensor:
-    return rows[:, own] if behind is None else torch.cat([rows[:, behind], rows[:, own]], dim=1)
+    """A text's prompt, with what fills it up, and the text."""
+    return rows[:, own] if behind is None else torch.cat([rows[:, _whole(behind)], rows[:, own]], dim=1)
 
 
 def _add(to: torch.Tensor, behind: slice | None, own: slice, rows: torch.Tensor) -> None:
     if behind is not None:
         to[:, behind] += rows[:, : behind.stop - behind.start]
     to[:, own] += rows[:, own.start - own.stop :]
+
+
+def _whole(prompt: slice) -> slice:
+    return slice(prompt.start, prompt.start + filled_up(prompt.stop - prompt.start, TEXT_GRAIN))
