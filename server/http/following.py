@@ -1,14 +1,13 @@
 """Following a run: waiting for its answer, or reading its events as they come."""
 
 import copy
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from flask import Response
 
 from server.errors import RunCancelledError
-from server.http.streams import LOOK_SECONDS, PING, PING_SECONDS, Message, client_gone, event_stream
+from server.http.streams import LOOK_SECONDS, Message, client_gone, event_stream
 from server.runs import LAST, Run
 
 
@@ -29,25 +28,21 @@ def wait_for(run: Run, detach: bool) -> dict[str, Any]:
 
 def stream(run: Run, detach: bool, told: Callable[[Message], list[Message]] = lambda message: [message]) -> Response:
     """The events of a run that was asked just now, each as `told` has it, which may make none or several of it.
-    Raises the run's error where it fails before there was anything to tell, and before the first ping was due.
+    Raises the run's error where it fails before the stream has begun.
 
     When the client goes away, the run is cancelled, unless `detach`.
     """
 
-    def batches() -> Iterator[list[Message]]:
-        asked, begun = time.monotonic(), False
+    def batches(begun: Callable[[], bool]) -> Iterator[list[Message]]:
         for batch in events_after(run, 0):
             messages: list[Message] = []
             for message in batch:
-                if message[1] == "error" and not begun and not messages:
+                if message[1] == "error" and not messages and not begun():
                     _answer(run)
                 messages += told(message)
-            if not begun and not messages and time.monotonic() - asked >= PING_SECONDS:
-                messages = [PING]
-            begun = begun or bool(messages)
             yield messages
 
-    return event_stream(batches(), when_left=lambda: detach or run.stop(_left()))
+    return event_stream(batches, when_left=lambda: detach or run.stop(_left()))
 
 
 def events_after(run: Run, number: int) -> Iterator[list[Message]]:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from dataclasses import asdict
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -36,7 +37,7 @@ def blueprint(host: Host, room: WaitingRoom) -> APIBlueprint:
                 resident = host.load_model(**dict(body), report=report)
             return {"model": describe(resident), "seconds": time.perf_counter() - started}
 
-        return event_stream(_progress(load)) if wants_events() else load()
+        return event_stream(partial(_progress, load)) if wants_events() else load()
 
     def shown(started: float) -> dict[str, Any]:
         return {**describe_all(host.models), "seconds": time.perf_counter() - started}
@@ -78,7 +79,7 @@ def blueprint(host: Host, room: WaitingRoom) -> APIBlueprint:
     return routes
 
 
-def _progress(load: Callable[[Report], dict[str, Any]]) -> Iterator[list[Message]]:
+def _progress(load: Callable[[Report], dict[str, Any]], begun: Callable[[], bool]) -> Iterator[list[Message]]:
     """What `load` reports, and then what it gives or raises; it goes on to its end whoever reads this."""
     told: SimpleQueue[Message | HearthError] = SimpleQueue()
 
@@ -92,7 +93,6 @@ def _progress(load: Callable[[Report], dict[str, Any]]) -> Iterator[list[Message
             told.put(known(error))
 
     threading.Thread(target=copy_context().run, args=(work,), name="load for a stream", daemon=True).start()
-    begun = False
     while True:
         try:
             message = told.get(timeout=LOOK_SECONDS)
@@ -100,11 +100,10 @@ def _progress(load: Callable[[Report], dict[str, Any]]) -> Iterator[list[Message
             yield []
             continue
         if isinstance(message, HearthError):
-            if not begun:
+            if not begun():
                 raise message
             yield [(None, "error", {"status": message.status, **message.to_dict()["error"]})]
             return
-        begun = True
         yield [message]
         if message[1] == "model":
             return

@@ -54,7 +54,7 @@ def blueprint(host: Host, followers: WaitingRoom) -> APIBlueprint:
         held = ExitStack()
         held.enter_context(followers.place())
         # The headers leave with the first bytes, and whoever comes back is to see at once that the run is there.
-        return event_stream(chain([[PING]], events_after(run, number)), when_left=held.close)
+        return event_stream(lambda _: chain([[PING]], events_after(run, number)), when_left=held.close)
 
     @routes.delete("/runs/<run_id>", summary="Cancel a run", responses={200: RunCancelled, 404: ErrorAnswer})
     def cancel(path: RunId, query: TokenQuery) -> dict[str, Any]:

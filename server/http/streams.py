@@ -21,6 +21,8 @@ Message = tuple[int | None, str | None, Any]
 """An event's id, its kind, and its data, as JSON has it; text is written as it stands."""
 PING: Message = (None, "ping", None)
 """A comment, which no client takes for an event."""
+Batches = Callable[[Callable[[], bool]], Iterator[Sequence[Message]]]
+"""Makes the batches of a stream's events; gets what tells whether its headers have left."""
 
 
 def wants_events() -> bool:
@@ -42,22 +44,25 @@ def last_event_id() -> int:
     return int(given)
 
 
-def event_stream(batches: Iterator[Sequence[Message]], when_left: Callable[[], object] = lambda: None) -> Response:
-    """A stream of `batches` of events.
+def event_stream(batches: Batches, when_left: Callable[[], object] = lambda: None) -> Response:
+    """A stream of `batches` of events. There must be one, if only an empty one, every `LOOK_SECONDS`.
 
-    There must be one, if only an empty one, every `LOOK_SECONDS`. What is raised before the first event is raised
-    here, so that it is answered as an error. `when_left` is called when the stream ends, by itself or because the
-    client has gone.
+    The headers leave with the first event, or with the first ping. What is raised before is raised here, so that it
+    is answered as an error; later it is too late for a status, and only an event can tell it. `when_left` is called
+    when the stream ends, by itself or because the client has gone.
     """
-    gone = client_gone()
+    gone, asked, begun = client_gone(), time.monotonic(), False
+    told = batches(lambda: begun)
     first: Sequence[Message] = ()
-    for first in batches:
+    for batch in told:
+        first = batch if batch or time.monotonic() - asked < PING_SECONDS else [PING]
         if first or gone():
             break
+    begun = True
 
     def lines() -> Iterator[bytes]:
         said = time.monotonic()
-        for batch in chain([first], batches):
+        for batch in chain([first], told):
             if gone():
                 return
             if batch:
