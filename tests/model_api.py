@@ -24,7 +24,7 @@ class Fault:
     """How a request goes wrong. `status` is answered at once. In the middle of the reply `broken` closes the
     connection, `cut` ends it as if all were well, `failing` sends an error, and `slow` goes no further until the
     client leaves or the server ends. `withheld` replies with a half and says that there is no more, `refused` says so
-    at once. `empty` replies with nothing, and `garbled` with the reply from its end to its beginning."""
+    at once. `empty` replies with nothing, and `garbled` with the reply's characters in their order in Unicode."""
 
     kind: str = "status"
     status: int = 500
@@ -175,7 +175,7 @@ class _Handler(BaseHTTPRequestHandler):
         text, read, written = api.reply(request)
         api.counted.append((read, written))
         end = spoken.limit if written >= request.limit else spoken.whole
-        replies = {"empty": "", "refused": "", "garbled": text[::-1], "withheld": text[: len(text) // 2]}
+        replies = {"empty": "", "refused": "", "garbled": "".join(sorted(text)), "withheld": text[: len(text) // 2]}
         if fault is not None and fault.kind in replies:
             text = replies[fault.kind]
             end, fault = spoken.refused if fault.kind in ("refused", "withheld") else end, None
