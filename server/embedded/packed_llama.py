@@ -76,6 +76,7 @@ class Attention(torch.autograd.Function):
             scores = queries[:, own] @ _seen(keys, behind, own).mT
             scores[:, :, -length:] += future[:length, :length]
             if behind is not None:
+                # What fills the prompt up is no part of it.
                 scores[:, :, behind.stop - behind.start : -length] = -torch.inf
             shares = scores.softmax(-1)
             gives[:, own] = shares @ _seen(values, behind, own)
@@ -103,7 +104,7 @@ class Attention(torch.autograd.Function):
 
 
 def _seen(rows: torch.Tensor, behind: slice | None, own: slice) -> torch.Tensor:
-    """A text's prompt, with what fills it up, and the text."""
+    """The rows of a text's prompt, with those that fill it up, and of the text."""
     return rows[:, own] if behind is None else torch.cat([rows[:, _whole(behind)], rows[:, own]], dim=1)
 
 
