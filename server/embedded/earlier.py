@@ -60,7 +60,7 @@ def with_history(
     if draw < 0.68 and calculator is not None:
         # A sum of its own, most often right behind another one, of which it takes nothing.
         if in_full and rng.random() < 0.7:
-            [before] = _alike(rng, 1) if rng.random() < 0.2 else [_sum(rng)[0]]
+            before = _alike(rng, 1)[0] if rng.random() < 0.2 else _sum(rng)[0]
             history[-2:] = [("user", before.question), ("assistant", before.answer)]
         own, expression = _sum(rng)
         onward = called(calculator, "calculator", own.question, [expression], own.answer)
