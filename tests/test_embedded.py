@@ -130,7 +130,7 @@ def test_the_weights_are_small_enough_for_git() -> None:
 @pytest.mark.slow
 def test_training_starts_and_learns(tmp_path: Path) -> None:
     folder = tmp_path / "made"
-    train.train(12, 7, folder)
+    train.train(24, 7, folder)
     assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"} <= {
         file.name for file in folder.iterdir()
     }
