@@ -78,10 +78,7 @@ def _alike(rng: Random, count: int) -> list[Example]:
     form = rng.choice(FORMS)
     asked = []
     for number in range(first, first + count):
-        expression = f"{number} {sign} {factor * number}"
-        value = value_of_expression(expression)
-        assert value is not None
-        asked.append(Example(form.format(expression), value))
+        asked.append(_asked(form, f"{number} {sign} {factor * number}"))
     return asked
 
 
@@ -89,9 +86,13 @@ def _sum(rng: Random) -> tuple[Example, str]:
     """Two numbers, most often of two digits: the question with its answer, and the expression."""
     most = rng.choice((9, 99, 99, 99, 999))
     expression = f"{rng.randint(2, most)} {rng.choice('+-*')} {rng.randint(2, most)}"
+    return _asked(rng.choice(FORMS), expression), expression
+
+
+def _asked(form: str, expression: str) -> Example:
     value = value_of_expression(expression)
     assert value is not None
-    return Example(rng.choice(FORMS).format(expression), value), expression
+    return Example(form.format(expression), value)
 
 
 def _in_a_note(text: str) -> str:

@@ -91,6 +91,7 @@ def judge_made(engine: GuidedEngine, situation: Situation, example: Example) -> 
     if situation.purpose != "act":
         return _judge_text(engine, situation, example)
     tools = {spec.name: PreparedTool(spec, example).as_tool() for spec in situation.tools}
+    # This agent takes it as a part of the history.
     told = [("system", situation.told)] if situation.told else []
     history = [{"role": role, "content": content} for role, content in (*told, *example.history)]
     result = CustomAgentGuidance(engine, tools, MAX_STEPS)(example.question, history)
