@@ -45,58 +45,58 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True)
 
-    HOST: str = Field("0.0.0.0", min_length=1, description="address to listen on; 0.0.0.0 is every one")
-    PORT: int = Field(5001, ge=0, le=65535, description="TCP port to listen on; 0 is any free one")
+    HOST: str = Field("0.0.0.0", min_length=1, description="address to listen on; 0.0.0.0 is every address")
+    PORT: int = Field(5001, ge=0, le=65535, description="TCP port to listen on; 0 is any free port")
     TOKEN: str = Field(
         default_factory=lambda: secrets.token_urlsafe(32),
         pattern=r"^[\x21-\x7e]*$",
         repr=False,
-        description="what a caller must know, without spaces; made at start unless it is set; "
-        "empty: no check, and HOST must be a loopback address",
+        description="bearer token that clients send, without spaces; unset: a new one at each start; empty: no "
+        "check, and HOST must be a loopback address",
     )
     CORS_ORIGINS: Annotated[tuple[str, ...], NoDecode] = Field(
         tuple(f"{scheme}://{host}:*" for scheme in ("http", "https") for host in ("localhost", "127.0.0.1", "[::1]")),
-        description="origins of the web pages that may call the server, with commas between, like "
-        "https://lab.example.org; a port may be *, and a single * is every page",
+        description="origins of web pages that may call the server, separated by commas, like "
+        "https://lab.example.org; the port may be *, and a single * is every page",
     )
     MAX_BODY_BYTES: int = Field(
         # The longest question, of nothing but characters that JSON may write in 12 bytes, has to fit.
         2 * 1024 * 1024,
         ge=1024,
         le=1024**3,
-        description="longest request body that is taken, in bytes",
+        description="maximum size of a request body, in bytes",
     )
 
     DATA_DIR: Path = Field(
         default_factory=lambda: platformdirs.user_data_path("hearth"),
-        description="folder for what is kept: generations, runs, sessions, workspaces",
+        description="folder for saved data: generations, runs, sessions, workspaces, values of keep",
     )
     DATABASE_URL: str | None = Field(
         None,
         repr=False,
         description="PostgreSQL database for generations, runs and sessions, like "
-        "postgresql://user:password@host/name; a SQLite file in DATA_DIR unless it is set",
+        "postgresql://user:password@host/name; unset: a SQLite file in DATA_DIR",
     )
     WORKSPACES_DIR: Path | None = Field(
         None,
-        description="folder of the workspaces, each laid out like server/; in DATA_DIR unless it is set",
+        description="folder of the workspaces, each laid out like server/; unset: workspaces/ in DATA_DIR",
     )
 
     MODEL: str = Field(
         "embedded",
         min_length=1,
-        description="model to load: embedded, a Hugging Face id, a local folder or GGUF file, or one behind an API, "
-        "like openai:NAME",
+        description="model to load at the start: embedded, a Hugging Face id, a local folder or GGUF file, or a "
+        "remote model, like openai:NAME",
     )
     BASE_URL: BaseUrl | None = Field(
         None,
-        description="where openai: models are asked: the URL of vLLM, SGLang, llama.cpp's server or LocalAI, like "
-        "http://gpubox:8000/v1; OpenAI itself unless it is set",
+        description="address of the API for openai: models, like http://gpubox:8000/v1 (vLLM, SGLang, llama.cpp's"
+        " server, LocalAI); unset: OpenAI",
     )
     BACKGROUND_MODEL: str = Field(
         "",
-        description="model behind an API that does what nobody waits for, like openai:NAME; empty: the one that is "
-        "loaded, when it has nothing else to do",
+        description="remote model for background work (titles and notes of sessions), like openai:NAME; empty: "
+        "the loaded model, at the priority batch",
     )
     LOAD_IN_8BIT: Literal["auto"] | bool = Field(
         "auto",
@@ -104,46 +104,46 @@ class Settings(BaseSettings):
     )
     QUANTIZER: Literal["bitsandbytes", "torchao", "torchao_fp8"] = Field(
         "bitsandbytes",
-        description="what makes 8-bit weights: bitsandbytes, which multiplies in 8 bit, or torchao or torchao_fp8, "
-        "which store integers or floats of 8 bit and multiply in DTYPE",
+        description="library for 8-bit weights: bitsandbytes, which multiplies in 8 bit, or torchao or "
+        "torchao_fp8, which store 8-bit integers or floats and multiply in DTYPE",
     )
     DEVICE_MAP: str = Field(
-        "auto", min_length=1, description="where accelerate puts the model: auto, cpu, cuda, cuda:1, ..."
+        "auto", min_length=1, description="device for the model, as accelerate takes it: auto, cpu, cuda, cuda:1, ..."
     )
     DTYPE: Literal["auto", "bfloat16", "float32"] = Field(
         "auto",
-        description="type of the weights that aren't 8-bit; auto: bfloat16 on CUDA, float32 on the CPU",
+        description="type of the weights that are not 8-bit; auto: bfloat16 on CUDA, float32 on the CPU",
     )
     LLM_INT8_THRESHOLD: float = Field(
         6.0,
         ge=0,
         le=1000,
         allow_inf_nan=False,
-        description="with bitsandbytes: activations above it stay in full precision; 0: none do, faster",
+        description="with bitsandbytes: activations above it stay in full precision; 0: none do, which is faster",
     )
     KV_MEMORY_GB: float | None = Field(
         None,
         gt=0,
         le=10_000,
         allow_inf_nan=False,
-        description="what KV memory may take at most, in GiB; unset: four fifths of what the GPU has free when the "
+        description="maximum size of the KV cache, in GiB; unset: four fifths of the GPU's free memory when the "
         "model is loaded, on the CPU a quarter of the free memory",
     )
     RELOAD: Literal["explicit", "on_request", "watch"] = Field(
         "explicit",
-        description="when changed code is taken over: when asked to (explicit), before each question as well "
-        "(on_request), or as soon as a file is saved as well (watch)",
+        description="when changed code is loaded: explicit, when a client asks for it; on_request, also before "
+        "each question; watch, also when a file is saved",
     )
     AUTOLOAD: bool = Field(True, description="load model and tools in the background at the start")
 
     MAX_STEPS: int = Field(
-        6, ge=1, le=32, description="tool calls that a question may take, unless it says otherwise itself"
+        6, ge=1, le=32, description="maximum number of tool calls for a question that does not say one itself"
     )
     MAX_RUNS: int = Field(
         256,
         ge=1,
         le=1024,
-        description="questions in flight, those that wait for their turn among them; one more is answered with 429",
+        description="maximum number of questions in flight, waiting ones included; the next one gets 429",
     )
     MAX_CONCURRENT_RUNS: int = Field(
         # As many free rows of KV memory as the engine remembers, so that each run finds its text again after a tool's
@@ -151,50 +151,72 @@ class Settings(BaseSettings):
         16,
         ge=1,
         le=1024,
-        description="questions that are answered at a time; the others wait for their turn",
+        description="maximum number of questions that are answered at the same time; the others wait",
     )
     MAX_TOKENS: int = Field(
         32_768,
         ge=1,
         le=100_000_000,
-        description="tokens that a question may have written, by model or grammar, unless it asks for less",
+        description="maximum number of tokens that a question may write, by model or grammar; a question may ask "
+        "for fewer",
     )
     RUN_TIMEOUT: float = Field(
         600,
         gt=0,
         le=86_400,
         allow_inf_nan=False,
-        description="longest that a question may take once it has its turn, in seconds, unless it asks for less",
+        description="maximum time for a question after it has left the queue, in seconds; a question may ask for "
+        "less",
     )
     TOOL_TIMEOUT: float = Field(
         30,
         gt=0,
         le=86_400,
         allow_inf_nan=False,
-        description="longest that one tool call may take, in seconds",
+        description="maximum time for one tool call, in seconds",
     )
     RELOAD_TIMEOUT: float = Field(
         20,
         gt=0,
         le=86_400,
         allow_inf_nan=False,
-        description="longest that importing new code and building its tools may take, in seconds",
+        description="maximum time for importing new code, and again for building its tools, in seconds",
     )
-    CANARY: bool = Field(
-        False,
-        description="load new code in a process of its own first, so that code that crashes can't take the server "
-        "down; a reload takes seconds then",
+    WORKER_MEMORY_GB: float | None = Field(
+        None,
+        gt=0,
+        le=10_000,
+        allow_inf_nan=False,
+        description="memory that each process of people's code may allocate after its start, in GiB; on Linux "
+        "only; unset: no limit",
+    )
+    WORKER_NICENESS: int = Field(
+        10,
+        ge=0,
+        le=19,
+        description="niceness of workers, added to the server's: a higher number is a lower priority",
+    )
+    WORKER_IDLE: float = Field(
+        600,
+        gt=0,
+        le=86_400,
+        allow_inf_nan=False,
+        description="time without a question after which a workspace's worker ends, in seconds; the next question"
+        " starts it again; the worker of main stays",
+    )
+    WORKER_START: Literal["auto", "fork", "spawn"] = Field(
+        "auto",
+        description="how workers start: fork, from a process that has loaded the usual packages (milliseconds); "
+        "spawn, as new programs (seconds); auto: fork on Linux, spawn elsewhere",
     )
     SHUTDOWN_GRACE: float = Field(
         10,
         ge=0,
         le=86_400,
         allow_inf_nan=False,
-        description="how long questions may go on after SIGTERM before they are cancelled, in seconds",
+        description="time that questions have to end after SIGTERM before they are cancelled, in seconds",
     )
-    LOG_LEVEL: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="the least grave lines that are logged"
-    )
+    LOG_LEVEL: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="minimum log level")
 
     @field_validator("DATA_DIR", "WORKSPACES_DIR")
     @classmethod
@@ -227,7 +249,7 @@ class Settings(BaseSettings):
             raise ValueError("It has to be behind an API")
         return name
 
-    @field_validator("LOAD_IN_8BIT", "QUANTIZER", "DTYPE", "RELOAD", mode="before")
+    @field_validator("LOAD_IN_8BIT", "QUANTIZER", "DTYPE", "RELOAD", "WORKER_START", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value

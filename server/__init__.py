@@ -1,8 +1,7 @@
 """Hearth's server: a model that stays, and code that moves.
 
-Rule: `server/model.py`, `server/tools/` and `server/agent/` are reloadable and may import everything else.
-Everything else is persistent, stays as it was at the start, and never imports them: it reaches them through a
-generation.
+Rule: `server/model.py`, `server/tools/` and `server/agent/` are reloadable. Tools and agents run in workers, and
+import `server.sdk` alone of the rest. The rest never imports them; it reaches them through a generation.
 """
 
 import asyncio
@@ -22,11 +21,11 @@ def create_app(host: "Host") -> "Flask":
     from flask_cors import CORS
     from flask_openapi3 import Info, OpenAPI
 
-    from server import errors
     from server.http import (
         about,
         access,
         body,
+        error_handler,
         generations,
         health,
         metrics,
@@ -59,7 +58,7 @@ def create_app(host: "Host") -> "Flask":
     )
     app.request_class = body.JsonRequest
     app.config["MAX_CONTENT_LENGTH"] = settings.MAX_BODY_BYTES
-    errors.register_handler(app, {"/v1/": openai_errors.shape})
+    error_handler.register(app, {"/v1/": openai_errors.shape})
     CORS(
         app,
         origins=[origins.pattern(origin) for origin in settings.CORS_ORIGINS],

@@ -6,12 +6,13 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from server.engine import cancellation, pieces
+from server.engine import pieces
 from server.errors import SchemaRefusedError
 from server.providers import RemoteModel
 from server.resident import ResidentModels
 from server.runs import Run
 from server.runs.turns import Turns
+from server.sdk import cancellation
 
 if TYPE_CHECKING:
     from server.engine import GuidedEngine

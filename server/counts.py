@@ -3,6 +3,8 @@ https://prometheus.io/docs/practices/naming/"""
 
 from prometheus_client import Counter, Histogram
 
+from server.sdk.usage import Usage
+
 PASSES = Counter("hearth_forward_passes", "Forward passes of the model")
 BATCH = Histogram("hearth_batch_sequences", "Texts that share a forward pass", buckets=(1, 2, 4, 8, 16, 32, 64))
 TOKENS = Counter(
@@ -13,5 +15,13 @@ TOKENS = Counter(
 )
 RUNS = Counter("hearth_runs_ended", "Questions that have ended", ["outcome"])
 RELOADS = Counter("hearth_reloads", "Reloads that were asked for", ["outcome"])
+WORKER_STARTS = Counter("hearth_workers_started", "Processes started for people's code")
+WORKER_ENDS = Counter("hearth_workers_ended", "Such processes that ended: crashed, or ended by the server", ["how"])
 TOOL_SECONDS = Histogram("hearth_tool_seconds", "Seconds that calls of tools took", ["tool"])
 TOOL_FAILURES = Counter("hearth_tool_failures", "Calls of tools that gave no result", ["tool"])
+
+
+def count_tokens(usage: Usage) -> None:
+    """A call of a model has ended."""
+    for kind in ("prompt", "cached", "completion", "forced"):
+        TOKENS.labels(kind).inc(getattr(usage, f"{kind}_tokens"))

@@ -1,15 +1,11 @@
-"""The tree of errors, each with an HTTP status and a code, and the one handler that answers with them.
+"""The tree of errors, each with an HTTP status and a code.
 
-Everything that Hearth itself raises on purpose is a `HearthError`. Whatever else reaches the handler is a
-mistake of ours: the caller gets an id, and the log has that id with the traceback.
+Everything that Hearth itself raises on purpose is a `HearthError`. Whatever else reaches a caller is a mistake of
+ours: the caller gets an id, and the log has that id with the traceback.
 """
 
 import logging
-from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
-
-from flask import Flask, Response, jsonify, request
-from werkzeug.exceptions import HTTPException
 
 from server.logs import request_id
 
@@ -205,12 +201,34 @@ class ReloadFailedError(HearthError):
     """New code could not be taken over; the old code goes on serving.
 
     `errors`: a list of `{"file", "line", "type", "message", "traceback"}`. `generation`: the hash of the
-    generation that goes on serving, None if there is none. `left_behind`: a sentence for each thing that the new
-    code did to the process before it failed, put back or not.
+    generation that continues to serve, None if there is none.
     """
 
     status = 422
     code = "reload_failed"
+
+
+class AgentFailedError(HearthError):
+    """The agent's own code raised an error. `exception`: its type; `file`, `line`: the innermost place in the
+    workspace's code; `traceback`; `steps`: those that were done."""
+
+    status = 502
+    code = "agent_failed"
+
+
+class WorkerCrashedError(HearthError):
+    """The process that runs the workspace's code ended before there was an answer. `signal` or `exit_code`; `file`
+    and `line`, where they are known; `output`: the last lines that it wrote; `steps`: those that were done."""
+
+    status = 502
+    code = "worker_crashed"
+
+
+class WorkerUnavailableError(HearthError):
+    """No process can be started for the workspace's code now."""
+
+    status = 503
+    code = "worker_unavailable"
 
 
 class PromptTooLongError(HearthError):
@@ -342,50 +360,12 @@ class ShuttingDownError(HearthError):
     code = "shutting_down"
 
 
+class OutOfTokensError(ValueError):
+    """The `max_tokens` of a whole grammar were used up before it came to its end."""
+
+
 class InternalError(HearthError):
     """A mistake of ours. `id`: what to look for in the log."""
-
-
-Shape = Callable[[HearthError], tuple[dict[str, Any], int, dict[str, str]]]
-"""Gives the JSON, the status and the headers with which an error is answered."""
-
-
-def register_handler(app: Flask, shapes: Mapping[str, Shape]) -> None:
-    """Answer every error of `app` with the one JSON shape, or as `shapes` has it for the beginning of the path."""
-
-    def answer(error: Exception) -> Response:
-        shape = next((shape for prefix, shape in shapes.items() if request.path.startswith(prefix)), _own_shape)
-        return _answer(error, shape)
-
-    app.register_error_handler(Exception, answer)
-
-
-def _own_shape(error: HearthError) -> tuple[dict[str, Any], int, dict[str, str]]:
-    return error.to_dict(), error.status, {}
-
-
-def _answer(error: Exception, shape: Shape) -> Response:
-    told = _from_http(error) if isinstance(error, HTTPException) else known(error)
-    body, status, headers = shape(told)
-    if isinstance(error, HTTPException):
-        headers |= {name: value for name, value in error.get_headers() if name == "Allow"}
-    if "retry_after" in told.details:
-        headers["Retry-After"] = str(told.details["retry_after"])
-    response = jsonify(body)
-    response.status_code = status
-    response.headers.update(headers)
-    return response
-
-
-def _from_http(error: HTTPException) -> HearthError:
-    """What Flask raises by itself: an unknown route, a method that a route does not take."""
-    if error.code == NotFoundError.status:
-        return NotFoundError(f"There is no route {request.path}. GET /openapi.json lists those that there are.")
-    told = HearthError(error.description or error.name)
-    # On the instance: there is a class for each status, and little to say about most of them.
-    told.status = error.code or 500  # type: ignore[misc]
-    told.code = error.name.lower().replace(" ", "_")  # type: ignore[misc]
-    return told
 
 
 def known(error: BaseException) -> HearthError:

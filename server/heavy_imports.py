@@ -8,18 +8,17 @@ _importing = threading.Lock()
 
 
 def import_engine() -> None:
-    """Import what models and reloadable code rest on, which takes seconds the first time.
+    """Import what models rest on, which takes seconds the first time.
 
     The garbage collector is not to look at any of it, now or later: looking takes a second of the start, and then
-    holds up all threads now and again. So this comes before any code of people's is loaded, since nothing that is
-    there by the end is ever collected.
+    holds up all threads now and again. Nothing that is there by the end is ever collected.
     """
     with _importing:
-        if "server.engine.chat_model" in sys.modules:
+        if "server.engine.engine" in sys.modules:
             return
         gc.disable()
         try:
-            from server.engine import GuidedEngine, ResidentChatModel  # noqa: F401
+            from server.engine import GuidedEngine  # noqa: F401
         finally:
             gc.freeze()
             gc.enable()

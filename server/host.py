@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from constants import Settings
-from server import VERSION, keep
+from constants import MAY_HOLD_SECRETS, PREFIX, Settings
+from server import VERSION
 from server.background import BackgroundModel
+from server.engine import pieces
 from server.errors import (
     AgentNotFoundError,
     GenerationInUseError,
@@ -27,20 +28,39 @@ from server.errors import (
 )
 from server.heavy_imports import import_engine
 from server.loading import background_model, behind_an_api, by_recipe, check_options
-from server.providers import is_remote
-from server.reload import MAIN, Generation, ReloadReport, Snapshot, Workspace, Workspaces, watched
+from server.providers import PROVIDERS, is_remote
+from server.reload import (
+    MAIN,
+    CodeFolders,
+    CodeRunner,
+    Generation,
+    ReloadReport,
+    Snapshot,
+    Workspace,
+    Workspaces,
+    watched,
+)
 from server.resident import Build, ModelRequest, Report, ResidentModel, ResidentModels
 from server.runs import AgentResult, Run, Runs, record_of
-from server.runs.agent_call import call_agent
-from server.sessions import NoteTaker, Sessions, notes_of
+from server.sdk import cancellation
+from server.sessions import NoteTaker, Sessions
 from server.store import Database, GenerationStore, RunStore, SessionStore
+from server.workers.model_calls import ModelCalls
+from server.workers.pool import Workers
 
 if TYPE_CHECKING:
-    from server.engine import GuidedEngine, ResidentChatModel
+    from server.engine import GuidedEngine
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+SECRETS = frozenset(
+    [PREFIX + name for name in MAY_HOLD_SECRETS] + [key for provider in PROVIDERS.values() for key in provider.keys]
+)
+"""Environment variables that people's code does not get."""
+NOTE_SECONDS = 600.0
+"""How long a note of a session may take, with the wait for a turn."""
 
 
 class Host:
@@ -56,21 +76,34 @@ class Host:
         self.records = RunStore(self.database)
         self.session_store = SessionStore(self.database)
         self.sessions = Sessions(self.session_store)
-        self.workspaces = Workspaces(
-            Path(__file__).parent,
-            settings.WORKSPACES_DIR or settings.DATA_DIR / "workspaces",
-            self.generations,
-            settings.RELOAD_TIMEOUT,
-            settings.CANARY,
-        )
         self.background = BackgroundModel(
             partial(background_model, settings) if settings.BACKGROUND_MODEL else None, self.models, self.runs.turns
         )
+        self.workers = Workers(
+            ModelCalls(self.models.engine, self.background.complete),
+            niceness=settings.WORKER_NICENESS,
+            memory_bytes=None if settings.WORKER_MEMORY_GB is None else int(settings.WORKER_MEMORY_GB * 2**30),
+            idle_seconds=settings.WORKER_IDLE,
+            lasting=[MAIN],
+            hidden=SECRETS,
+            method=None if settings.WORKER_START == "auto" else settings.WORKER_START,
+        )
+        self.code_folders = CodeFolders(settings.DATA_DIR / "generations")
+        self.workspaces = Workspaces(
+            Path(__file__).parent,
+            settings.WORKSPACES_DIR or settings.DATA_DIR / "workspaces",
+            CodeRunner(
+                self.workers,
+                self.code_folders,
+                self.generations,
+                settings.DATA_DIR / "kept",
+                settings.RELOAD_TIMEOUT,
+            ),
+        )
         self.note_taker = NoteTaker(self.session_store, self._write_note)
         self._closing = threading.Event()
-        self.llm: ResidentChatModel | None = None
-        """What tools are handed: it asks the model that answers their run, else the default. None before the first
-        model."""
+        self._had_model = False
+        """Whether tools can be built, which may ask the model: a model was ready once."""
         self.autoload_error: HearthError | None = None
         """Why the loading at the start failed; None if it did not. It is told as long as `main` has no tools."""
 
@@ -105,17 +138,9 @@ class Host:
             return self._load(*wanted, report, replace)
 
     def _load(self, request: ModelRequest, build: Build, report: Report, replace: bool) -> ResidentModel:
-        def build_for_tools(resident: ResidentModel, report: Report) -> None:
-            build(resident, report)
-            self._need_llm()
-
-        return self.models.load(request, build_for_tools, report, replace)
-
-    def _need_llm(self) -> None:
-        from server.engine import ResidentChatModel
-
-        if self.llm is None:
-            self.llm = ResidentChatModel(get_engine=self.models.engine)
+        model = self.models.load(request, build, report, replace)
+        self._had_model = True
+        return model
 
     def load_tools(self, workspace: str = MAIN) -> None:
         """Build the tools of the workspace's live code, if they aren't built.
@@ -124,10 +149,9 @@ class Host:
         """
         space = self.workspaces.get(workspace)
         with self.models.use():
-            assert self.llm is not None, "a model is ready, and with the first one came the chat model"
             if space.live is None:
                 self._reload(space)
-            space.build_tools(self.llm)
+            space.build_tools()
 
     def reload(self, workspace: str = MAIN, dry_run: bool = False, generation: str | None = None) -> ReloadReport:
         """Take the code on disk over, or, with `dry_run`, only try it.
@@ -141,8 +165,7 @@ class Host:
             return self._reload(space, dry_run, self._kept(generation) if generation is not None else None)
 
     def _reload(self, space: Workspace, dry_run: bool = False, snapshot: Snapshot | None = None) -> ReloadReport:
-        import_engine()  # how long that takes isn't the code's fault, and doesn't count for its time limit
-        return space.reload(self.llm, dry_run, snapshot)
+        return space.reload(self._had_model, dry_run, snapshot)
 
     def _kept(self, generation: str) -> Snapshot:
         return Snapshot(self.generations.files(generation))
@@ -159,6 +182,7 @@ class Host:
         if any(run.generation == found for run in self.runs.in_flight()):
             raise GenerationInUseError(f"A run is using generation {found}. It is kept.")
         self.generations.delete(found)
+        self.code_folders.remove(found)
         return found
 
     def ask(self, run: Run, generation: str | None = None, model: ResidentModel | str | None = None) -> None:
@@ -205,38 +229,31 @@ class Host:
                     f"There are: {', '.join(sorted(pinned.agents))}."
                 )
             self.sessions.wait_for(run)
-            held.enter_context(keep.scope(space.kept))
-            return self._in_turn(run, lambda model: self._ask_agent(run, pinned, model), wanted)
+            return self._in_turn(
+                run,
+                lambda model: pinned.answer(run, model, self.sessions.turns(run), self.settings.TOOL_TIMEOUT),
+                wanted,
+            )
 
     def _in_turn(self, run: Run, work: Callable[[ResidentModel], T], wanted: ResidentModel | str | None = None) -> T:
         """What `work` gives with the model, once `run` has its turn, and within its limits."""
         with self.runs.turns.take(run), self.models.use(wanted) as model:
-            # Late: it brings torch, which is there by now.
-            from server.engine import cancellation, pieces
-
             run.start(model.name, self._provenance(run, model))
             with cancellation.scope(run.cancelled), pieces.scope(run.hear):
-                return call_agent(run, lambda: work(model))
-
-    def _ask_agent(self, run: Run, code: Generation, model: ResidentModel) -> AgentResult:
-        agent = code.agents[run.agent](model.engine, code.tools, run.max_steps, self.settings.TOOL_TIMEOUT)
-        return self.sessions.ask(run, agent, code, model.engine)
+                return work(model)
 
     def _write_note(self, record: Mapping[str, Any]) -> Any:
         """What the live code of a record's workspace has the background model write of it."""
-        space = self.workspaces.get(record["workspace"])
-        with space.pin(with_tools=False) as code, keep.scope(space.kept):
-            complete = partial(self.background.complete, workspace=space.name)
-            return notes_of(code).write_note(complete, record)
+        with self.workspaces.get(record["workspace"]).pin(with_tools=False) as code:
+            return code.write_note(record, NOTE_SECONDS)
 
     @contextmanager
     def _code(self, run: Run, space: Workspace, generation: str | None) -> Iterator[Generation]:
         """The code that is to answer, pinned."""
-        assert self.llm is not None, "a model is ready, and with the first one came the chat model"
         if generation is not None:
             # Named before it is loaded, so that nobody deletes it meanwhile.
             run.generation = wanted = self.generations.find(generation)
-            with space.pin_earlier(wanted, self.llm, run.check) as pinned:
+            with space.pin_earlier(wanted, run.check) as pinned:
                 yield pinned
             return
         if self.settings.RELOAD != "explicit":
@@ -244,15 +261,15 @@ class Host:
         if space.name != MAIN:
             # A person's workspace is loaded when it is first used, and `main` at the start or when someone asks.
             if space.live is None:
-                space.catch_up(self.llm, run.check)
-            space.build_tools(self.llm, run.check)
+                space.catch_up(self._had_model, run.check)
+            space.build_tools(run.check)
         with space.pin() as pinned:
             yield pinned
 
     def _catch_up(self, space: Workspace, run: Run) -> None:
         """Take over what has changed on disk; where that fails, the live code answers, and the answer says so."""
         try:
-            space.catch_up(self.llm, run.check)
+            space.catch_up(self._had_model, run.check)
         except (ReloadFailedError, StoreError, TooLargeError) as refusal:
             if space.live is None:
                 raise
@@ -338,6 +355,8 @@ class Host:
         self.models.expected = self.settings.MODEL
         self.autoload_error = None
         try:
+            # While the template imports what workers need.
+            threading.Thread(target=import_engine, name="imports", daemon=True).start()
             if self.workspaces.main.live is None:
                 self._reload(self.workspaces.main)
             self.load_model()
@@ -361,13 +380,12 @@ class Host:
 
     def watch(self) -> None:
         """Take over what is saved as soon as it is, until `close`. Blocks. What fails is logged."""
-        import_engine()
         for changed in watched(self.workspaces.folders(), self._closing):
             log.debug("saved: %s", changed)
             for space in self.workspaces.in_use():
                 try:
                     with self._going_on():
-                        report = space.catch_up(self.llm)
+                        report = space.catch_up(self._had_model)
                 except HearthError as error:
                     log.warning("%s: %s", space.name, error.message)
                 except Exception:  # boundary: nobody would watch any more
@@ -383,6 +401,7 @@ class Host:
         self.models.close()
         self.note_taker.close()
         self.runs.drain(self.settings.SHUTDOWN_GRACE)
+        self.workers.close()
         self.database.close()
 
 

@@ -1,11 +1,15 @@
 """From what somebody wants resident to what `ResidentModels` builds: by the recipe of live code, or behind an API."""
 
 import hashlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
 
 from constants import Settings
 from server.errors import InvalidRequestError, ModelNotFoundError
 from server.providers import PROVIDERS, RemoteModel, is_remote
-from server.reload import Generation, building_a_model
+from server.reload import Generation
 from server.resident import Build, ModelRequest, Report, ResidentModel
 
 RECIPE = ("model.py", "model/")
@@ -37,16 +41,15 @@ def by_recipe(
     def build(resident: ResidentModel, report: Report) -> None:
         from server.engine import GuidedEngine
 
-        with building_a_model():
-            loaded = generation.module("model").load_model(
-                request.name,
-                load_in_8bit=request.load_in_8bit,
-                quantizer=request.quantizer,
-                device_map=request.device_map,
-                dtype=request.dtype,
-                int8_threshold=settings.LLM_INT8_THRESHOLD,
-                progress=report,
-            )
+        loaded = _recipe(generation.folder).load_model(
+            request.name,
+            load_in_8bit=request.load_in_8bit,
+            quantizer=request.quantizer,
+            device_map=request.device_map,
+            dtype=request.dtype,
+            int8_threshold=settings.LLM_INT8_THRESHOLD,
+            progress=report,
+        )
         kv_bytes = None if settings.KV_MEMORY_GB is None else int(settings.KV_MEMORY_GB * 2**30)
         resident.engine = GuidedEngine(loaded.model, loaded.tokenizer, kv_bytes)
         resident.revision = getattr(loaded.model.config, "_commit_hash", None)
@@ -97,6 +100,23 @@ def check_options(name: str, base_url: str | None, only_here: tuple[object, ...]
             f"{name} is loaded here and takes no base_url. A model behind an API is called PROVIDER:NAME, like "
             "openai:NAME."
         )
+
+
+def _recipe(folder: Path) -> ModuleType:
+    """The recipe in a generation's `folder`, as `server.model`: the only code of people's that this process executes,
+    since it builds what this process holds. Its worker has loaded it before."""
+    name, place = "server.model", folder / "server" / "model"
+    is_package = (place / "__init__.py").is_file()
+    file = place / "__init__.py" if is_package else place.with_suffix(".py")
+    spec = importlib.util.spec_from_file_location(
+        name, file, submodule_search_locations=[str(place)] if is_package else None
+    )
+    assert spec is not None and spec.loader is not None, "it is a file of Python"
+    for old in [one for one in sys.modules if one == name or one.startswith(f"{name}.")]:
+        del sys.modules[old]
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _hash_of_recipe(generation: Generation) -> str:

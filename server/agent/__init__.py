@@ -1,8 +1,8 @@
 """Agents: how a question is put to the model and walked to its answer. One agent a file; reloadable.
 
 An agent is a class like those here, below `Agent`, and a file that defines one is found without being registered
-elsewhere. `CustomAgentGuidance` is the default one; prompts are text in prompts.py. Code here may import the
-persistent parts of the server; they reach it only through the live generation.
+elsewhere. `CustomAgentGuidance` is the default one; prompts are text in prompts.py. Of the server, code here imports
+`server.sdk` alone; it runs in a worker.
 """
 
 import importlib

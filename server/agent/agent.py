@@ -4,7 +4,7 @@ An agent of one's own is one file in this folder, like
 
     from dataclasses import asdict
 
-    from server.engine import usage
+    from server.sdk import usage
 
     from . import prompts
     from .agent import Agent, AgentResult
@@ -27,15 +27,14 @@ from typing import Any, ClassVar
 
 from langchain_core.tools import BaseTool
 
-from server.engine import GuidedEngine
-from server.providers import RemoteModel
+from server.sdk import ApiModel, GuidedModel
 
 from .conversation import Conversation
 from .guided import GuidedConversation
 from .remote import RemoteConversation
 
-Model = GuidedEngine | RemoteModel
-"""The resident model: the engine over its weights, or one behind an API."""
+Model = GuidedModel | ApiModel
+"""The model that answers the run: resident, or behind an API."""
 Message = Mapping[str, str]
 """A turn of a conversation: its `role` and its `content`."""
 
@@ -55,7 +54,7 @@ class Step:
 class AgentResult:
     """An answer, and how it came about. `function` is the tool that was used last, None if none was.
 
-    `usage` has the sums of `server.engine.usage.Usage`; `details` what else there is to tell, as JSON has it.
+    `usage` has the sums of `server.sdk.usage.Usage`; `details` what else there is to tell, as JSON has it.
     """
 
     answer: str
@@ -86,6 +85,6 @@ class Agent(ABC):
 
     def open(self, messages: list[dict[str, str]]) -> Conversation:
         """A conversation with the model, of which `messages` have been said; the next words are the model's."""
-        if isinstance(self.model, RemoteModel):
-            return RemoteConversation(self.model, messages)
-        return GuidedConversation(self.model, messages)
+        if self.model.guided:
+            return GuidedConversation(self.model, messages)
+        return RemoteConversation(self.model, messages)

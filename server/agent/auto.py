@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from server.engine import usage
-from server.tool_schema import arguments_schema
+from server.sdk import arguments_schema, usage
 
 from . import prompts
 from .agent import Agent, AgentResult, Message

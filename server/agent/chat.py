@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from server.engine import usage
+from server.sdk import usage
 
 from . import prompts
 from .agent import Agent, AgentResult, Message

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from server.errors import UnreadableReplyError
+from server.sdk import UnreadableReplyError
 
 from . import prompts
 

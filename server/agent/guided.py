@@ -10,7 +10,7 @@ import guidance
 from guidance import gen, select
 from guidance.library import capture
 
-from server.engine import GuidedEngine, Prepared, likelihood
+from server.sdk import GuidedModel, Prepared, likelihood
 
 from . import prompts
 from .conversation import Act, Bounds, Choice, UnreadableReplyError
@@ -19,7 +19,7 @@ from .conversation import Act, Bounds, Choice, UnreadableReplyError
 class GuidedConversation:
     """See `Conversation`."""
 
-    def __init__(self, engine: GuidedEngine, messages: list[dict[str, str]]) -> None:
+    def __init__(self, engine: GuidedModel, messages: list[dict[str, str]]) -> None:
         self._engine = engine
         self._lm = engine.program() + guidance.string(engine.tokenizer.render_chat(messages))
 

@@ -7,9 +7,7 @@ from typing import Any
 
 from langchain_core.tools import BaseTool
 
-from server.engine import usage
-from server.runs.plan import tell_plan
-from server.tool_schema import arguments_schema
+from server.sdk import arguments_schema, tell_plan, usage
 
 from . import prompts
 from .agent import Agent, AgentResult, Message, Model, Step

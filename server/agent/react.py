@@ -11,11 +11,7 @@ from typing import Any
 
 from langchain_core.tools import BaseTool
 
-from server.engine import usage
-from server.errors import PromptTooLongError
-from server.runs.step import tell_step
-from server.runs.tool_call import ToolFailedError, call_tool
-from server.tool_schema import arguments_schema
+from server.sdk import PromptTooLongError, ToolFailedError, arguments_schema, call_tool, tell_step, usage
 
 from . import prompts
 from .agent import Agent, AgentResult, Message, Model, Step

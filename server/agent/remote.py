@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from server.errors import SchemaRefusedError
-from server.providers import RemoteModel
+from server.sdk import ApiModel, SchemaRefusedError
 
 from . import prompts
 from .conversation import Act, Bounds, Choice, UnreadableReplyError
@@ -29,7 +28,7 @@ MARKS_TOKENS = 64
 class RemoteConversation:
     """See `Conversation`. Each turn of the model's is a message of its own, and what it reads is the user's."""
 
-    def __init__(self, model: RemoteModel, messages: list[dict[str, str]]) -> None:
+    def __init__(self, model: ApiModel, messages: list[dict[str, str]]) -> None:
         self._model = model
         self._messages = list(messages)
         self._held = model.takes_schema

@@ -13,12 +13,13 @@ from server.completions.asked import Completion, Conversation
 from server.completions.layout import Continuation, Layout, Reply
 from server.completions.react import ReactLayout
 from server.completions.template import TemplateLayout, call_marks
-from server.engine import GuidedEngine, OutOfTokensError, pieces, usage
+from server.engine import GuidedEngine, pieces
 from server.engine.sequence import Sampling
 from server.engine.tokenizer import EngineTokenizer
-from server.engine.usage import Usage
-from server.errors import InvalidRequestError, PromptTooLongError
+from server.errors import InvalidRequestError, OutOfTokensError, PromptTooLongError
 from server.runs import Run
+from server.sdk import usage
+from server.sdk.usage import Usage
 
 
 @dataclass

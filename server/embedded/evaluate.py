@@ -30,9 +30,10 @@ from server.agent.guided import GuidedConversation
 from server.agent.plan_execute import PLAN_TOKENS, PlanExecute, plan_schema
 from server.embedded import corpus
 from server.embedded.examples import Example, Situation, ToolSpec
-from server.engine import GuidedEngine, ResidentChatModel
+from server.engine import GuidedEngine
 from server.errors import UnreadableReplyError
 from server.model import load_model
+from server.sdk import ResidentChatModel
 from server.tools import load_tools
 
 WRITTEN = {"by hand": "questions.jsonl", "by hand, and seen": "questions_seen.jsonl"}

@@ -6,7 +6,7 @@ from collections.abc import Generator, Mapping
 from collections.abc import Sequence as Several
 from contextlib import closing
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import guidance
 import llguidance
@@ -19,14 +19,17 @@ from guidance.models._engine._engine import LogitsOutput
 from guidance.models._engine._interpreter import recode_special_tokens
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from server.engine import cancellation, likelihood, pieces, usage
+from server import counts
+from server.engine import pieces
 from server.engine.caches import Caches
 from server.engine.decoder import Decoder, too_long
-from server.engine.program import Program
 from server.engine.rows import KVRows, fits
 from server.engine.sequence import ENDS, Sampling, Sequence
 from server.engine.tokenizer import EngineTokenizer
 from server.engine.weights import GivenBack, Weights
+from server.errors import OutOfTokensError
+from server.sdk import cancellation, likelihood, usage
+from server.sdk.program import Program
 
 #: Weights. Models with fewer are run by one thread of the CPU: to hand the short pieces of a pass to several takes
 #: longer than they save.
@@ -39,13 +42,12 @@ COMPILED = 64
 LIST_PREFIX = "__LIST_APPEND:"
 
 
-class OutOfTokensError(ValueError):
-    """The `max_tokens` of a whole grammar were used up before it came to its end."""
-
-
 class GuidedEngine(Engine):
     """Runs guidance grammars on a Transformers model. Any number of threads may call it at once; they share the
     forward passes, and each gets the text that it would get alone."""
+
+    guided: ClassVar[Literal[True]] = True
+    """It follows grammars; see `server.sdk.GuidedModel`."""
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, kv_bytes: int | None = None
@@ -205,6 +207,7 @@ class GuidedEngine(Engine):
                 yield response
         finally:
             sequence.abandoned = True
+            counts.count_tokens(counted)
             usage.record(counted)
         if sequence.out_of_tokens:
             raise OutOfTokensError("The text was not at its end when its max_tokens were used up.")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from server.engine.usage import Usage
+from server.sdk.usage import Usage
 
 Listener = Callable[[str, Usage], None]
 """Takes a piece of text, and what the call of the engine that it comes from has cost so far: the same object each

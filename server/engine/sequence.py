@@ -11,9 +11,9 @@ import torch
 from guidance._schema import SamplingParams
 
 from server.engine.drafts import Draft
-from server.engine.likelihood import Likelihood
 from server.engine.memory import Row
-from server.engine.usage import Usage
+from server.sdk.likelihood import Likelihood
+from server.sdk.usage import Usage
 
 Progress = list[dict[str, Any]]
 """What llguidance reports of a step: pieces of text, and captures."""

@@ -1,7 +1,6 @@
 """Text to tokens and back, for guidance and for the engine; and how text from outside is kept plain text."""
 
 import itertools
-import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
@@ -12,10 +11,8 @@ from jinja2 import TemplateError
 from llguidance.hf import from_tokenizer
 
 from server.errors import InvalidRequestError
+from server.sdk.control_tokens import MARK, ControlTokens
 
-#: Stands inside every control token's name that came from outside, where the engine splits the text before it
-#: looks for control tokens. A noncharacter that Unicode keeps for use inside programs.
-_SPLIT = "\ufdd0"
 #: Characters, give or take: what spares long texts from being read to their end.
 LONGEST_TOKEN = 64
 #: Texts whose tokens are remembered.
@@ -41,25 +38,18 @@ class EngineTokenizer(Tokenizer):
         self.control_tokens = {name: token for name, token in added.items() if self.is_special_token(token)}
         """Ids of the tokens that no plain text is made of, by name."""
         names = {str(token) for token in added} | set(tokenizer.all_special_tokens)
-        ordered = sorted((name for name in names if len(name) > 1), key=len, reverse=True)
+        self.control = ControlTokens(names)
+        """What `protect` knows."""
         # An agent asks how long a prompt is, and then has it continued.
         self._encoded = lru_cache(maxsize=REMEMBERED)(partial(_encode, tokenizer))
-        self._control = re.compile("|".join(map(re.escape, ordered))) if ordered else None
 
     def protect(self, text: str) -> str:
-        """`text` from outside, so marked that nothing in it is ever read as a control token.
+        """See `ControlTokens.protect`."""
+        return self.control.protect(text)
 
-        The marks are for the engine alone: take them out of what is shown with `reveal`.
-        """
-        text = text.replace(_SPLIT, "")
-        if self._control is None:
-            return text
-        return self._control.sub(lambda found: found[0][0] + _SPLIT + found[0][1:], text)
-
-    @staticmethod
-    def reveal(text: str) -> str:
-        """Protected text as it was."""
-        return text.replace(_SPLIT, "")
+    def reveal(self, text: str) -> str:
+        """See `ControlTokens.reveal`."""
+        return self.control.reveal(text)
 
     def encode_prompt(self, text: str) -> list[int]:
         """The tokens of a prompt, control tokens recognised except in protected text."""
@@ -122,5 +112,5 @@ class EngineTokenizer(Tokenizer):
 
 
 def _encode(tokenizer: Any, text: str) -> tuple[int, ...]:
-    pieces = (tokenizer(piece, add_special_tokens=False)["input_ids"] for piece in text.split(_SPLIT))
+    pieces = (tokenizer(piece, add_special_tokens=False)["input_ids"] for piece in text.split(MARK))
     return tuple(itertools.chain.from_iterable(pieces))

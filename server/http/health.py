@@ -1,5 +1,6 @@
 """`GET /health`: whether the server is there, and how far it is."""
 
+import sys
 from dataclasses import asdict
 from typing import Any
 
@@ -11,7 +12,6 @@ from server.host import Host
 from server.http.access import may_come_in
 from server.http.schemas import Health
 from server.resident import ResidentModel, ResidentModels
-from server.runs.abandoned import abandoned_tools
 
 
 def blueprint(host: Host) -> APIBlueprint:
@@ -23,7 +23,8 @@ def blueprint(host: Host) -> APIBlueprint:
         live = host.workspaces.main.live
         tools = live.tools if live is not None else None
         states = [run.state for run in host.runs.in_flight()]
-        abandoned = abandoned_tools()
+        # Linux alone enforces it: see `isolation.py`.
+        memory = host.workers.memory_bytes if sys.platform == "linux" else None
         trusted = may_come_in(host.settings)
         answer = {
             "status": "ok",
@@ -32,11 +33,11 @@ def blueprint(host: Host) -> APIBlueprint:
             "tools": None if live is None or tools is None else {"generation": live.hash, "count": len(tools)},
             "runs": {state: states.count(state) for state in ("running", "queued")},
             "kv_bytes": host.models.kv_bytes,
-            "abandoned": len(abandoned),
+            "worker_memory": None if memory is None else {"bytes": memory, "by": "RLIMIT_DATA"},
         }
         if trusted:
             # Whose they are is nobody's business.
-            answer["abandoned_tools"] = [asdict(one) for one in abandoned]
+            answer["workers"] = [asdict(one) for one in host.workers.describe()]
         if host.autoload_error is not None and tools is None:
             answer["autoload_error"] = told(host.autoload_error, trusted)
         if host.database.failure is not None:

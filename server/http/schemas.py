@@ -229,11 +229,23 @@ class ToolsCount(BaseModel):
     count: int
 
 
-class AbandonedTool(BaseModel):
-    tool: str = Field(description="the tool, or what else: `agent react`, `loading server/tools/x.py, line 3`")
-    workspace: str | None
-    run_id: str | None
-    seconds: float = Field(description="since it was given up")
+class WorkerShown(BaseModel):
+    """A process that runs people's code."""
+
+    workspace: str
+    generation: str
+    pid: int
+    state: Literal["starting", "idle", "busy", "retired", "ended"]
+    runs: int
+    memory_bytes: int = Field(description="proportional set size, with the processes that it has started")
+    cpu_seconds: float
+    started_at: str = Field(description="ISO 8601, UTC")
+    retired: str | None = Field(description="why it gets no new runs")
+
+
+class WorkerMemory(BaseModel):
+    bytes: int = Field(description="that each process may allocate")
+    by: Literal["RLIMIT_DATA"]
 
 
 class RunsCount(BaseModel):
@@ -249,8 +261,8 @@ class Health(BaseModel):
     tools: ToolsCount | None = Field(description="of the workspace main")
     runs: RunsCount
     kv_bytes: int = Field(description="what KV memory takes")
-    abandoned: int = Field(description="tools, agents and loading of code that went past their time and go on")
-    abandoned_tools: list[AbandonedTool] | None = Field(None, description="these; only with the token")
+    workers: list[WorkerShown] | None = Field(None, description="the processes of people's code; only with the token")
+    worker_memory: WorkerMemory | None = Field(description="the limit that is in force; null: none")
     autoload_error: Failure | None = Field(None, description="only when loading at the start failed")
     store_error: Failure | None = Field(None, description="only when the last record could not be kept")
 
@@ -464,8 +476,11 @@ class FileWritten(FileShown):
 class KeptShown(BaseModel):
     name: str
     type: str
-    bytes: int | None = Field(description="about what it took when it was built; null: it can't be told")
+    bytes: int | None = Field(description="of its file; of a value that is not saved, what it says; null: unknown")
     built: float = Field(description="seconds since 1970")
+    kind: Literal["saved", "in_worker"] = Field(
+        description="saved on disk for later workers, or built by each worker, since it can't be pickled"
+    )
 
 
 class KeptListed(BaseModel):
@@ -521,9 +536,7 @@ class Reloaded(BaseModel):
     changed: list[str]
     tools: ToolChanges
     seconds: float
-    left_behind: list[str] = Field(
-        description="what the code did to the process while it was loaded, put back or not: a sentence each"
-    )
+    rebuilt: list[str] = Field(description="values of keep that can't be saved: each worker builds its own")
 
 
 class ErrorBody(BaseModel):

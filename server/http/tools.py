@@ -9,7 +9,6 @@ from server.host import Host
 from server.http.schemas import ErrorAnswer, ToolsLoaded, WorkspaceChoice, WorkspaceQuery
 from server.http.waiting import WaitingRoom
 from server.reload import Workspace
-from server.tool_schema import arguments_schema
 
 
 def blueprint(host: Host, room: WaitingRoom) -> APIBlueprint:
@@ -44,7 +43,7 @@ def _list(workspace: Workspace) -> dict[str, Any]:
                 {
                     "name": tool.name,
                     "description": tool.description,
-                    "args_schema": arguments_schema(tool),
+                    "args_schema": tool.args_schema,
                 }
                 for tool in (generation.tools or {}).values()
             ],

@@ -1,5 +1,6 @@
 """`/workspaces`: the files that people have over the common code, and what their code keeps."""
 
+from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any
 
@@ -97,13 +98,7 @@ def blueprint(host: Host) -> APIBlueprint:
     )
     def list_kept(path: WorkspaceName, query: TokenQuery) -> dict[str, Any]:
         values = host.workspaces.get(path.workspace).kept.values()
-        return {
-            "workspace": path.workspace,
-            "kept": [
-                {"name": name, "type": type(one.value).__name__, "bytes": one.bytes, "built": one.built}
-                for name, one in values.items()
-            ],
-        }
+        return {"workspace": path.workspace, "kept": [asdict(one) for one in values]}
 
     @routes.delete(
         "/workspaces/<workspace>/kept/<any_name:name>",
@@ -111,7 +106,7 @@ def blueprint(host: Host) -> APIBlueprint:
         responses={200: KeptDropped, 404: ErrorAnswer},
     )
     def drop_kept(path: KeptName, query: TokenQuery) -> dict[str, Any]:
-        if not host.workspaces.get(path.workspace).kept.drop(path.name):
+        if not host.workspaces.get(path.workspace).forget(path.name):
             raise NotKeptError(f"The workspace {path.workspace!r} keeps nothing under the name {path.name!r}.")
         return {"workspace": path.workspace, "name": path.name}
 

@@ -7,11 +7,12 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import ValidationError
 
-from server.engine import cancellation, pieces, usage
+from server import counts
+from server.engine import pieces
 from server.errors import (
     HearthError,
     ModelLoadError,
@@ -25,6 +26,7 @@ from server.providers.catalog import NO_KEY, PROVIDERS
 from server.providers.failures import PassingError, explained
 from server.providers.schemas import NotStrictError, as_asked, as_object, strict
 from server.redaction import redacted
+from server.sdk import cancellation, usage
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -74,6 +76,9 @@ class RemoteModel:
     `name`: as `/load_model` takes it. `context_length`: tokens of a conversation and the reply to it. `takes_schema`:
     whether it holds a reply to a JSON schema.
     """
+
+    guided: ClassVar[Literal[False]] = False
+    """It follows no grammars; see `server.sdk.ApiModel`."""
 
     def __init__(self, name: str, base_url: str | None = None, with_key: bool = True) -> None:
         """`base_url`: where it is asked, in place of its provider's own address, and `with_key`: whether the
@@ -170,6 +175,7 @@ class RemoteModel:
                 self._wait(pause)
                 number += 1
         finally:
+            counts.count_tokens(reply.counted)
             usage.record(reply.counted)
 
     def _ask(

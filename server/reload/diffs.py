@@ -13,8 +13,18 @@ def unified_diffs(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> di
     }
 
 
+LONGEST_TEXT = 256 * 1024
+"""Bytes. The time for a difference grows with the square of the lines."""
+
+
+def _is_data(data: bytes | None) -> bool:
+    return data is not None and (len(data) > LONGEST_TEXT or b"\0" in data)
+
+
 def _unified_diff(path: str, old: bytes | None, new: bytes | None) -> str:
     """None: there is no such file."""
+    if any(_is_data(data) for data in (old, new)):
+        return f"Binary files a/{path} and b/{path} differ\n"
 
     def lines(data: bytes | None) -> list[str]:
         return (data or b"").decode("utf-8", "replace").splitlines(keepends=True)

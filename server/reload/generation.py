@@ -1,178 +1,183 @@
-"""One generation: the whole reloadable code of a workspace at one moment, loaded."""
+"""One generation: the whole reloadable code of a workspace at one moment, and the worker that runs it."""
 
 import logging
+import threading
+import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from types import ModuleType
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from server.reload.deadline import run_with_deadline
-from server.reload.failure import LoadError, problem
-from server.reload.importer import Importer
-from server.reload.naming import SERVER, new_package
-from server.reload.residue import Watch
+from server.errors import ReloadFailedError
 from server.reload.snapshot import Snapshot
-from server.reload.source import Source, compile_snapshot, module_name
-from server.reload.toolset import Toolset, Traits, build_toolset
+from server.reload.toolset import ToolInfo
+from server.runs import AgentResult, Run
+from server.workers.failure import LoadError
+from server.workers.worker import NotStartedError, Worker
 
 if TYPE_CHECKING:
-    from langchain_core.language_models import BaseChatModel
-    from langchain_core.tools import BaseTool
+    from server.resident import ResidentModel
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-DEFAULT_AGENT = "react"
-"""The name under which a question asks for `CustomAgentGuidance`."""
-_ENTRY_POINTS = (("model", "load_model"), ("tools", "load_tools"), ("agent", "CustomAgentGuidance"))
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+"""Seconds until code whose worker could not be started is tried again, which double each time."""
+TRIES = 5
+"""How many workers a question may find ended before it has begun."""
 
 
 class Generation:
-    """Loaded code. It works while it is pinned; after `close` it can import nothing of itself any more.
+    """Code that loads. Its worker is started with it, and again whenever there is none: after a crash, after it was
+    retired, or when it has been idle. Safe for any number of threads.
 
-    `snapshot` is what it was made of, `sources` the same compiled. `pins` is counted by the workspace: the
-    live generation has one for being live, and one for each run that uses it. `left_behind` says what loading it
-    and building its tools did to the process (see `residue`).
+    `pins` is counted by the workspace: the live generation has one for being live, and one for each run that uses it.
     """
 
-    def __init__(
-        self, snapshot: Snapshot, importer: Importer, sources: Mapping[str, Source], deadline_seconds: float
-    ) -> None:
+    def __init__(self, snapshot: Snapshot, folder: Path, start: Callable[[], Worker], seconds: float) -> None:
+        """`folder` holds the snapshot's files. Starts a worker with `start` and loads them, within so many `seconds`.
+        Raises `LoadError`, `WorkerUnavailableError`."""
         self.snapshot = snapshot
-        self.sources = sources
+        self.folder = folder
         self.pins = 0
-        self.left_behind: list[str] = []
-        self._toolset: Toolset | None = None
-        self._importer = importer
-        self._modules = importer.import_all()
-        self._deadline_seconds = deadline_seconds
-        _check_entry_points(self._modules)
-        self.agents = _agents(self._modules["agent"])
-        """The agents by name: classes that are made with a model, tools, and how often and how long to call them."""
+        self.tools: dict[str, ToolInfo] | None = None
+        """By name; None before `build_tools`."""
+        self.imports: list[str] = []
+        """Modules of installed packages that the code imports."""
+        self._start = start
+        self._seconds = seconds
+        self._is_live = False
+        self._closed = False
+        self._starting = threading.Lock()
+        self._failure: LoadError | None = None
+        self._failures = 0
+        self._retry_at = 0.0
+        self._worker = start()
+        try:
+            loaded = self._worker.load(seconds)
+        except BaseException:
+            self._worker.close()
+            raise
+        self.agents: list[str] = loaded.agents
+        """Their names."""
+        self.imports = loaded.imports
 
     @property
     def hash(self) -> str:
         """The first 12 hexadecimal digits that name this content."""
         return self.snapshot.hash
 
-    def module(self, name: str) -> ModuleType:
-        """The module of that name, like `tools.calculator`. Raises `KeyError` if there is none."""
-        return self._modules[name]
+    def build_tools(self) -> None:
+        """Build and check the tools. Raises `LoadError`, `ReloadFailedError`; `tools` are then as before."""
+        tools: dict[str, ToolInfo] | None = None
 
-    @property
-    def tools(self) -> "dict[str, BaseTool] | None":
-        """The tools by name; None before `build_tools`."""
-        return self._toolset.tools if self._toolset else None
+        def build(worker: Worker) -> None:
+            nonlocal tools
+            built = worker.build(self._seconds)
+            tools = {
+                one.name: ToolInfo(one.name, one.description, one.args_schema, one.sources) for one in built.tools
+            }
+            self.imports = built.imports
 
-    @property
-    def traits(self) -> Mapping[str, Traits]:
-        """What the tools are compared by with those of another generation; empty before `build_tools`."""
-        return self._toolset.traits if self._toolset else {}
+        self._with_worker(build)
+        self.tools = tools
 
-    def build_tools(self, llm: "BaseChatModel") -> None:
-        """Build and check the tools, under the deadline. Raises `LoadError`; `tools` are then as before."""
+    def go_live(self) -> None:
+        """From now on what its workers keep is saved."""
+        self._is_live = True
+        self._worker.kept.commit()
 
-        def sources_of(name: str) -> dict[str, bytes]:
-            return {one: self.sources[one].data for one in self._importer.closure(name)}
+    def answer(
+        self, run: Run, model: "ResidentModel", turns: list[dict[str, Any]], tool_seconds: float
+    ) -> AgentResult:
+        """What the run's agent gives. Raises what `Worker.answer` raises, and `ReloadFailedError` where no worker can
+        be started any more."""
+        return self._with_worker(lambda worker: worker.answer(run, model, turns, tool_seconds))
 
-        self._toolset, left_behind = _run_watched(
-            self._importer,
-            lambda: build_toolset(llm, self._modules, sources_of),
-            self._deadline_seconds,
-            undo=_nothing,
-        )
-        self.left_behind += left_behind
+    def call_tool(self, tool: str, given: Mapping[str, Any], seconds: float) -> str:
+        """What a tool gives, as text. Raises what `Worker.call_tool` raises."""
+        return self._with_worker(lambda worker: worker.call_tool(tool, given, seconds))
+
+    def write_note(self, record: Mapping[str, Any], seconds: float) -> Any:
+        """What the code's `write_note` gives for a run's record. Raises what `Worker.write_note` raises."""
+        return self._with_worker(lambda worker: worker.write_note(record, seconds))
 
     def close(self) -> None:
-        """Take the code out of the process: its modules, loggers and cached lines."""
-        self._importer.uninstall()
+        """End its worker."""
+        self._closed = True
+        self._worker.close()
 
+    def _with_worker(self, work: Callable[[Worker], T]) -> T:
+        for _ in range(TRIES):
+            try:
+                return work(self._ready_worker())
+            except NotStartedError as error:
+                last = error
+        raise ReloadFailedError(f"The workers of generation {self.hash} end before they can be asked: {last}")
 
-def load_generation(
-    snapshot: Snapshot, root: Path, deadline_seconds: float, known: Mapping[str, Source]
-) -> Generation:
-    """Compile a snapshot, execute every module of it and check that its entry points are there.
+    def _ready_worker(self) -> Worker:
+        """One that can be asked; another one where the last has ended."""
+        with self._starting:
+            if self._worker.retired is None and self._worker.state != "ended":
+                return self._worker
+            if self._failure is not None and time.monotonic() < self._retry_at:
+                raise self._refusal(self._failure)
+            try:
+                worker = self._started()
+            except LoadError as failure:
+                self._failures += 1
+                pause = min(FIRST_PAUSE * 2 ** (self._failures - 1), LONGEST_PAUSE)
+                self._failure, self._retry_at = failure, time.monotonic() + pause
+                raise self._refusal(failure) from None
+            self._failure, self._failures = None, 0
+            self._worker = worker
+            if self._is_live:
+                worker.kept.commit()
+            if self._closed:
+                worker.close()
+            return worker
 
-    `root` is the folder that its files lie in where it names no other, `known` what was compiled earlier.
-    Nothing of what was loaded before is touched, and on failure nothing of the new is left. Raises `LoadError`.
-    """
-    importer = Importer(new_package(snapshot.hash), root, snapshot.folders)
+    def _started(self) -> Worker:
+        """A new worker that has loaded the code. Raises `LoadError` where two fail in a row: code that was loaded
+        before may fail once for want of memory, or since somebody has killed its process."""
+        for is_last in (self._failures > 0, True):
+            worker = self._start()
+            try:
+                worker.load(self._seconds)
+                if self.tools is not None:
+                    worker.build(self._seconds)
+            except LoadError:
+                worker.close()
+                if is_last:
+                    raise
+            except BaseException:
+                worker.close()
+                raise
+            else:
+                return worker
+        raise AssertionError("the last one was started, or failed")
 
-    def load() -> Generation:
-        sources = compile_snapshot(snapshot, known)
-        importer.install(sources)
-        return Generation(snapshot, importer, sources, deadline_seconds)
-
-    generation, left_behind = _run_watched(importer, load, deadline_seconds, undo=importer.uninstall)
-    generation.left_behind += left_behind
-    return generation
+    def _refusal(self, failure: LoadError) -> ReloadFailedError:
+        first = failure.errors[0]
+        seconds = max(self._retry_at - time.monotonic(), 0.0)
+        return ReloadFailedError(
+            f"Generation {self.hash} was loaded before and can't be loaded now. {first['type']}: {first['message']}. "
+            f"It is tried again in {seconds:.0f} s at the earliest.",
+            errors=failure.errors,
+            generation=self.hash,
+        )
 
 
 def changed_modules(before: Snapshot | None, after: Snapshot) -> list[str]:
-    """The names of the modules that were added, removed or edited, in order."""
+    """The names of the modules that were added, removed or edited, and the paths of such data files, in order."""
     old, new = dict(before.files) if before else {}, dict(after.files)
     return sorted({module_name(path) for path in old.keys() | new.keys() if old.get(path) != new.get(path)})
 
 
-def _run_watched(
-    importer: Importer, work: Callable[[], T], seconds: float, undo: Callable[[], None]
-) -> tuple[T, list[str]]:
-    """`run_with_deadline` for code of a generation. Gives the result, and what the code left behind.
-
-    What can be put back is, however it ends; a `LoadError` has what was left behind, too.
-    """
-    watch = Watch(importer.package, importer.file)
-
-    def watched() -> T:
-        with watch:
-            return work()
-
-    def end() -> None:
-        watch.end()
-        undo()
-
-    try:
-        return run_with_deadline(watched, seconds, undo=end), watch.left_behind
-    except LoadError as failure:
-        failure.left_behind = watch.left_behind
-        raise
-    finally:
-        for sentence in watch.left_behind:
-            log.warning("%s", sentence)
-
-
-def _check_entry_points(modules: Mapping[str, ModuleType]) -> None:
-    errors = []
-    for module, name in _ENTRY_POINTS:
-        if not callable(getattr(modules.get(module), name, None)):
-            message = f"{SERVER}.{module} must define {name}"
-            if module not in modules:
-                message += f", and there is no {SERVER}/{module}.py or {SERVER}/{module}/__init__.py"
-            errors.append(
-                problem(_file_of_module(modules.get(module), module), None, "MissingEntryPointError", message)
-            )
-    if errors:
-        raise LoadError(errors)
-
-
-def _agents(module: ModuleType) -> dict[str, Any]:
-    """What `load_agents` of `server/agent` gives. Code that has none, such as generations that were kept before there
-    were others, has the default agent alone."""
-    load_agents = getattr(module, "load_agents", None)
-    if load_agents is None:
-        return {DEFAULT_AGENT: module.CustomAgentGuidance}
-    agents = load_agents()
-    named = isinstance(agents, dict) and all(isinstance(one, str) and callable(agents[one]) for one in agents)
-    if not named or not agents:
-        message = f"{SERVER}.agent.load_agents must give a dict of agents by their names, and gives {agents!r}"
-        raise LoadError([problem(_file_of_module(module, "agent"), None, "InvalidAgentsError", message)])
-    return dict(agents)
-
-
-def _file_of_module(module: ModuleType | None, name: str) -> str:
-    return f"{SERVER}/{name}/__init__.py" if hasattr(module, "__path__") else f"{SERVER}/{name}.py"
-
-
-def _nothing() -> None:
-    """Building tools installs nothing that would have to be taken out."""
+def module_name(path: str) -> str:
+    """`tools.calculator` for `tools/calculator.py`, `tools` for `tools/__init__.py`; of a data file its path."""
+    pure = PurePosixPath(path)
+    if pure.suffix != ".py":
+        return path
+    parts = pure.with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)

@@ -10,18 +10,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from server.errors import FileNotInWorkspaceError, InvalidPathError, StoreError, TooLargeError
-from server.reload.naming import RELOADABLE
-from server.reload.snapshot import Snapshot, read_snapshot
+from server.reload.snapshot import Snapshot, file_sizes, includes, read_snapshot, too_much_data
+from server.workers.failure import LoadError
 
 MOST_FILES = 1000
 MOST_BYTES = 16 * 1024 * 1024
 """In one workspace, over all its files."""
 LONGEST_PATH = 200
-_PART = re.compile(r"[^\W\d]\w*")
+_FOLDERS = ("agent", "tools")  # that may have files of a person
+_PYTHON_NAME = re.compile(r"[^\W\d]\w*")
+_DATA_NAME = re.compile(r"\w[\w.-]*")
 
 
 class Overlay:
-    """The files below `folder`, which is laid out like `server/`: `tools/shout.py`, `agent/...`, `model.py`.
+    """The files below `folder`, which is laid out like `server/`: `tools/shout.py`, `tools/words.csv`, `agent/...`,
+    `model.py`.
 
     Whoever may write to the folder may edit them there as well.
     """
@@ -86,14 +89,9 @@ class Overlay:
                 folder.rmdir()
 
     def sizes(self) -> dict[str, int]:
-        """The files' paths, in order, each with its bytes. Raises `StoreError`."""
+        """The paths of the files that count, code and data, in order, each with its bytes. Raises `StoreError`."""
         with _disk("the workspace can't be listed"):
-            found = ((path.relative_to(self.folder), path) for path in sorted(self.folder.rglob("*.py")))
-            return {
-                name.as_posix(): path.stat().st_size
-                for name, path in found
-                if path.is_file() and not any(part.startswith(".") for part in name.parts)
-            }
+            return dict(sorted(file_sizes(self.folder).items()))
 
     def _existing(self, path: str) -> Path:
         place = self._place(path)
@@ -106,19 +104,12 @@ class Overlay:
     def _place(self, path: str) -> Path:
         """Where a file of that path lies. Raises `InvalidPathError`."""
         pure = PurePosixPath(path)
-        names = [*pure.parts[:-1], pure.stem]
-        in_part = len(names) > 1 and names[0] in RELOADABLE and names[0] != "model"
-        if (
-            len(path.encode()) > LONGEST_PATH
-            or path != pure.as_posix()
-            or pure.suffix != ".py"
-            or not all(_PART.fullmatch(name) and name != "__pycache__" for name in names)
-            or not (in_part or path == "model.py")
-        ):
+        if not (path == "model.py" or _is_below_a_folder(pure)) or path != pure.as_posix() or _is_too_long(path):
             raise InvalidPathError(
-                f"No file of a workspace may be called {path[:LONGEST_PATH]!r}. It is model.py, or a path like "
-                "tools/shout.py below tools/ or agent/, of Python names with / between and .py at the end, and at "
-                f"most {LONGEST_PATH} bytes long."
+                f"No file of a workspace may be called {path[:LONGEST_PATH]!r}. It is model.py, or a path below "
+                "tools/ or agent/ like tools/shout.py or tools/words.csv. Folders have Python names, and so has a "
+                ".py file. The name of a data file begins with a letter, a digit or _, and has only these and . "
+                f"and - in it; byte-code (.pyc) isn't accepted. A path is at most {LONGEST_PATH} bytes long."
             )
         return self.folder / pure
 
@@ -128,9 +119,24 @@ class Overlay:
             raise InvalidPathError(f"{path!r} leads out of the workspace, over a symbolic link.")
 
 
-def over(common: Snapshot, own: Snapshot, folder: Path) -> Snapshot:
-    """The common code with a person's files, which lie in `folder`, over it."""
-    return Snapshot({**common.files, **own.files}, folders=dict.fromkeys(own.files, folder))
+def over(common: Snapshot, own: Snapshot) -> Snapshot:
+    """The common files with a person's over them. Raises `LoadError` when their data is too much together."""
+    both = Snapshot({**common.files, **own.files})
+    if excess := too_much_data({name: len(data) for name, data in both.files.items()}):
+        raise LoadError([excess])
+    return both
+
+
+def _is_below_a_folder(path: PurePosixPath) -> bool:
+    *folders, name = path.parts or ("",)
+    in_code = bool(folders) and folders[0] in _FOLDERS and all(map(_PYTHON_NAME.fullmatch, folders))
+    allowed = _PYTHON_NAME.fullmatch(path.stem) if path.suffix == ".py" else _DATA_NAME.fullmatch(name)
+    # What a snapshot leaves out, such as byte-code, must not be taken only to have no effect.
+    return in_code and allowed is not None and includes(path)
+
+
+def _is_too_long(path: str) -> bool:
+    return len(path.encode()) > LONGEST_PATH
 
 
 def _check_size(files: int, total: int) -> None:

@@ -4,30 +4,33 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 
-from server.reload.failure import ErrorReport, LoadError, problem
-from server.reload.naming import RELOADABLE, SERVER
+from server.workers.failure import ErrorReport, LoadError, problem
+
+SERVER = "server"
+RELOADABLE = ("agent", "model", "tools")
+"""The parts of `server` that a generation is made of."""
+MOST_DATA_FILES = 1000
+MOST_DATA_BYTES = 16 * 1024 * 1024
+"""Of all data files of a workspace together."""
 
 _SETTLE_SECONDS = 2.0  # for how long files that keep changing are read again
 _PAUSE_SECONDS = 0.005  # between two readings that differ
 _FRESH_SECONDS = 0.05  # a file emptied this recently is about to be written
 _SAME_TIME_SECONDS = 0.05  # two changes within it may bear the same time
+_MOST_LISTED = 10 * MOST_DATA_FILES  # data files; a folder with more is refused without listing the rest
+_MOST_NAMED = 3
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """File names (posix paths relative to `server/`) and what the files held.
-
-    `folders` says of some in which folder they lie, where that isn't the workspace's own. It is no part of the
-    content: two snapshots of the same files are equal wherever they lie.
-    """
+    """File names (posix paths relative to `server/`) and the files' bytes: code (`.py`) and the data beside it."""
 
     files: Mapping[str, bytes]
-    folders: Mapping[str, Path] = field(default_factory=dict, compare=False)
 
     @cached_property
     def hash(self) -> str:
@@ -59,10 +62,12 @@ def read_stamp(root: Path) -> Stamp:
     states: list[tuple[object, ...]] = []
     now, newest = time.time(), 0.0
     try:
-        for path in _found(root, errors):
+        for path in _found(root, _reported(root, errors)):
             state = path.stat()
             newest = max(newest, state.st_ctime)
             states.append((str(path), state.st_mtime_ns, state.st_ctime_ns, state.st_size, state.st_ino))
+            if len(states) > _MOST_LISTED:
+                return Stamp(frozenset(states), settled=False)
     except (OSError, _Unsettled):
         return Stamp(frozenset(states), settled=False)
     states += [(error["file"], error["message"]) for error in errors]
@@ -74,18 +79,18 @@ class _Unsettled(Exception):
 
 
 def read_snapshot(root: Path) -> Snapshot:
-    """Read `model.py`, `tools/**/*.py` and `agent/**/*.py` below `root`, the `server` folder.
+    """Read the files below `root`, the `server` folder, that `includes` accepts.
 
-    Hidden names, `__pycache__` and names that no import statement can reach (with another dot in them) are
-    left out. Everything is read twice, and read again until two readings agree, so that no file is taken
-    half-way through a change and no two files from different moments. An empty file is believed once it has
-    been empty for a moment: editors empty a file before they write it.
+    Everything is read twice, and read again until two readings agree, so that no file is taken half-way through a
+    change and no two files from different moments. An empty file is believed once it has been empty for a moment:
+    editors empty a file before they write it.
 
-    Raises `LoadError`, with a report for each file that can't be read or is a link that leads out of `root`,
-    or when the files never settle.
+    Raises `LoadError`, with a report for each file that can't be read or is a link that leads out of `root`, when
+    there is more data than allowed (see `too_much_data`), or when the files never settle.
     """
     deadline = time.monotonic() + _SETTLE_SECONDS
     before: dict[str, bytes] | None = None
+    changing: list[str] = []
     while True:
         try:
             now = _read_all(root)
@@ -93,32 +98,99 @@ def read_snapshot(root: Path) -> Snapshot:
             now = None
         if now is not None and now == before:
             return Snapshot(now)
+        if now is not None and before is not None:
+            changing = sorted(name for name in now.keys() | before.keys() if now.get(name) != before.get(name))
         if time.monotonic() > deadline:
-            raise LoadError(
-                [problem(None, None, "UnsettledFilesError", f"the files in {root} keep changing: reload again")]
-            )
+            raise LoadError([_unsettled(root, changing)])
         if before is not None or now is None:
             time.sleep(_PAUSE_SECONDS)
         before = now
 
 
+def includes(path: PurePath) -> bool:
+    """Whether a file of that path below `server/` belongs to a snapshot, by its names alone.
+
+    These do: at the root `model.py` (and `tools.py` or `agent.py` in the place of a package), and all files below
+    `tools/`, `agent/` and `model/`, except hidden names, `__pycache__`, byte-code, what editors leave (`x~`, `#x#`),
+    and a `.py` that no import statement can reach because it has another dot in its path.
+    """
+    parts = path.parts
+    if not parts or any(_is_left_out(name) for name in parts):
+        return False
+    if path.suffix == ".py":
+        names = path.with_suffix("").parts
+        return names[0] in RELOADABLE and not any("." in name for name in names)
+    return len(parts) > 1 and parts[0] in RELOADABLE
+
+
+def file_sizes(root: Path) -> dict[str, int]:
+    """The sizes in bytes of the files that `read_snapshot` reads, by name, without those that can't be looked at."""
+    sizes: dict[str, int] = {}
+    for path in _found(root, lambda path, error: None):
+        try:
+            sizes[path.relative_to(root).as_posix()] = path.stat().st_size
+        except OSError:
+            continue
+    return sizes
+
+
+def too_much_data(sizes: Mapping[str, int]) -> ErrorReport | None:
+    """A report when files of these sizes hold more data than a workspace may; code (`.py`) doesn't count."""
+    data = {name: size for name, size in sizes.items() if not name.endswith(".py")}
+    total = sum(data.values())
+    if len(data) <= MOST_DATA_FILES and total <= MOST_DATA_BYTES:
+        return None
+    largest = max(data, key=lambda name: (data[name], name))
+    count = f"more than {_MOST_LISTED:,}" if len(data) > _MOST_LISTED else f"{len(data):,}"
+    return problem(
+        f"{SERVER}/{largest}",
+        None,
+        "TooLargeError",
+        f"there are {count} data files of {total:,} bytes beside the code; at most {MOST_DATA_FILES:,} files and "
+        f"{MOST_DATA_BYTES:,} bytes are allowed. The largest is {SERVER}/{largest} with {data[largest]:,} bytes. "
+        "Keep large data outside of the code's folder and open it by its path.",
+    )
+
+
 def _read_all(root: Path) -> dict[str, bytes]:
-    files: dict[str, bytes] = {}
     errors: list[ErrorReport] = []
-    for path in _found(root, errors):
+    refuse = _reported(root, errors)
+    sizes: dict[str, int] = {}
+    paths: dict[str, Path] = {}
+    data_files = 0
+    for path in _found(root, refuse):
+        name = path.relative_to(root).as_posix()
         try:
             if path.is_symlink():
                 _check_inside(path, root)
-            files[path.relative_to(root).as_posix()] = _read(path)
+            state = path.stat()
+            if not stat.S_ISREG(state.st_mode):
+                raise OSError("not an ordinary file")
         except OSError as error:
-            errors.append(_unreadable(path, root, error))
+            refuse(path, error)
+            continue
+        sizes[name], paths[name] = state.st_size, path
+        data_files += path.suffix != ".py"
+        if data_files > _MOST_LISTED:
+            break
+    # Before anything is read: somebody's data set may lie there.
+    if excess := too_much_data(sizes):
+        raise LoadError([*errors, excess])
+    files: dict[str, bytes] = {}
+    for name, path in paths.items():
+        try:
+            files[name] = _read(path)
+        except OSError as error:
+            refuse(path, error)
     if errors:
         raise LoadError(errors)
+    if too_much_data({name: len(data) for name, data in files.items()}):
+        raise _Unsettled  # one has grown since
     return files
 
 
-def _found(root: Path, errors: list[ErrorReport]) -> Iterator[Path]:
-    """The reloadable files below `root`. What can't be looked at is added to `errors`."""
+def _found(root: Path, refuse: Callable[[Path, OSError], None]) -> Iterator[Path]:
+    """The files below `root` that `includes` accepts. `refuse` is called with what can't be looked at."""
     folders: list[tuple[Path, frozenset[Path]]] = [(root, frozenset())]
     while folders:
         folder, above = folders.pop()
@@ -128,23 +200,30 @@ def _found(root: Path, errors: list[ErrorReport]) -> Iterator[Path]:
                 raise OSError("a link that leads back to a folder that holds it")
             paths = sorted(folder.iterdir())
         except OSError as error:
-            errors.append(_unreadable(folder, root, error))
+            refuse(folder, error)
             continue
         for path in paths:
-            name = path.name.removesuffix(".py")
-            if path.name.startswith(".") or "." in name or path.name == "__pycache__":
-                continue
-            if folder == root and name not in RELOADABLE:
+            if _is_left_out(path.name) or (folder == root and path.name.removesuffix(".py") not in RELOADABLE):
                 continue
             try:
                 is_folder = path.is_dir()
             except OSError as error:
-                errors.append(_unreadable(path, root, error))
+                refuse(path, error)
                 continue
-            if not is_folder and path.suffix == ".py":
+            if is_folder:
+                if folder != root or path.name in RELOADABLE:
+                    folders.append((path, above | {real}))
+            elif includes(path.relative_to(root)):
                 yield path
-            elif is_folder and path.suffix == "":
-                folders.append((path, above | {real}))
+
+
+def _is_left_out(name: str) -> bool:
+    return (
+        name.startswith(".")
+        or name == "__pycache__"
+        or name.endswith((".pyc", "~"))
+        or (name.startswith("#") and name.endswith("#"))
+    )
 
 
 def _check_inside(path: Path, root: Path) -> Path:
@@ -165,12 +244,25 @@ def _unreadable(path: Path, root: Path, error: OSError) -> ErrorReport:
     return problem(name, None, type(error).__name__, f"can't be read: {reason}")
 
 
+def _reported(root: Path, errors: list[ErrorReport]) -> Callable[[Path, OSError], None]:
+    return lambda path, error: errors.append(_unreadable(path, root, error))
+
+
+def _unsettled(root: Path, changing: list[str]) -> ErrorReport:
+    """A report that names the files that differed between the last readings, if any were read whole."""
+    names = ", ".join(f"{SERVER}/{name}" for name in changing[:_MOST_NAMED])
+    more = f" and {len(changing) - _MOST_NAMED} more" if len(changing) > _MOST_NAMED else ""
+    message = f"the files in {root} keep changing{f' ({names}{more})' if names else ''}: reload again"
+    return problem(f"{SERVER}/{changing[0]}" if changing else None, None, "UnsettledFilesError", message)
+
+
 def _read(path: Path) -> bytes:
     with open(path, "rb", opener=_open_at_once) as file:
         state = os.fstat(file.fileno())
         if not stat.S_ISREG(state.st_mode):
             raise OSError("not an ordinary file")
-        data = file.read()
+        # Bounded, since a data file may have grown since its size was looked at.
+        data = file.read(-1 if path.suffix == ".py" else MOST_DATA_BYTES + 1)
     if not data and 0 <= time.time() - state.st_mtime < _FRESH_SECONDS:
         raise _Unsettled
     return data

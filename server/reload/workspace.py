@@ -2,27 +2,25 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from server import counts, keep
+from server import counts
 from server.errors import HearthError, ReloadFailedError, ToolsNotLoadedError
-from server.reload.canary import Trial, try_in_a_process
-from server.reload.failure import LoadError
-from server.reload.generation import Generation, changed_modules, load_generation
-from server.reload.naming import is_reloadable
+from server.reload.code_folder import CodeFolders
+from server.reload.generation import Generation, changed_modules
 from server.reload.snapshot import Snapshot, Stamp, read_snapshot, read_stamp
 from server.reload.toolset import compare
 from server.store import GenerationStore
-
-if TYPE_CHECKING:
-    from langchain_core.language_models import BaseChatModel
+from server.workers.failure import LoadError
+from server.workers.kept_values import KeptStore
+from server.workers.pool import Workers
 
 _NOTICE_SECONDS = 0.1
-"""How often whoever waits for somebody's reload looks whether to go on waiting."""
+"""How often a caller that waits for another's reload looks whether to go on waiting."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +28,9 @@ class ReloadReport:
     """What a reload did, or, for a dry run, would have done.
 
     `generation` is the hash of the code that was read, `previous` that of the generation that was live
-    before. `changed` names modules like `tools.calculator` whose bytes differ. `tools` has the lists `added`,
-    `removed` and `changed` (see `toolset.Traits` for what counts); all three are empty when the tools were
-    not built. `left_behind` has a sentence for each thing that the code did to the process while it was loaded,
-    put back or not (see `residue`).
+    before. `changed` names modules like `tools.calculator`, and data files, whose bytes differ. `tools` has the lists
+    `added`, `removed` and `changed` (see `toolset.ToolInfo` for what counts); all three are empty when the tools were
+    not built. `rebuilt` names the values of `keep` that can't be saved, so that each worker builds its own.
     """
 
     workspace: str
@@ -42,7 +39,7 @@ class ReloadReport:
     changed: list[str]
     tools: dict[str, list[str]]
     seconds: float
-    left_behind: list[str] = field(default_factory=list)
+    rebuilt: list[str] = field(default_factory=list)
 
 
 class Files(Protocol):
@@ -53,9 +50,6 @@ class Files(Protocol):
 
     def stamp(self) -> Stamp:
         """What changes when they do."""
-
-    def placed(self, files: Mapping[str, bytes]) -> Snapshot:
-        """A snapshot of files that were kept, which says where they lie. Raises `LoadError`."""
 
 
 class FilesOf:
@@ -72,9 +66,18 @@ class FilesOf:
         """See `Files`."""
         return read_stamp(self._root)
 
-    def placed(self, files: Mapping[str, bytes]) -> Snapshot:
-        """See `Files`."""
-        return Snapshot(files)
+
+@dataclass(frozen=True)
+class CodeRunner:
+    """What all workspaces load their code with."""
+
+    workers: Workers
+    folders: CodeFolders
+    store: GenerationStore
+    kept_folder: Path
+    """Below it, each workspace has a folder for what `keep` saves."""
+    deadline_seconds: float
+    """How long loading code, and building its tools, may take, each."""
 
 
 @dataclass(frozen=True)
@@ -92,29 +95,17 @@ class Workspace:
 
     Any number of threads may pin and reload. Reloads go one after the other and each caller gets the verdict
     on the bytes that were there when its turn came; while it waits for that, `check` is called again and again,
-    which may raise. Loading code, and building tools, may each take `deadline_seconds`. `root` is the folder that
-    the files lie in, those apart for which a snapshot names another. Every generation that becomes live is kept in
-    `store` first.
+    which may raise. Every generation that becomes live is saved in the store first.
     """
 
-    def __init__(
-        self,
-        name: str,
-        root: Path,
-        store: GenerationStore,
-        deadline_seconds: float,
-        files: Files | None = None,
-        canary: bool = False,
-    ) -> None:
-        """Without `files`, they are those below `root`. With `canary`, code is tried in another process first."""
+    def __init__(self, name: str, root: Path, runner: CodeRunner, files: Files | None = None) -> None:
+        """Without `files`, they are those below `root`."""
         self.name = name
         self.root = root
-        self.deadline_seconds = deadline_seconds
-        self.kept = keep.Kept(is_reloadable)
-        """What the code keeps from one generation to the next."""
+        self.kept = KeptStore(runner.kept_folder / name)
+        """What its code keeps from one generation to the next."""
+        self._runner = runner
         self._files = files or FilesOf(root)
-        self._canary = canary
-        self._store = store
         self._live: Generation | None = None
         self._held: dict[str, Generation] = {}
         """The live generation and those that runs still use, by hash."""
@@ -149,9 +140,7 @@ class Workspace:
             self._unpin(generation)
 
     @contextmanager
-    def pin_earlier(
-        self, wanted: str, llm: "BaseChatModel", check: Callable[[], object] = lambda: None
-    ) -> Iterator[Generation]:
+    def pin_earlier(self, wanted: str, check: Callable[[], object] = lambda: None) -> Iterator[Generation]:
         """The generation of that hash, its tools built, kept whole until the block ends. It becomes live for nobody
         else, and is loaded from the store unless it is in use already.
 
@@ -159,36 +148,32 @@ class Workspace:
         """
         with self._turn(check):
             try:
-                generation, trial = self._load(self._files.placed(self._store.files(wanted)), llm)
+                generation = self._load(Snapshot(self._runner.store.files(wanted)), build=True)
             except LoadError as failure:
                 raise self._failed(failure) from None
-            trial.commit()
+            generation.go_live()
         try:
             yield generation
         finally:
             self._unpin(generation)
 
-    def reload(
-        self, llm: "BaseChatModel | None", dry_run: bool = False, snapshot: Snapshot | None = None
-    ) -> ReloadReport:
+    def reload(self, build: bool, dry_run: bool = False, snapshot: Snapshot | None = None) -> ReloadReport:
         """Read the files; if they are not what is live, load them and make them live. With `snapshot`, take what
         that holds in place of the files, which stay as they are.
 
-        The tools are built with `llm`; without one they are left for later. The same bytes as the live ones
+        With `build` the tools are built as well; else they are left for later. The same bytes as the live ones
         change nothing, except that tools which were not built yet are built. A dry run does everything but
-        the change. Raises `ReloadFailedError`, and `StoreError` if the new code can't be kept on disk; then nothing
-        has changed.
+        the change. Raises `ReloadFailedError`, `WorkerUnavailableError`, and `StoreError` if the new code can't be
+        saved on disk; then nothing has changed.
         """
         with self._turn():
-            return self._reload(llm, dry_run, snapshot)
+            return self._reload(build, dry_run, snapshot)
 
-    def catch_up(
-        self, llm: "BaseChatModel | None", check: Callable[[], object] = lambda: None
-    ) -> ReloadReport | None:
+    def catch_up(self, build: bool, check: Callable[[], object] = lambda: None) -> ReloadReport | None:
         """Reload if the files have changed since anybody last read them; they are not read where the file system says
         that they haven't. Gives None where nothing had to be done; then there is a live generation.
 
-        Raises what `reload` raises; files that could not be taken over are refused again, in the same words, until
+        Raises what `reload` raises; files that could not be loaded are refused again, in the same words, until
         they change.
         """
         with self._turn(check):
@@ -202,40 +187,38 @@ class Workspace:
                     raise ReloadFailedError(look.refusal.message, **look.refusal.details)
                 if unchanged:
                     return None
-            return self._reload(llm)
+            return self._reload(build)
 
-    def _reload(
-        self, llm: "BaseChatModel | None", dry_run: bool = False, snapshot: Snapshot | None = None
-    ) -> ReloadReport:
+    def _reload(self, build: bool, dry_run: bool = False, snapshot: Snapshot | None = None) -> ReloadReport:
         started = time.perf_counter()
         live = self._live
-        traits = live.traits if live else {}
-        known = len(live.left_behind) if live else 0
+        before = (live.tools if live else None) or {}
         stamp, content = self._files.stamp(), None
         try:
-            wanted = self._files.snapshot() if snapshot is None else self._files.placed(snapshot.files)
+            wanted = self._files.snapshot() if snapshot is None else snapshot
             content = wanted.hash
-            generation, trial = self._load(wanted, llm, dry_run)
+            generation = self._load(wanted, build, dry_run)
         except LoadError as failure:
             counts.RELOADS.labels("failed").inc()
             refusal = self._failed(failure)
             if snapshot is None and not dry_run:
-                # A copy: the one that is raised holds, by its traceback, the code that failed.
+                # A copy: the one that is raised gets a traceback.
                 self._last_look = _Look(stamp, content, ReloadFailedError(refusal.message, **refusal.details))
             raise refusal from None
         try:
-            tools = compare(traits, generation.traits if generation.tools is not None else traits)
+            tools = compare(before, before if generation.tools is None else generation.tools)
             if not dry_run:
                 if generation is not live:
-                    self._store.take_over(self.name, generation.hash, wanted.files)
-                # Before anybody has the new code, which must find there what it has kept.
-                trial.commit()
+                    self._runner.store.take_over(self.name, generation.hash, wanted.files)
+                # Before any question gets the new code, which must find there what it has built.
+                generation.go_live()
                 self._swap(generation)
         finally:
             self._unpin(generation)
         if not dry_run:
             # The files as they are now must not undo what was brought back.
             self._last_look = _Look(stamp, content if snapshot is None else self._content())
+            self._runner.workers.learn(generation.imports)
         counts.RELOADS.labels("done").inc()
         return ReloadReport(
             workspace=self.name,
@@ -244,7 +227,7 @@ class Workspace:
             changed=changed_modules(live.snapshot if live else None, wanted),
             tools=tools,
             seconds=time.perf_counter() - started,
-            left_behind=generation.left_behind[known if generation is live else 0 :],
+            rebuilt=self.kept.rebuilt(),
         )
 
     def _content(self) -> str | None:
@@ -263,7 +246,7 @@ class Workspace:
         finally:
             self._reloading.release()
 
-    def build_tools(self, llm: "BaseChatModel", check: Callable[[], object] = lambda: None) -> None:
+    def build_tools(self, check: Callable[[], object] = lambda: None) -> None:
         """Build the tools of the live generation if they are not built yet; the files are not looked at.
 
         Raises `ToolsNotLoadedError` if there is no generation, `ReloadFailedError` if the tools can't be
@@ -271,50 +254,50 @@ class Workspace:
         """
         live = self._live
         if live is not None and live.tools is not None:
-            return  # whoever only asks does not wait for somebody's reload
+            return  # a question does not wait for another's reload
         with self._turn(check), self.pin(with_tools=False) as generation:
             if generation.tools is None:
-                trial = self.kept.trial()
                 try:
-                    with keep.scope(trial):
-                        generation.build_tools(llm)
+                    generation.build_tools()
                 except LoadError as failure:
                     raise self._failed(failure) from None
-                trial.commit()
 
-    def _load(
-        self, snapshot: Snapshot, llm: "BaseChatModel | None", dry_run: bool = False
-    ) -> tuple[Generation, keep.Trial]:
-        """The generation of these files that is in use, else a new one, its tools built with `llm`; and what it
-        keeps, for the caller to commit.
+    def forget(self, name: str) -> bool:
+        """Forget a value that the code keeps; it is built anew when it is next wanted. Returns whether there was
+        one."""
+        known = self.kept.drop(name)
+        for worker in self._runner.workers.of(self.name):
+            worker.forget(name)
+        return known
+
+    def _load(self, snapshot: Snapshot, build: bool, dry_run: bool = False) -> Generation:
+        """The generation of these files that is in use, else a new one; its tools built if `build` says so.
 
         It is pinned for the caller. In a dry run nothing that is in use is touched.
         """
-        trial = self.kept.trial()
-        with keep.scope(trial):
-            return self._load_on_trial(snapshot, llm, dry_run), trial
-
-    def _load_on_trial(self, snapshot: Snapshot, llm: "BaseChatModel | None", dry_run: bool) -> Generation:
         generation = None
         with self._counting:
             live, held = self._live, self._held.get(snapshot.hash)
-            if held is not None and held.snapshot == snapshot and not (dry_run and llm and held.tools is None):
+            if held is not None and held.snapshot == snapshot and not (dry_run and build and held.tools is None):
                 generation = held
                 generation.pins += 1
         if generation is None:
-            if self._canary:
-                try_in_a_process(Trial(snapshot, self.root, self.deadline_seconds))
-            known = live.sources if live else {}
-            generation = load_generation(snapshot, self.root, self.deadline_seconds, known)
+            runner, name = self._runner, snapshot.hash
+            folder = runner.folders.write(snapshot, live.hash if live is not None else None)
+            generation = Generation(
+                snapshot,
+                folder,
+                lambda: runner.workers.start(folder, self.name, name, self.kept),
+                runner.deadline_seconds,
+            )
             with self._counting:
                 generation.pins += 1
                 self._held.setdefault(generation.hash, generation)
-        if llm is not None and generation.tools is None:
+            runner.folders.trim({name, *self._held, *(worker.generation for worker in runner.workers.all())})
+        if build and generation.tools is None:
             try:
-                generation.build_tools(llm)
-            except BaseException as error:
-                if isinstance(error, LoadError) and generation is not live:
-                    error.left_behind = generation.left_behind + error.left_behind
+                generation.build_tools()
+            except BaseException:
                 self._unpin(generation)
                 raise
         return generation
@@ -337,7 +320,7 @@ class Workspace:
 
     def _failed(self, failure: LoadError) -> ReloadFailedError:
         serving = self._live.hash if self._live else None
-        still = f"generation {serving} goes on serving" if serving else "no generation is being served yet"
+        still = f"generation {serving} continues to serve" if serving else "no generation is being served yet"
         first = failure.errors[0]
         place = f" in {first['file']}" if first["file"] else ""
         more = f" ({len(failure.errors)} errors in all)" if len(failure.errors) > 1 else ""
@@ -345,5 +328,4 @@ class Workspace:
             f"The code could not be loaded, {still}. {first['type']}{place}: {first['message']}{more}",
             errors=failure.errors,
             generation=serving,
-            left_behind=failure.left_behind,
         )

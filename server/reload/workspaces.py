@@ -3,15 +3,13 @@
 import os
 import re
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 from server.errors import ForbiddenError, InvalidPathError, WorkspaceNotFoundError
 from server.reload.overlay import Overlay, over
 from server.reload.snapshot import Snapshot, Stamp, read_snapshot, read_stamp
-from server.reload.workspace import Workspace
-from server.store import GenerationStore
+from server.reload.workspace import CodeRunner, Workspace
 
 MAIN = "main"
 """The workspace whose code is the repository's own."""
@@ -26,15 +24,10 @@ class Workspaces:
     half-edited file of `main` is nobody's trouble, and a change to `main` reaches the others at their next reload.
     """
 
-    def __init__(
-        self, root: Path, folder: Path, store: GenerationStore, deadline_seconds: float, canary: bool = False
-    ) -> None:
-        """With `canary`, code is tried in a process of its own before this one loads it."""
-        self.main = Workspace(MAIN, root, store, deadline_seconds, canary=canary)
-        self._canary = canary
+    def __init__(self, root: Path, folder: Path, runner: CodeRunner) -> None:
+        self.main = Workspace(MAIN, root, runner)
         self._folder = folder
-        self._store = store
-        self._deadline_seconds = deadline_seconds
+        self._runner = runner
         self._others: dict[str, Workspace] = {}
         # Whoever writes to a workspace at once has the same one; what nobody uses is not held.
         self._overlays: WeakValueDictionary[str, Overlay] = WeakValueDictionary()
@@ -54,14 +47,7 @@ class Workspaces:
         overlay = self._overlay(name)
         with self._making:
             if name not in self._others:
-                self._others[name] = Workspace(
-                    name,
-                    self.main.root,
-                    self._store,
-                    self._deadline_seconds,
-                    files=Overlaid(self.main, overlay, self._store),
-                    canary=self._canary,
-                )
+                self._others[name] = Workspace(name, self.main.root, self._runner, Overlaid(self.main, overlay))
             return self._others[name]
 
     def files(self, name: str) -> Overlay:
@@ -104,25 +90,15 @@ class Workspaces:
 class Overlaid:
     """The files of a workspace: `main`'s live code, or its files before any is live, with a person's over it."""
 
-    def __init__(self, main: Workspace, overlay: Overlay, store: GenerationStore) -> None:
+    def __init__(self, main: Workspace, overlay: Overlay) -> None:
         self._main = main
         self._overlay = overlay
-        self._store = store
 
     def snapshot(self) -> Snapshot:
         """See `Files`."""
-        return over(self._common(), self._overlay.snapshot(), self._overlay.folder)
-
-    def placed(self, files: Mapping[str, bytes]) -> Snapshot:
-        """See `Files`. What the person has a file of, or `main` never had so, lies with the person's files."""
-        common, folder = self._common().files, self._overlay.folder
-        own = [
-            path
-            for path, data in files.items()
-            if os.path.isfile(folder / path)
-            or (common.get(path) != data and not self._store.was_live(self._main.name, path, data))
-        ]
-        return Snapshot(files, folders=dict.fromkeys(own, folder))
+        live = self._main.live
+        common = live.snapshot if live is not None else read_snapshot(self._main.root)
+        return over(common, self._overlay.snapshot())
 
     def stamp(self) -> Stamp:
         """See `Files`."""
@@ -130,7 +106,3 @@ class Overlaid:
         if live is None:
             return Stamp(own.states, settled=False)
         return Stamp(own.states | {("main", live.hash)}, own.settled)
-
-    def _common(self) -> Snapshot:
-        live = self._main.live
-        return live.snapshot if live is not None else read_snapshot(self._main.root)

@@ -4,8 +4,7 @@ Rule: nothing here knows HTTP. A run is handed what it works with, and counts wh
 """
 
 from server.runs.events import LAST
-from server.runs.record import record_of
-from server.runs.result import AgentResult
+from server.runs.record import AgentResult, record_of
 from server.runs.run import Run
 from server.runs.runs import Runs
 

@@ -1,27 +1,40 @@
 """A run as the routes show it and as it is kept."""
 
-import json
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
-from server.errors import InternalError
-from server.runs.result import AgentResult
 from server.runs.run import Run
-from server.runs.step import as_json
+
+
+class AgentResult(Protocol):
+    """An answer and how it came about, in plain values."""
+
+    @property
+    def answer(self) -> str: ...
+
+    @property
+    def function(self) -> str | None:
+        """The name of the tool that was called last."""
+
+    @property
+    def steps(self) -> list[dict[str, Any]]:
+        """Each with `thought`, `tool`, `input`, `observation` and, where it failed, `error`."""
+
+    @property
+    def usage(self) -> dict[str, int]: ...
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """What else there is to say."""
 
 
 def answer_of(run: Run, result: AgentResult) -> dict[str, Any]:
-    """The answer that an agent's result makes, with the times of this moment: plain values only, which keep no
-    reloadable code in memory. Raises what a result may raise that is none."""
-    if not isinstance(result.answer, str):
-        raise InternalError(
-            f"The agent {run.agent!r} gave {type(result.answer).__name__} as its answer, and not text. It is "
-            "AgentResult's first value."
-        )
-    answer = {
+    """The answer that an agent's result makes, with the times of this moment."""
+    answer: dict[str, Any] = {
         "run_id": run.id,
         "answer": result.answer,
         "function": result.function,
-        "steps": [as_json(step) for step in result.steps],
+        "steps": result.steps,
         "workspace": run.workspace,
         "generation": run.generation,
         "model": run.model,
@@ -32,12 +45,11 @@ def answer_of(run: Run, result: AgentResult) -> dict[str, Any]:
     }
     if run.session_id is not None:
         answer["session_id"] = run.session_id
-    if details := getattr(result, "details", None):
-        answer["details"] = details
+    if result.details:
+        answer["details"] = result.details
     if run.not_reloaded is not None:
         answer["not_reloaded"] = run.not_reloaded
-    plain: dict[str, Any] = json.loads(json.dumps(answer))
-    return plain
+    return answer
 
 
 def record_of(run: Run, kept: bool = True) -> dict[str, Any]:

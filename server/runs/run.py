@@ -4,23 +4,19 @@ import math
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from server.errors import HearthError, RunCancelledError, RunTimedOutError, ShuttingDownError, TokenLimitError
 from server.runs.events import Events
+from server.sdk.run import current_tool
 
 if TYPE_CHECKING:
-    from server.engine.usage import Usage
+    from server.sdk.usage import Usage
 
 Outcome = Literal["done", "failed", "cancelled"]
 Priority = Literal["interactive", "batch"]
-
-_current: ContextVar["Run | None"] = ContextVar("run", default=None)
-_tool: ContextVar[str | None] = ContextVar("tool", default=None)
 
 
 @dataclass(eq=False)
@@ -116,7 +112,7 @@ class Run:
     def hear(self, text: str, call: "Usage") -> None:
         """The model wrote a piece of text, in a call of the engine that costs `call` in the end."""
         self._calls[id(call)] = call
-        self.events.tell_text(text, _tool.get())
+        self.events.tell_text(text, current_tool())
         if self.max_tokens is not None and self.written > self.max_tokens:
             self.stop(
                 TokenLimitError(
@@ -219,28 +215,3 @@ class Run:
         names = ("prompt_tokens", "cached_tokens", "completion_tokens", "forced_tokens", "forward_passes")
         calls = list(self._calls.values())
         return {name: sum(getattr(call, name) for call in calls) for name in names}
-
-
-@contextmanager
-def working_for(run: Run) -> Iterator[None]:
-    """Within it, on this thread and in copies of its context, `run` is the current one."""
-    token = _current.set(run)
-    try:
-        yield
-    finally:
-        _current.reset(token)
-
-
-def current_run() -> Run | None:
-    """The run that this context works for."""
-    return _current.get()
-
-
-@contextmanager
-def within_tool(name: str) -> Iterator[None]:
-    """Within it, text of the model is that tool's."""
-    token = _tool.set(name)
-    try:
-        yield
-    finally:
-        _tool.reset(token)

@@ -2,20 +2,22 @@
 
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 
 from server import counts, logs
 from server.errors import HearthError, QueueFullError, RunNotFoundError, ShuttingDownError, known
-from server.runs.record import answer_of
-from server.runs.result import AgentResult
-from server.runs.run import Run, working_for
+from server.runs.record import AgentResult, answer_of
+from server.runs.run import Run
 from server.runs.turns import Turns
 
 log = logging.getLogger(__name__)
 
 CANCEL_SECONDS = 5.0
 """How long a cancelled run may take to notice. Then the server ends without it: a tool that never returns."""
+NOTICE_SECONDS = 0.1
+"""How soon it is noticed that a run is out of time."""
 REMEMBERED = 256
 """Runs that have ended whose events can still be read."""
 KEPT_FREE = 8
@@ -37,6 +39,7 @@ class Runs:
         self._in_flight: dict[str, Run] = {}
         self._remembered: OrderedDict[str, Run] = OrderedDict()
         self._closing = False
+        self._timekeeper: threading.Thread | None = None
         self._changed = threading.Condition()
 
     def begin(self, run: Run, work: Callable[[], AgentResult]) -> None:
@@ -55,6 +58,10 @@ class Runs:
             # With the lock held: should there be no thread for it, it was never in flight.
             thread.start()
             self._in_flight[run.id] = run
+            if self._timekeeper is None:
+                self._timekeeper = threading.Thread(target=self._stop_late, name="time limits", daemon=True)
+                self._timekeeper.start()
+            self._changed.notify_all()
 
     def _find_place(self, run: Run) -> None:
         places = f"{self._limit} questions are in flight, and that is as many as HEARTH_MAX_RUNS allows."
@@ -74,12 +81,11 @@ class Runs:
         logs.request_id.set(request_id)
         answer, error = None, None
         try:
-            with working_for(run):
-                answer = answer_of(run, work())
-                for step in answer["steps"][len(run.steps) :]:
-                    # An agent of somebody's own may not tell its steps.
-                    run.did_step(step)
-        except BaseException as raised:  # boundary: agents are reloadable code, and `sys.exit()` in one ends its run
+            answer = answer_of(run, work())
+            for step in answer["steps"][len(run.steps) :]:
+                # An agent need not send its steps.
+                run.did_step(step)
+        except BaseException as raised:  # boundary: a run that did not end would keep its place for ever
             # Of one that was stopped the reason is told, and not how its code took it.
             answer = None
             error = None if run.cancelled.is_set() else _without_frames(known(raised))
@@ -98,6 +104,17 @@ class Runs:
                 self._remembered.popitem(last=False)
             self._changed.notify_all()
         run.tell_the_end()
+
+    def _stop_late(self) -> None:
+        """Let runs end whose time is up. On a thread of its own: a run's may be waiting for the model."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._in_flight or self._closing)
+                if not self._in_flight:
+                    return
+            for run in self.in_flight():
+                run.stop_if_late()
+            time.sleep(NOTICE_SECONDS)
 
     def in_flight(self) -> list[Run]:
         """Those that haven't ended, in the order of their arrival."""

@@ -6,6 +6,6 @@ shown, is reloadable code: `server/agent/notes.py`.
 """
 
 from server.sessions.note_taker import NoteTaker
-from server.sessions.sessions import Sessions, notes_of
+from server.sessions.sessions import Sessions
 
-__all__ = ["NoteTaker", "Sessions", "notes_of"]
+__all__ = ["NoteTaker", "Sessions"]

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from server.errors import HearthError
-from server.limited_thread import LimitedThread
 from server.sessions.entry import entry_of
 from server.store import SessionStore
 
@@ -17,8 +16,6 @@ MOST_WAITING = 1000
 """Entries; to those that come while so many wait nothing is added."""
 LONGEST = {"title": 200, "found": 2000}
 """What a model may write of an entry, in characters."""
-MOST_SECONDS = 600.0
-"""How long an entry may take, with the wait for a turn: what writes it is reloadable code, which may hang."""
 
 
 class NoteTaker:
@@ -60,19 +57,13 @@ class NoteTaker:
                 self._improve(record)
             except HearthError as error:
                 log.info("nothing is added to the note of run %s: %s", record["run_id"], error.message)
-            except BaseException:  # boundary: what writes is reloadable code
+            except Exception:  # boundary: the thread's end
                 log.warning("nothing is added to the note of run %s", record["run_id"], exc_info=True)
 
     def _improve(self, record: dict[str, Any]) -> None:
-        thread = LimitedThread(lambda: self._write(record), f"note of run {record['run_id']}")
-        thread.start()
-        if not thread.ended.wait(MOST_SECONDS) and thread.give_up():
-            raise TimeoutError(f"it took longer than {MOST_SECONDS:g} s")
-        if thread.error is not None:
-            raise thread.error
-        assert thread.outcome is not None, "it ended, and not with an error"
+        written = self._write(record)
         entry = entry_of(record)
-        self._store.improve_entry(record["run_id"], entry, {**entry, **_checked(thread.outcome[0])})
+        self._store.improve_entry(record["run_id"], entry, {**entry, **_checked(written)})
 
 
 def _checked(written: Any) -> dict[str, str]:

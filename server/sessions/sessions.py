@@ -1,25 +1,21 @@
 """Which question of a session is next, and what it knows of those before it."""
 
-import inspect
-import json
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from server.errors import NoHistoryError, PromptTooLongError, SessionBusyError
-from server.reload import Generation
-from server.runs import AgentResult, Run
-from server.runs.agent_call import NOTICE_SECONDS
+from server.errors import SessionBusyError
+from server.runs import Run
 from server.sessions.entry import entry_of
 from server.store import SessionStore, Turn
 from server.store.group_writer import Change
 
-SHARES = (1 / 4, 1 / 8, 1 / 16, 0)
-"""Of the model's window, what the history takes at most; less where question and tools leave no room for it."""
+NOTICE_SECONDS = 0.1
+"""How soon it is noticed that a run that waits was stopped."""
 MOST_TURNS = 2000
 """How far back a session reaches."""
 
@@ -71,26 +67,11 @@ class Sessions:
                 self._lines.pop(key, None)
             self._changed.notify_all()
 
-    def ask(self, run: Run, agent: Callable[..., AgentResult], code: Generation, model: Any) -> AgentResult:
-        """What `agent` gives for the run's question, and for what was said before it, where there is any.
-
-        The history that a run brings itself comes before its session's. Raises `NoHistoryError`, and what the agent
-        raises.
-        """
-        turns = self._store.turns(run.workspace, run.session_id, MOST_TURNS) if run.session_id is not None else []
-        if not turns:
-            return _call(agent, run)
-        notes = notes_of(code)
-        told = [asdict(turn) for turn in turns]
-        for share in SHARES:
-            # As plain values: what is kept must not hold reloadable code in memory.
-            run.recalled = json.loads(json.dumps(notes.recall(model, run.question, told, share))) if share else ()
-            try:
-                return _call(agent, run)
-            except PromptTooLongError:
-                if run.steps or not run.recalled:
-                    raise
-        raise AssertionError("without a history it was answered, or raised")
+    def turns(self, run: Run) -> list[dict[str, Any]]:
+        """The exchanges of the run's session before it, the latest last; none where it has no session."""
+        if run.session_id is None:
+            return []
+        return [asdict(turn) for turn in self._store.turns(run.workspace, run.session_id, MOST_TURNS)]
 
     def adding(self, run: Run, record: dict[str, Any]) -> Change | None:
         """The change that adds what came of a run to its session; None if it has none, or no answer."""
@@ -109,28 +90,3 @@ class Sessions:
                     f"with DELETE /runs/{line[0].id}."
                 )
         self._store.delete(workspace, session)
-
-
-def _call(agent: Callable[..., AgentResult], run: Run) -> AgentResult:
-    history = [*run.history, *run.recalled]
-    if not history:
-        return agent(run.question)
-    try:
-        inspect.signature(agent).bind(run.question, history)
-    except TypeError:
-        raise NoHistoryError(
-            f"The agent {run.agent!r} takes a question alone, and can't know what was said before it. Let its "
-            "__call__ take a history as well, as in server/agent/agent.py, or ask without a session."
-        ) from None
-    return agent(run.question, history)
-
-
-def notes_of(code: Generation) -> Any:
-    """The module of `code` that says what is remembered, and how. Raises `NoHistoryError` when it has none."""
-    try:
-        return code.module("agent.notes")
-    except KeyError:
-        raise NoHistoryError(
-            f"Generation {code.hash} has no server/agent/notes.py, which says what of a session a question is shown. "
-            "Ask code that has one, or without a session."
-        ) from None

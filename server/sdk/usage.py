@@ -5,8 +5,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 
-from server import counts
-
 
 @dataclass
 class Usage:
@@ -49,8 +47,6 @@ def measured() -> Iterator[Usage]:
 
 def record(usage: Usage) -> None:
     """A call of the engine has ended."""
-    for kind in ("prompt", "cached", "completion", "forced"):
-        counts.TOKENS.labels(kind).inc(getattr(usage, f"{kind}_tokens"))
     current = _current.get()
     if current is not None:
         current.add(usage)

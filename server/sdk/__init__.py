@@ -1,0 +1,94 @@
+"""What tools and agents may import from Hearth: this package, and nothing else of the server's.
+
+Their code runs in workers, processes of their own. What stands here reaches the model, which is in the server's
+process, over a socket; or it does its work in the worker itself.
+
+For tools:
+
+- `keep(name, factory)`: a value that is costly to build, handed on from one version of the code to the next.
+- `ResidentChatModel`: the type of the `llm` that `load_tools(llm)` and `build_tool(llm)` get, a LangChain chat model.
+- `check_cancelled()`: raises `RunCancelledError` if the run that calls the tool was stopped. Call it in long loops.
+
+For agents:
+
+- `GuidedModel`, `ApiModel`: the two kinds of model that an agent gets. `model.guided` says which it is.
+- `call_tool(tool, arguments, seconds)`: a tool's result as text, within its time limit; `ToolFailedError`.
+- `arguments_schema(tool)`: the JSON schema of a tool's arguments.
+- `tell_step(step)`, `tell_plan(steps)`: send what is done to everybody who follows the run.
+- `usage.measured()`, `likelihood.measured()`: tokens and log-probabilities of what the model writes in a block.
+- `Prepared(words)`: a guidance grammar in its serialised form, for one that is used again and again.
+- `PromptTooLongError`, `UnreadableReplyError`, `SchemaRefusedError`, `RunCancelledError`: the errors that models
+  raise, and agents may handle or raise themselves.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from server.errors import (
+        OutOfTokensError,
+        PromptTooLongError,
+        RunCancelledError,
+        SchemaRefusedError,
+        UnreadableReplyError,
+    )
+    from server.sdk import likelihood, usage
+    from server.sdk.cancellation import check as check_cancelled
+    from server.sdk.chat_model import ResidentChatModel
+    from server.sdk.models import ApiModel, GuidedModel
+    from server.sdk.program import Prepared
+    from server.sdk.run import tell_plan, tell_step
+    from server.sdk.saved_values import KeepError, keep
+    from server.sdk.tool_call import ToolFailedError, call_tool
+    from server.sdk.tool_schema import arguments_schema
+
+__all__ = [
+    "ApiModel",
+    "GuidedModel",
+    "KeepError",
+    "OutOfTokensError",
+    "Prepared",
+    "PromptTooLongError",
+    "ResidentChatModel",
+    "RunCancelledError",
+    "SchemaRefusedError",
+    "ToolFailedError",
+    "UnreadableReplyError",
+    "arguments_schema",
+    "call_tool",
+    "check_cancelled",
+    "keep",
+    "likelihood",
+    "tell_plan",
+    "tell_step",
+    "usage",
+]
+
+_HOMES = {
+    "ApiModel": "server.sdk.models",
+    "GuidedModel": "server.sdk.models",
+    "KeepError": "server.sdk.saved_values",
+    "OutOfTokensError": "server.errors",
+    "Prepared": "server.sdk.program",
+    "PromptTooLongError": "server.errors",
+    "ResidentChatModel": "server.sdk.chat_model",
+    "RunCancelledError": "server.errors",
+    "SchemaRefusedError": "server.errors",
+    "ToolFailedError": "server.sdk.tool_call",
+    "UnreadableReplyError": "server.errors",
+    "arguments_schema": "server.sdk.tool_schema",
+    "call_tool": "server.sdk.tool_call",
+    "check_cancelled": "server.sdk.cancellation",
+    "keep": "server.sdk.saved_values",
+    "tell_plan": "server.sdk.run",
+    "tell_step": "server.sdk.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # When they are first asked for: some bring guidance and LangChain, and the server's start needs neither.
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    attribute = "check" if name == "check_cancelled" else name
+    return globals().setdefault(name, getattr(importlib.import_module(home), attribute))

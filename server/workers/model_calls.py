@@ -1,0 +1,249 @@
+"""What people's code asks of a model, done in the server's process."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from contextlib import closing, nullcontext
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from server.errors import HearthError, InvalidRequestError, OutOfTokensError, known
+from server.sdk import likelihood, usage
+
+if TYPE_CHECKING:
+    from guidance._schema import EngineResponse
+
+    from server.engine import GuidedEngine
+    from server.providers import RemoteModel
+
+PART_SECONDS = 0.05
+"""Text goes to the worker so often while it is written; each message costs both processes some 0.1 ms."""
+MOST_GRAMMARS = 256
+MOST_GRAMMAR_BYTES = 32 * 1024 * 1024
+"""Of a worker, that are remembered by their hashes."""
+
+T = TypeVar("T", bound=BaseModel)
+Messages = list[dict[str, Any]]
+Count = Annotated[int, Field(ge=0, le=100_000_000)]
+
+
+class _Given(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _Sampling(_Given):
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    seed: int | None = None
+
+
+class _Continue(_Given):
+    prompt: str
+    grammar: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    grammar_text: str | None = None
+    bos: bool
+    sampling: _Sampling
+    log_probability: bool
+
+
+class _Count(_Given):
+    text: str
+
+
+class _Cut(_Given):
+    text: str
+    tokens: Count
+
+
+class _Render(_Given):
+    messages: Messages
+    tools: list[dict[str, Any]] | None
+
+
+class _Complete(_Given):
+    messages: list[dict[str, str]]
+    max_tokens: Count
+    stop: list[str] | None
+    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")]
+
+
+class _Note(_Given):
+    messages: list[dict[str, str]]
+    max_tokens: Count
+    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")]
+
+
+class UnknownGrammarError(Exception):
+    """The grammar of that hash is not remembered: the worker is to send its text."""
+
+
+class Caller(Protocol):
+    """Who asked, and reads the answer."""
+
+    @property
+    def left(self) -> bool:
+        """Whether nobody reads it any more."""
+
+    def send_part(self, value: dict[str, Any]) -> None:
+        """A part of the answer, while it is made."""
+
+
+class Grammars:
+    """The serialised grammars of one worker, by their hashes. Not safe for several threads at once."""
+
+    def __init__(self) -> None:
+        self._texts: OrderedDict[str, str] = OrderedDict()
+        self._bytes = 0
+
+    def text(self, name: str, given: str | None) -> str:
+        """The grammar of that hash; `given`, where the worker sent it. Raises `UnknownGrammarError`."""
+        if given is not None and name not in self._texts:
+            self._texts[name] = given
+            self._bytes += len(given)
+        try:
+            self._texts.move_to_end(name)
+        except KeyError:
+            raise UnknownGrammarError(name) from None
+        text = self._texts[name]
+        while len(self._texts) > MOST_GRAMMARS or (self._bytes > MOST_GRAMMAR_BYTES and len(self._texts) > 1):
+            self._bytes -= len(self._texts.popitem(last=False)[1])
+        return text
+
+
+class ModelCalls:
+    """Does what is asked, with the model of the context. Safe for any number of threads."""
+
+    def __init__(self, engine: "Callable[[], GuidedEngine | RemoteModel]", write_note: Callable[..., str]) -> None:
+        """`engine` gives the model that is used in this context. `write_note(messages, workspace=..., ...)` has the
+        background model write."""
+        self._engine = engine
+        self._write_note = write_note
+
+    def do(
+        self, what: str, given: Mapping[str, Any], caller: Caller, grammars: Grammars, workspace: str
+    ) -> dict[str, Any]:
+        """The answer. Raises what the model raises, and `InvalidRequestError` for what can't be asked."""
+        match what:
+            case "continue":
+                return self._continue(_read(_Continue, given), caller, grammars)
+            case "count":
+                counter = self._text_tools()
+                return {"tokens": counter.count(_read(_Count, given).text)}
+            case "cut":
+                cut = _read(_Cut, given)
+                return {"text": self._text_tools().cut(cut.text, cut.tokens)}
+            case "render":
+                render = _read(_Render, given)
+                tokenizer = self._guided().tokenizer
+                text = tokenizer.render_chat(render.messages, render.tools)
+                return {"text": text, "tokens": tokenizer.count(text)}
+            case "complete":
+                return self._complete(_read(_Complete, given))
+            case _:
+                note = _read(_Note, given)
+                text = self._write_note(
+                    note.messages, workspace=workspace, max_tokens=note.max_tokens, schema=note.schema_
+                )
+                return {"text": text}
+
+    def _guided(self) -> "GuidedEngine":
+        engine = self._engine()
+        if not engine.guided:
+            raise InvalidRequestError(f"{engine.name} is behind an API, and follows no grammars.")
+        return engine
+
+    def _text_tools(self) -> Any:
+        engine = self._engine()
+        return engine.tokenizer if engine.guided else engine
+
+    def _continue(self, given: _Continue, caller: Caller, grammars: Grammars) -> dict[str, Any]:
+        from guidance.models._engine import EngineState
+
+        from server.engine.sequence import Sampling
+
+        engine = self._guided()
+        grammar = grammars.text(given.grammar, given.grammar_text)
+        state = EngineState()
+        state.prompt = given.prompt
+        sampling = Sampling(**given.sampling.model_dump(exclude_unset=True))  # type: ignore[typeddict-item]
+        part, sent, error = _Part(), time.monotonic(), None
+        with (
+            usage.measured() as used,
+            likelihood.measured() if given.log_probability else nullcontext() as counted,
+            closing(engine(state, grammar, given.bos, sampling)) as responses,
+        ):
+            try:
+                for response in responses:
+                    if caller.left:
+                        break
+                    part.add(response)
+                    if time.monotonic() - sent > PART_SECONDS:
+                        caller.send_part(part.take())
+                        sent = time.monotonic()
+            except (HearthError, ValueError) as raised:
+                # With what was written and what it cost.
+                error = as_reply(raised)
+        return {
+            **part.take(),
+            "error": error,
+            "tokens": engine.tokenizer.count(given.prompt + part.written),
+            "usage": asdict(used),
+            "log_probability": counted.log_probability if counted is not None else None,
+        }
+
+    def _complete(self, given: _Complete) -> dict[str, Any]:
+        engine, cuts, error, text = self._engine(), list[None](), None, ""
+        options: dict[str, Any] = {"max_tokens": given.max_tokens, "stop": given.stop, "schema": given.schema_}
+        if not engine.guided:
+            options["when_cut"] = lambda: cuts.append(None)
+        with usage.measured() as used:
+            try:
+                text = engine.complete(given.messages, **options)
+            except (HearthError, ValueError) as raised:
+                error = as_reply(raised)
+        return {"text": text, "was_cut": bool(cuts), "usage": asdict(used), "error": error}
+
+
+class _Part:
+    """What was written since the last part, and, in `written`, in all."""
+
+    def __init__(self) -> None:
+        self.written = ""
+        self._text = ""
+        self._captures: list[list[Any]] = []
+
+    def add(self, response: "EngineResponse") -> None:
+        self._text += response.new_bytes.decode()
+        for name, value in response.capture_groups.items():
+            text = [one.decode() for one in value] if isinstance(value, list) else value.decode()
+            self._captures.append([name, text, response.capture_group_log_probs[name]])
+
+    def take(self) -> dict[str, Any]:
+        taken = {"text": self._text, "captures": self._captures}
+        self.written += self._text
+        self._text, self._captures = "", []
+        return taken
+
+
+def as_reply(error: BaseException) -> dict[str, Any]:
+    """An error as the worker makes it anew: see `server_end.revived`. What is a mistake of ours goes into the log."""
+    if isinstance(error, HearthError):
+        return {"type": type(error).__name__, "message": error.message, "details": error.details}
+    if isinstance(error, UnknownGrammarError | OutOfTokensError | ValueError | TypeError):
+        return {"type": type(error).__name__, "message": str(error), "details": {}}
+    ours = known(error)
+    return {"type": type(ours).__name__, "message": ours.message, "details": ours.details}
+
+
+def _read(kind: type[T], given: Mapping[str, Any]) -> T:
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise InvalidRequestError(f"The model can't be asked this: {place}: {first['msg']}.") from None
