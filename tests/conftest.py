@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -12,6 +12,7 @@ from tests.server_process import REPOSITORY, Server, copy_code, end, start
 
 if TYPE_CHECKING:
     from server.engine import GuidedEngine
+    from server.workers.pool import Workers
 
 # How long something takes is a matter for benchmarks; a test machine may have other things to do.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -58,6 +59,21 @@ def empty_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield shared
     finally:
         end(shared)
+
+
+@pytest.fixture(scope="session")
+def workers() -> "Iterator[Workers]":
+    """Workers below the tests' own process, for code that asks no model."""
+    from server.errors import ModelNotLoadedError
+    from server.workers.model_calls import ModelCalls
+    from server.workers.pool import Workers
+
+    def none(*_: object, **__: object) -> NoReturn:
+        raise ModelNotLoadedError("There is no model in these tests.")
+
+    made = Workers(ModelCalls(none, none))
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

@@ -73,7 +73,7 @@ class ModelApi:
 
     def reply(self, request: Request) -> tuple[str, int, int]:
         """What the embedded model writes, and the tokens of the conversation and of the reply."""
-        from server.engine import usage
+        from server.sdk import usage
 
         schema = request.schema if self.schemas == "taken" else None
         turns = [{**turn, "content": _as_learned(turn["content"])} for turn in request.messages]

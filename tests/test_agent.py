@@ -14,10 +14,9 @@ from langchain_core.tools import BaseTool, InjectedToolArg, ToolException, tool
 
 from server.agent import CustomAgentGuidance
 from server.agent.react import AgentResult, InputError, read_input
-from server.engine import GuidedEngine, cancellation
+from server.engine import GuidedEngine
 from server.errors import PromptTooLongError, RunCancelledError
-from server.runs.tool_call import ToolFailedError, call_tool
-from server.tool_schema import arguments_schema
+from server.sdk import ToolFailedError, arguments_schema, call_tool, cancellation
 
 
 def look_up(give: Callable[[str], Any]) -> BaseTool:
@@ -97,19 +96,11 @@ def test_an_exception_is_told(engine: GuidedEngine, error: BaseException, told: 
     assert step.observation == f"Error: {told}"
 
 
-def test_a_tool_that_hangs_is_given_up(engine: GuidedEngine) -> None:
-    ended = threading.Event()
-
-    def hang(item: str) -> None:
-        try:
-            while True:
-                pass
-        finally:
-            ended.set()
-
-    [step, *_] = ask(engine, look_up(hang), tool_seconds=0.2).steps
+def test_a_run_goes_on_without_a_tool_that_hangs(engine: GuidedEngine) -> None:
+    end = threading.Event()
+    [step, *_] = ask(engine, look_up(lambda item: end.wait(60)), tool_seconds=0.2).steps
     assert step.error == "the tool did not answer within 0.2 seconds."
-    assert ended.wait(30), "a loop of Python code goes on after it was given up"
+    end.set()
 
 
 def test_a_cancelled_run_leaves_its_tool(engine: GuidedEngine) -> None:

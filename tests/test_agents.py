@@ -17,7 +17,8 @@ from server.agent.auto import AGENTS, Auto
 from server.agent.chat import Chat
 from server.agent.plan_execute import MOST_STEPS, PlanExecute
 from server.embedded.train import WEIGHTS
-from server.engine import GuidedEngine, ResidentChatModel, likelihood
+from server.engine import GuidedEngine
+from server.sdk import ResidentChatModel, likelihood
 from server.tools import load_tools
 from tests.event_stream import ask, read
 from tests.server_process import Server
@@ -25,7 +26,7 @@ from tests.server_process import Server
 BRIEF = """
 from dataclasses import asdict
 
-from server.engine import usage
+from server.sdk import usage
 
 from . import prompts
 from .agent import Agent, AgentResult
@@ -67,14 +68,52 @@ def test_a_persons_own_agent_is_one_file(server: Server) -> None:
     assert "auto, chat, plan_execute, react" in refused.json()["error"]["message"]
 
 
-def test_an_answer_that_is_no_text_is_told_to_its_author(server: Server) -> None:
-    put(server, "numbers", "agent/brief.py", BRIEF.replace("AgentResult(answer", "AgentResult(1924"))
-    for session in ({}, {"session_id": "numbers"}):
-        asked = {"question": "hello", "workspace": "numbers", "agent": "brief", **session}
-        refused = server.session.post("/run_script", json=asked)
-        assert refused.status_code == 500
-        error = refused.json()["error"]
-        assert "'brief' gave int as its answer" in error["message"] and "not_recorded" not in error
+ODD = """
+from server.sdk import ToolFailedError, tell_step
+
+from .agent import Agent, AgentResult, Step
+
+class Odd(Agent):
+    name = "odd"
+
+    def __call__(self, question):
+        tell_step(Step("I will do it.", "none", {}, "nothing"))
+        if question.startswith("raise "):
+            exec(question)
+        return eval(question)
+"""
+
+
+@pytest.mark.parametrize(
+    ("does", "kind", "reason"),
+    [
+        ("raise ZeroDivisionError('the reason')", "ZeroDivisionError", "the reason"),
+        ("raise SystemExit(3)", "SystemExit", "3"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt", "KeyboardInterrupt"),
+        ("raise ToolFailedError('it broke.')", "ToolFailedError", "it broke."),
+        ("None", "AttributeError", "'NoneType' object has no attribute 'answer'"),
+        ("AgentResult(1924, None, [], {})", "TypeError", "the agent 'odd' gave int as its answer"),
+        ("AgentResult('x', None, ['none'], {})", "TypeError", "dataclass instances"),
+        ("AgentResult('x', None, [], {'x': object()})", "TypeError", "not JSON serializable"),
+        ("AgentResult('x', 5, [], {})", "TypeError", "gave what is no AgentResult: function: "),
+        ("AgentResult('x', None, [], {'x': 1.5})", "TypeError", "gave what is no AgentResult: usage.x: "),
+    ],
+)
+def test_an_agent_that_fails_is_told_to_its_author(server: Server, does: str, kind: str, reason: str) -> None:
+    put(server, "odd", "agent/odd.py", ODD)
+    asked = {"question": does, "workspace": "odd", "agent": "odd"}
+    refused = server.session.post("/run_script", json=asked)
+    error = refused.json()["error"]
+    assert (refused.status_code, error["type"], error["exception"]) == (502, "agent_failed", kind)
+    assert reason in error["reason"] and reason in error["message"] and "not_recorded" not in error
+    assert [step["thought"] for step in error["steps"]] == ["I will do it."]
+    if does.startswith("raise"):
+        assert (error["file"], error["line"]) == ("server/agent/odd.py", 12)
+        assert "server/agent/odd.py" in error["traceback"] and "server/workers" not in error["traceback"]
+    [run] = server.session.get("/runs", params={"workspace": "odd", "limit": 1}).json()["runs"]
+    assert (run["state"], run["error"]["type"]) == ("failed", "agent_failed")
+    [worker] = [one for one in server.health()["workers"] if one["workspace"] == "odd"]
+    assert worker["state"] == "idle", "it lives on"
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,9 @@
-"""Noticing changed code: before each question, or when a file is saved. Both go the way of any reload."""
+"""Noticing changed code: before each question, or when a file is saved. Both reload as any reload does."""
 
 import os
-import sys
-import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,7 +11,7 @@ import pytest
 from server.errors import ReloadFailedError, RunCancelledError
 from server.reload import Snapshot
 from server.reload import snapshot as snapshots
-from tests.reload_code import LLM, Code, code, tool_file
+from tests.reload_code import Code, code, tool_file, wait_until
 from tests.server_process import Server
 
 __all__ = ["code"]  # a fixture
@@ -23,16 +19,15 @@ __all__ = ["code"]  # a fixture
 
 def settle(code: Code) -> None:
     """Wait until the files are old enough for their stamp to be trusted, and let it be seen."""
-    while not snapshots.read_stamp(code.root).settled:
-        time.sleep(0.01)
-    code.workspace.catch_up(LLM)
+    wait_until(lambda: snapshots.read_stamp(code.root).settled, "files that have settled")
+    code.workspace.catch_up(build=True)
 
 
-def test_a_change_is_taken_over_and_told(code: Code) -> None:
-    assert code.workspace.catch_up(LLM) is not None
-    assert code.workspace.catch_up(LLM) is None
+def test_a_change_is_loaded_and_reported(code: Code) -> None:
+    assert code.workspace.catch_up(build=True) is not None
+    assert code.workspace.catch_up(build=True) is None
     code.write("tools/calculator.py", tool_file(2))
-    report = code.workspace.catch_up(LLM)
+    report = code.workspace.catch_up(build=True)
     assert report is not None and report.changed == ["tools.calculator"]
     assert code.ask() == "2"
 
@@ -43,10 +38,10 @@ def test_unchanged_files_are_not_read(code: Code, monkeypatch: pytest.MonkeyPatc
     reads: list[Path] = []
     read = snapshots._read
     monkeypatch.setattr(snapshots, "_read", lambda path: reads.append(path) or read(path))
-    assert code.workspace.catch_up(LLM) is None
+    assert code.workspace.catch_up(build=True) is None
     assert reads == []
     os.utime(code.root / "tools/calculator.py")
-    assert code.workspace.catch_up(LLM) is None
+    assert code.workspace.catch_up(build=True) is None
     assert reads != [], "touched, so it was read, and found to be the same"
 
 
@@ -59,7 +54,7 @@ def test_edits_that_the_clock_hides(code: Code) -> None:
         # Of the same size, within the same moment, with the time of the last change set back.
         place.write_text(tool_file(number))
         os.utime(place, ns=(state.st_atime_ns, state.st_mtime_ns))
-        code.workspace.catch_up(LLM)
+        code.workspace.catch_up(build=True)
         assert code.ask() == str(number)
 
 
@@ -80,57 +75,57 @@ def test_every_kind_of_change(code: Code, change: str) -> None:
         (other.parent / "other").mkdir()
         other.rename(other.parent / "other" / "__init__.py")
     before = code.workspace.live
-    report = code.workspace.catch_up(LLM)
+    report = code.workspace.catch_up(build=True)
     assert report is not None and code.workspace.live is not before
-    assert code.workspace.catch_up(LLM) is None
+    assert code.workspace.catch_up(build=True) is None
 
 
 def test_broken_files_are_refused_in_the_same_words_until_they_change(code: Code) -> None:
     code.reload()
     code.write("tools/calculator.py", "broken(")
     with pytest.raises(ReloadFailedError) as first:
-        code.workspace.catch_up(LLM)
-    settled = snapshots.read_stamp(code.root)
-    while not settled.settled:
-        settled = snapshots.read_stamp(code.root)
+        code.workspace.catch_up(build=True)
+    wait_until(lambda: snapshots.read_stamp(code.root).settled, "files that have settled")
     with pytest.raises(ReloadFailedError) as second:
-        code.workspace.catch_up(LLM)
+        code.workspace.catch_up(build=True)
     assert second.value.message == first.value.message
     assert code.ask() == "1"
     code.write("tools/calculator.py", tool_file(2))
-    code.workspace.catch_up(LLM)
+    code.workspace.catch_up(build=True)
     assert code.ask() == "2"
 
 
-def test_broken_files_are_loaded_once_also_where_nothing_is_live(code: Code, monkeypatch: pytest.MonkeyPatch) -> None:
-    gate, loads = ModuleType("gate_of_the_test"), list[int]()
-    vars(gate)["loads"] = loads
-    monkeypatch.setitem(sys.modules, "gate_of_the_test", gate)
-    count = "import gate_of_the_test\ngate_of_the_test.loads.append(1)\n"
+def test_broken_files_are_loaded_once_also_where_nothing_is_live(code: Code, tmp_path: Path) -> None:
+    loads = tmp_path / "loads"
+    count = f"with open({str(loads)!r}, 'a') as file: file.write('x')\n"
     code.write("tools/calculator.py", count + "1 / 0")
-    said = set()
+    messages = set()
     for _ in range(3):
         with pytest.raises(ReloadFailedError, match="ZeroDivisionError") as refusal:
-            code.workspace.catch_up(LLM)
-        said.add(refusal.value.message)
+            code.workspace.catch_up(build=True)
+        messages.add(refusal.value.message)
         assert code.workspace.live is None
-    assert len(said) == 1 and len(loads) == 1
+    assert len(messages) == 1 and loads.read_text() == "x"
     with pytest.raises(ReloadFailedError):
         code.reload()
-    assert len(loads) == 2, "whoever asks for a reload has one"
+    assert loads.read_text() == "xx", "an explicit reload loads them again"
     code.write("tools/calculator.py", count + tool_file(2))
-    assert code.workspace.catch_up(LLM) is not None
-    assert code.workspace.catch_up(LLM) is None
-    assert code.ask() == "2" and len(loads) == 3
+    assert code.workspace.catch_up(build=True) is not None
+    assert code.workspace.catch_up(build=True) is None
+    assert code.ask() == "2" and loads.read_text() == "xxx"
 
 
-def test_who_waits_for_somebodys_reload_may_stop(code: Code, monkeypatch: pytest.MonkeyPatch) -> None:
-    gate = ModuleType("gate_of_the_test")
-    loading, may_end = threading.Event(), threading.Event()
-    vars(gate)["wait"] = lambda: (loading.set(), may_end.wait(10))
-    monkeypatch.setitem(sys.modules, "gate_of_the_test", gate)
-    first = code.workspace.reload(None).generation
-    code.write("tools/calculator.py", "import gate_of_the_test\ngate_of_the_test.wait()\n" + tool_file(2))
+def test_a_caller_that_waits_for_somebodys_reload_may_stop(code: Code, tmp_path: Path) -> None:
+    loading, may_end = tmp_path / "loading", tmp_path / "may_end"
+    first = code.reload(build=False).generation
+    wait = f"""
+        import os, time
+        open({str(loading)!r}, "w").close()
+        while not os.path.exists({str(may_end)!r}):
+            time.sleep(0.01)
+    """
+    code.write("tools/waits.py", wait)
+    code.write("tools/calculator.py", tool_file(2))
 
     def check() -> None:
         raise RunCancelledError("Stopped.")
@@ -138,31 +133,31 @@ def test_who_waits_for_somebodys_reload_may_stop(code: Code, monkeypatch: pytest
     with ThreadPoolExecutor(1) as pool:
         reload = pool.submit(code.reload)
         try:
-            assert loading.wait(10)
-            for wait in (
-                lambda: code.workspace.catch_up(LLM, check),
-                lambda: code.workspace.build_tools(LLM, check),
-                lambda: code.workspace.pin_earlier(first, LLM, check).__enter__(),
+            wait_until(loading.exists, "the import")
+            for call in (
+                lambda: code.workspace.catch_up(True, check),
+                lambda: code.workspace.build_tools(check),
+                lambda: code.workspace.pin_earlier(first, check).__enter__(),
             ):
                 with pytest.raises(RunCancelledError):
-                    wait()
+                    call()
             assert not reload.done()
         finally:
-            may_end.set()
+            may_end.touch()
         assert reload.result().previous == first
-    assert code.workspace.catch_up(LLM, check) is None
+    assert code.workspace.catch_up(True, check) is None
     assert code.ask() == "2"
 
 
 def test_what_was_brought_back_stays_until_the_files_change(code: Code) -> None:
     first = code.reload().generation
     code.write("tools/calculator.py", tool_file(2))
-    code.workspace.catch_up(LLM)
+    code.workspace.catch_up(build=True)
     code.reload(snapshot=Snapshot(code.store.files(first)))
-    assert code.workspace.catch_up(LLM) is None
+    assert code.workspace.catch_up(build=True) is None
     assert code.ask() == "1"
     code.write("tools/calculator.py", tool_file(3))
-    code.workspace.catch_up(LLM)
+    code.workspace.catch_up(build=True)
     assert code.ask() == "3"
 
 
@@ -170,7 +165,7 @@ def test_a_dry_run_hides_nothing(code: Code) -> None:
     code.reload()
     code.write("tools/calculator.py", tool_file(2))
     code.reload(dry_run=True)
-    assert code.workspace.catch_up(LLM) is not None
+    assert code.workspace.catch_up(build=True) is not None
     assert code.ask() == "2"
 
 

@@ -373,6 +373,9 @@ def test_the_model_is_loaded(server: Server) -> None:
     assert (model.name, model.state) == ("embedded", "ready")
     health = lab(server).health()
     assert health.model == model and health.status == "ok" and health.tools
+    [worker] = [one for one in health.workers if one.workspace == "main" and one.retired is None]
+    assert (worker.state, worker.runs) == ("idle", 0) and worker.pid and worker.memory_bytes > 1_000_000
+    assert worker.generation in repr(health.workers) and worker.generation == lab(server).generations()[0].generation
     assert lab(server).load_model("embedded", dtype="float32", replace=False) == model
     assert lab(server).ask(QUESTION, model="embedded").model == "embedded"
     with refused("model_not_resident"):
@@ -400,12 +403,40 @@ def test_files_come_and_go(server: Server) -> None:
         ours.put("x.sh", "")
 
 
-def test_what_code_does_to_the_server_while_it_is_loaded_is_shown(server: Server) -> None:
-    own = lab(server, "leaves")
-    own.put("tools/leaves.py", "import os\n\nos.environ['LEFT_BY_A_TOOL'] = '1'\n")
+def test_values_that_each_worker_builds_anew_are_named(server: Server) -> None:
+    own = lab(server, "keeps")
+    own.put(
+        "tools/keeps.py",
+        "import threading\nfrom server.sdk import keep\n\nkeep('a lock', threading.Lock)\nkeep('a list', list)\n",
+    )
     reloaded = own.reload()
-    assert "os.environ['LEFT_BY_A_TOOL'] was changed; it was put back" in reloaded.left_behind
-    assert "LEFT_BY_A_TOOL" in repr(reloaded)
+    assert reloaded.rebuilt == ["a lock"]
+    assert "a lock" in repr(reloaded) and "a list" not in repr(reloaded)
+
+
+def test_an_agent_that_fails_and_a_worker_that_crashes_name_the_line(server: Server) -> None:
+    own = lab(server, "trouble")
+    own.put(
+        "agent/react.py",
+        "import ctypes\nimport sys\n\n\nclass CustomAgentGuidance:\n"
+        "    def __init__(self, *_):\n        pass\n\n"
+        "    def __call__(self, question):\n"
+        "        print('about to end', file=sys.stderr)\n"
+        "        return ctypes.string_at(0) if question == 'crash' else 1 / 0\n",
+    )
+    own.put("agent/__init__.py", "from .react import CustomAgentGuidance\n")
+    own.reload()
+    for stream in (False, True):
+        with refused("agent_failed") as caught:
+            own.ask("fail", stream=stream)
+        [mistake] = caught.value.mistakes
+        assert (mistake.file, mistake.line, mistake.type) == ("agent/react.py", 11, "ZeroDivisionError")
+        assert "-> 11 |         return ctypes" in str(caught.value) and caught.value.status == 502
+        with refused("worker_crashed") as caught:
+            own.ask("crash", stream=stream)
+        [mistake] = caught.value.mistakes
+        assert (mistake.file, mistake.line, mistake.type) == ("agent/react.py", 11, "SIGSEGV")
+        assert caught.value.output[-1] == "about to end" and "about to end" in str(caught.value)
 
 
 def test_a_mistake_in_a_file_is_shown_with_its_line(server: Server) -> None:
@@ -761,7 +792,7 @@ def test_errors_in_a_notebook_are_short(server: Server, folder: Path) -> None:
         "SyntaxError: '(' was never closed",
     ]
     assert shown[3].startswith("HearthError (reload_failed): The code could not be loaded, generation ")
-    assert "goes on serving. tools/shout.py is as it was before." in shown[3]
+    assert "continues to serve. tools/shout.py is as it was before." in shown[3]
     assert shown[3].endswith(
         "the cell, line 6:\n   5 |\n-> 6 | x = unknown\nNameError: name 'unknown' is not defined"
     )

@@ -6,9 +6,10 @@ import guidance
 import pytest
 from guidance import gen, select
 
-from server.engine import GuidedEngine, likelihood, usage
+from server.engine import GuidedEngine
 from server.engine.drafts import LONGEST, REMEMBERED, RESTS, Draft, Drafts
 from server.engine.sequence import Sampling
+from server.sdk import likelihood, usage
 
 
 def guess(text: str, others: Drafts | None = None, most: int = LONGEST) -> str:

@@ -20,25 +20,18 @@ from hypothesis import strategies as st
 
 from server.agent import prompts
 from server.embedded.tokenizer import CHAT_TEMPLATE, END
-from server.engine import (
-    GuidedEngine,
-    OutOfTokensError,
-    ResidentChatModel,
-    cancellation,
-    decoder,
-    sampling,
-    usage,
-    weights,
-)
+from server.engine import GuidedEngine, decoder, sampling, weights
 from server.engine import engine as engine_module
 from server.engine.sequence import Sampling, Sequence
 from server.errors import (
     ModelAsleepError,
     ModelNotLoadedError,
     OutOfMemoryError,
+    OutOfTokensError,
     PromptTooLongError,
     RunCancelledError,
 )
+from server.sdk import ResidentChatModel, cancellation, usage
 
 NUMBERS = "one two three four five six seven eight".split()
 

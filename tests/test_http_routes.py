@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ TOKEN = "secret"
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Host:
+def host(tmp_path: Path) -> Iterator[Host]:
     """A host with nothing loaded."""
-    return Host(Settings(TOKEN=TOKEN, MAX_RUNS=1, SHUTDOWN_GRACE=0, DATA_DIR=tmp_path))
+    made = Host(Settings(TOKEN=TOKEN, MAX_RUNS=1, SHUTDOWN_GRACE=0, DATA_DIR=tmp_path))
+    yield made
+    made.close()
 
 
 @pytest.fixture
@@ -57,8 +60,8 @@ def test_health_with_nothing_loaded(empty_server: Server) -> None:
         "tools": None,
         "runs": {"running": 0, "queued": 0},
         "kv_bytes": 0,
-        "abandoned": 0,
-        "abandoned_tools": [],
+        "workers": [],
+        "worker_memory": None,
     }
 
 
@@ -67,7 +70,7 @@ def test_health_is_open_and_names_nobody(empty_server: Server, token: str) -> No
     answer = requests.get(empty_server.url + "/health", headers={"Authorization": f"Bearer {token}"}, timeout=60)
     assert answer.status_code == 200
     named = empty_server.health()
-    del named["abandoned_tools"]
+    del named["workers"]
     assert answer.json() == named
 
 

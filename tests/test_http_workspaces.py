@@ -84,6 +84,12 @@ def test_files_come_and_go(lab: Server) -> None:
     assert {"workspace": "carol", "generation": None} in lab.session.get("/workspaces").json()["workspaces"]
     assert lab.session.delete(path).status_code == 200
     assert error(lab.session.delete(path), 404) == "file_not_found"
+    words = "/workspaces/carol/files/tools/deep/words.csv"
+    assert lab.session.put(words, data=b"\xff\x00").status_code == 201
+    assert lab.session.get(words).content == b"\xff\x00"
+    listed = lab.session.get("/workspaces/carol/files").json()["files"]
+    assert listed == [{"path": "tools/deep/words.csv", "bytes": 2}]
+    assert lab.session.delete(words).status_code == 200
     assert error(lab.session.put("/workspaces/main/files/tools/x.py", data=b""), 403) == "forbidden"
     assert error(lab.session.put("/workspaces/Carol/files/tools/x.py", data=b""), 422) == "invalid_path"
     assert error(lab.session.put("/workspaces/carol/files/x.sh", data=b""), 422) == "invalid_path"
@@ -111,7 +117,7 @@ def test_a_workspace_that_goes_while_it_is_listed(tmp_path: Path, monkeypatch: p
 
 
 KEEPS = """
-from server.keep import keep
+from server.sdk import keep
 
 for name in {names}:
     keep(name, list)
@@ -126,11 +132,46 @@ def test_a_kept_value_of_any_name_is_dropped(lab: Server) -> None:
     def kept() -> list[str]:
         return [one["name"] for one in lab.session.get("/workspaces/nora/kept").json()["kept"]]
 
-    assert kept() == names
+    assert kept() == sorted(names)
     for safe, name in zip(("/", "") * 3, names, strict=True):
         dropped = lab.session.delete(f"/workspaces/nora/kept/{quote(name, safe)}")
         assert dropped.json() == {"workspace": "nora", "name": name}
     assert kept() == []
+
+
+def test_what_is_kept_says_how(lab: Server) -> None:
+    text = "import threading\nfrom server.sdk import keep\n\nkeep('list', list)\nkeep('lock', threading.Lock)\n"
+    lab.session.put("/workspaces/otto/files/tools/x.py", data=text.encode())
+    reloaded = lab.session.post("/reload_modules", json={"workspace": "otto"}).json()
+    assert reloaded["rebuilt"] == ["lock"]
+    saved, built_anew = lab.session.get("/workspaces/otto/kept").json()["kept"]
+    assert (saved["name"], saved["type"], saved["kind"]) == ("list", "list", "saved") and saved["bytes"] > 0
+    assert (built_anew["name"], built_anew["type"], built_anew["kind"]) == ("lock", "lock", "in_worker")
+
+
+READS = '''
+from importlib import resources
+
+from langchain_core.tools import tool
+
+
+@tool
+def calculator(expression: str) -> str:
+    """Work out an arithmetic expression, like `2 * (3 + 4)` or `sqrt(2)`."""
+    return resources.files(__package__).joinpath("words.txt").read_text()
+'''
+
+
+def test_data_beside_the_code_belongs_to_its_generation(lab: Server) -> None:
+    lab.session.put("/workspaces/paula/files/tools/calculator.py", data=READS.encode())
+    generations = []
+    for words in ("one", "two"):
+        lab.session.put("/workspaces/paula/files/tools/words.txt", data=words.encode())
+        reloaded = lab.session.post("/reload_modules", json={"workspace": "paula"}).json()
+        generations.append(reloaded["generation"])
+        assert ask(lab, workspace="paula")["answer"] == words
+    assert reloaded["changed"] == ["tools/words.txt"]
+    assert ask(lab, workspace="paula", generation=generations[0])["answer"] == "one"
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,14 @@
 """Who may import whom, and what no module may be called."""
 
 import ast
-from collections.abc import Iterator
+import json
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.server_process import Server
 
 ROOT = Path(__file__).parent.parent
 
@@ -12,6 +16,10 @@ RELOADABLE = ("server.model", "server.tools", "server.agent")
 
 # Code that runs beside the server and reaches the agent as a person would: the embedded model's training.
 NOT_IN_THE_SERVER = ("server.embedded",)
+
+# What people's code may import, and the folders that may not import more of the server's themselves.
+FOR_PEOPLE = ("server.sdk",)
+PEOPLES = ("server.tools", "server.agent")
 
 NO_SUBJECT = {"util", "utils", "helper", "helpers", "manager", "managers"}
 
@@ -58,6 +66,61 @@ def test_persistent_code_never_imports_reloadable_code(file: Path) -> None:
     module = module_of(file)
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
     assert reloadable_imports(file.read_text(encoding="utf-8"), package) == []
+
+
+@pytest.mark.parametrize(
+    "file",
+    sorted(file for part in ("agent", "tools") for file in (ROOT / "server" / part).rglob("*.py")),
+    ids=module_of,
+)
+def test_tools_and_agents_import_only_the_sdk_of_the_servers(file: Path) -> None:
+    module = module_of(file)
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    others = [
+        name
+        for name in imported(file.read_text(encoding="utf-8"), package)
+        if is_within(name, ("server",)) and not is_within(name, (*FOR_PEOPLE, *PEOPLES))
+    ]
+    assert others == []
+
+
+LISTS_MODULES = """
+import json, os, signal, sys
+
+def write(*_):
+    found = {name: getattr(module, "__file__", None) for name, module in list(sys.modules.items())}
+    with open(OUT + ".draft", "w") as file:
+        json.dump(found, file)
+    os.rename(OUT + ".draft", OUT)
+
+signal.signal(signal.SIGUSR1, write)
+"""
+
+
+def test_a_running_server_has_loaded_none_of_peoples_code_but_the_recipe_of_the_model(
+    start_server: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = tmp_path / "modules.json"
+    (tmp_path / "sitecustomize.py").write_text(f"OUT = {str(listed)!r}\n{LISTS_MODULES}")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    server = start_server()
+    for workspace in ("main", "alice"):
+        own = "/workspaces/alice/files/tools/extra.py"
+        assert server.session.put(own, data=b"import zipapp\nX = 1").ok
+        question = {"question": "What is 37 * 52?", "workspace": workspace, "session_id": workspace}
+        answer = server.session.post("/run_script", json=question)
+        assert answer.status_code == 200, answer.text
+        assert server.session.post("/reload_modules", json={"workspace": workspace}).ok
+    server.process.send_signal(signal.SIGUSR1)
+    server.wait_until(listed.exists, "the list of modules")
+    modules = json.loads(listed.read_text())
+    assert "server.host" in modules and "guidance" in modules
+    assert "zipapp" not in modules
+    assert [name for name in modules if is_within(name, PEOPLES)] == []
+    data = server.runtime_file.parents[2] / "data"
+    assert data.is_dir()
+    loaded = [file for file in modules.values() if file is not None and Path(file).is_relative_to(data)]
+    assert [Path(file).name for file in loaded] == ["model.py"]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import psutil
 import pytest
 import requests
 
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 
 from guidance import gen
 
-from server.runs.step import tell_step
+from server.sdk import tell_step
 
 
 @dataclass
@@ -41,7 +42,7 @@ class CustomAgentGuidance:
             self.model.program() + "Once" + gen("text", regex="[a-z ]{50}")
 """
 
-# It blocks where nothing can be raised inside it, until the other end of the pipe is opened and closed.
+# It blocks in a call of the system, until the other end of the pipe is opened and closed.
 BLOCKED = '''
 from langchain_core.tools import tool
 
@@ -49,9 +50,35 @@ from langchain_core.tools import tool
 def calculator(expression: str) -> str:
     """Work out an arithmetic expression."""
     with open("pipe") as pipe:
-        open("begun", "w").close()
         return pipe.read()
 '''
+
+
+WAITS = """
+import os
+import pathlib
+import time
+from types import SimpleNamespace
+
+from server.sdk import ToolFailedError, call_tool
+
+
+class CustomAgentGuidance:
+    def __init__(self, model, tools, max_steps, tool_seconds):
+        self.tools, self.tool_seconds = tools, tool_seconds
+
+    def __call__(self, question):
+        if question == "wait":
+            pathlib.Path("begun-to-wait").touch()
+            while not pathlib.Path("go-on").exists():
+                time.sleep(0.01)
+        if question == "block":
+            try:
+                call_tool(self.tools["calculator"], {"expression": "1"}, self.tool_seconds)
+            except ToolFailedError:
+                pass
+        return SimpleNamespace(answer=str(os.getpid()), function=None, steps=[], usage={})
+"""
 
 
 @pytest.fixture(scope="module")
@@ -107,45 +134,39 @@ def test_a_run_that_is_out_of_time(server: Server) -> None:
     assert "0.5 seconds" in error["message"] and len(error["steps"]) == 1
 
 
+def workers(server: Server, workspace: str) -> list[dict[str, Any]]:
+    return [one for one in server.health()["workers"] if one["workspace"] == workspace]
+
+
+def is_gone(server: Server, pid: int) -> bool:
+    return not psutil.pid_exists(pid) and pid not in [one["pid"] for one in server.health()["workers"]]
+
+
 @pytest.mark.parametrize(
     "goes_on",
     [
         "while True:\n            pass",
         "while True:\n            try:\n                self.model.program() + gen('text', max_tokens=9)\n"
-        "            except Exception:\n                pass",
+        "            except BaseException:\n                pass",
+        "os.mkfifo('agents-pipe')\n        open('agents-pipe')",
     ],
-    ids=["computes", "catches"],
+    ids=["computes", "catches", "blocks"],
 )
-def test_an_agent_that_does_not_stop_is_left_behind(server: Server, goes_on: str) -> None:
+def test_an_agent_that_does_not_stop_ends_with_its_worker(
+    server: Server, goes_on: str, request: pytest.FixtureRequest
+) -> None:
+    workspace = f"stubborn-{request.node.callspec.id}"
     begin, _, _ = ENDLESS.partition("while True:")
-    put(server, "stubborn", "agent/react.py", begin + goes_on + "\n")
-    put(server, "stubborn", "agent/__init__.py", "from .react import CustomAgentGuidance\n")
-    assert server.session.post("/reload_modules", json={"workspace": "stubborn"}).status_code == 200
-    answer = ask(server, "stubborn", timeout=0.5)
+    put(server, workspace, "agent/react.py", f"import os\n{begin}{goes_on}\n")
+    put(server, workspace, "agent/__init__.py", "from .react import CustomAgentGuidance\n")
+    assert server.session.post("/reload_modules", json={"workspace": workspace}).status_code == 200
+    [worker] = workers(server, workspace)
+    answer = ask(server, workspace, timeout=0.5)
     assert (answer.status_code, answer.json()["error"]["type"]) == (408, "run_timed_out")
     assert len(answer.json()["error"]["steps"]) == 1
-    assert "was left behind" in server.output
+    server.wait_until(lambda: is_gone(server, worker["pid"]), "the end of the worker")
+    assert "is retired: the agent react of run" in server.output
     assert ask(server, "main").json()["answer"] == "1924"
-
-
-def test_an_agent_that_is_left_behind_is_told_until_it_ends(server: Server) -> None:
-    begin, _, _ = ENDLESS.partition("while True:")
-    put(server, "stuck", "agent/react.py", begin + "open('agents_pipe').close()\n")
-    put(server, "stuck", "agent/__init__.py", "from .react import CustomAgentGuidance\n")
-    pipe = server.output_file.parent / "agents_pipe"
-    os.mkfifo(pipe)
-    answer = ask(server, "stuck", timeout=0.5)
-    assert (answer.status_code, answer.json()["error"]["type"]) == (408, "run_timed_out")
-    [run, *_] = server.session.get("/runs", params={"workspace": "stuck"}).json()["runs"]
-
-    def told() -> list[tuple[str, str]]:
-        found = server.health()["abandoned_tools"]
-        return [(one["tool"], one["run_id"]) for one in found if one["workspace"] == "stuck"]
-
-    assert told() == [("agent react", run["run_id"])]
-    assert server.health()["abandoned"] >= 1
-    pipe.write_text("")
-    server.wait_until(lambda: not told(), "the end of the agent")
 
 
 def test_a_run_that_is_out_of_tokens(server: Server) -> None:
@@ -170,22 +191,45 @@ def test_a_question_may_ask_for_less_and_not_for_more(server: Server, name: str,
 
 
 def test_a_tool_that_does_not_come_back(server: Server) -> None:
+    assert server.session.post("/reload_modules", json={"workspace": "blocked"}).status_code == 200
+    [worker] = workers(server, "blocked")
     answer = ask(server, "blocked", max_steps=1)
     assert answer.status_code == 200, answer.text
     [step] = answer.json()["steps"]
     assert step["error"] == "the tool did not answer within 0.5 seconds." and step["error"] in step["observation"]
-    [abandoned] = [one for one in server.health()["abandoned_tools"] if one["workspace"] == "blocked"]
-    assert abandoned["seconds"] >= 0
-    assert abandoned == {
-        "tool": "calculator",
-        "workspace": "blocked",
-        "run_id": answer.json()["run_id"],
-        "seconds": abandoned["seconds"],
-    }
-    (server.output_file.parent / "pipe").write_text("")
-    server.wait_until(
-        lambda: not server.health()["abandoned_tools"], "the end of the tool, and of agents left behind"
-    )
+    server.wait_until(lambda: is_gone(server, worker["pid"]), "the end of the worker")
+    assert "is retired: the tool calculator did not stop" in server.output
+
+
+def test_what_can_finish_does_so_while_its_worker_is_replaced(server: Server) -> None:
+    put(server, "both", "tools/calculator.py", BLOCKED)
+    put(server, "both", "agent/react.py", WAITS)
+    put(server, "both", "agent/__init__.py", "from .react import CustomAgentGuidance\n")
+    folder = server.output_file.parent
+
+    def pid_that_answers(question: str) -> int:
+        answer = server.session.post("/run_script", json={"question": question, "workspace": "both"})
+        return int(answer.json()["answer"])
+
+    with ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(pid_that_answers, "wait")
+        server.wait_until((folder / "begun-to-wait").exists, "the run that waits")
+        blocked = pid_that_answers("block")
+        [retired] = server.wait_until(
+            lambda: [one for one in workers(server, "both") if one["state"] == "retired"], "the worker's retirement"
+        )
+        assert (retired["pid"], retired["runs"]) == (blocked, 1)
+        assert retired["retired"] == "the tool calculator did not stop"
+        fresh = pid_that_answers("who are you?")
+        assert fresh != blocked
+        assert {(one["pid"], one["generation"]) for one in workers(server, "both")} == {
+            (blocked, retired["generation"]),
+            (fresh, retired["generation"]),
+        }
+        (folder / "go-on").touch()
+        assert waits.result() == blocked
+    server.wait_until(lambda: is_gone(server, blocked), "the end of the worker")
+    assert pid_that_answers("who are you?") == fresh
 
 
 def test_a_run_whose_tool_does_not_come_back_is_stopped_all_the_same(start_server: Callable[..., Server]) -> None:
@@ -193,17 +237,16 @@ def test_a_run_whose_tool_does_not_come_back_is_stopped_all_the_same(start_serve
     put(server, "blocked", "tools/calculator.py", BLOCKED)
     folder = server.output_file.parent
     os.mkfifo(folder / "pipe")
-    other_end = os.open(folder / "pipe", os.O_RDWR)
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(ask, server, "blocked")
-        server.wait_until((folder / "begun").exists, "the tool")
+        other_end = os.open(folder / "pipe", os.O_WRONLY)  # waits for the tool
         [run] = server.session.get("/runs").json()["runs"]
         assert run["state"] == "running"
+        [worker] = workers(server, "blocked")
         assert server.session.delete(f"/runs/{run['run_id']}").status_code == 200
         cancelled = asked.result()
-        assert [one["run_id"] for one in server.health()["abandoned_tools"]] == [run["run_id"]]
         late = ask(server, "blocked", timeout=2)
     assert (cancelled.status_code, cancelled.json()["error"]["type"]) == (499, "run_cancelled")
     assert (late.status_code, late.json()["error"]["type"]) == (408, "run_timed_out")
+    server.wait_until(lambda: is_gone(server, worker["pid"]), "the end of the worker")
     os.close(other_end)
-    server.wait_until(lambda: not server.health()["abandoned_tools"], "the end of the tools")

@@ -17,16 +17,21 @@ QUESTION = {"question": "What is 37 * 52?"}
 WINDOW = 2048
 """Tokens that the second model reads, half as many as the first: so they can be told apart."""
 
-# Says which model a tool is given, by its window.
+# Says which model a tool is given, by the longest prompt that it reads.
 ASKING = '''
 from langchain_core.tools import tool
+
+from server.sdk import PromptTooLongError
 
 
 def build_tool(llm):
     @tool
     def calculator(expression: str) -> str:
         """Work out an arithmetic expression."""
-        return str(llm.get_engine().context_length)
+        try:
+            return llm.invoke("why? " * 5_000).text
+        except PromptTooLongError as error:
+            return str(error.details["limit"])
 
     return calculator
 '''
@@ -142,7 +147,7 @@ def test_a_question_chooses_its_model(both: Server, second: str) -> None:
 def test_a_tool_asks_the_model_that_its_run_uses(both: Server, second: str) -> None:
     for body, window in (({}, 4096), ({"model": second}, WINDOW), ({"model": "embedded"}, 4096)):
         answer = ask(both, workspace="asking", max_steps=1, **body)
-        assert answer["steps"][0]["observation"] == str(window)
+        assert window - 512 <= int(answer["steps"][0]["observation"]) <= window
 
 
 def test_a_replay_finds_its_model(both: Server, second: str) -> None:

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from server.agent import notes, prompts
 from server.engine import GuidedEngine
 from server.errors import NoHistoryError
+from server.resident import ModelRequest, ResidentModel
 from server.runs import Run
-from server.sessions import Sessions
 from server.sessions.entry import entry_of
-from server.store import RunStore, SessionStore, Turn
+from server.store import Turn
 from tests.reload_code import Code, code
 
 __all__ = ["code"]  # a fixture
@@ -92,16 +92,24 @@ def test_a_poor_model_can_not_write_a_wrong_note(engine: GuidedEngine) -> None:
     assert short == {"title": "hi", "found": ""}
 
 
+AGENT = """
+    from types import SimpleNamespace
+
+    class CustomAgentGuidance:
+        def __init__(self, *options): pass
+
+        def __call__(self, question):
+            return SimpleNamespace(answer=question, function=None, steps=[], usage={})
+"""
+
+
 def test_code_that_has_no_notes_can_not_go_on_with_a_session(code: Code, engine: GuidedEngine) -> None:
+    code.write("agent/__init__.py", AGENT)
     code.reload()
-    store = SessionStore(code.database)
-    sessions, run = Sessions(store), Run("And now?", "main", 1, session_id="s")
+    model = ResidentModel(ModelRequest("embedded", None, "bitsandbytes", "cpu", "float32", "none"))
+    model.engine = engine
     with code.workspace.pin() as generation:
-        agent = lambda question: question  # noqa: E731
-        assert sessions.ask(run, agent, generation, engine) == "And now?"
-        RunStore(code.database).add(
-            {"run_id": "r1", "workspace": "main", "generation": None},
-            store.adding("main", "s", Turn(0, "What is 1 + 1?", "2", "r1", 1.0, {"title": None})),
-        )
+        run = Run("And now?", "main", 1)
+        assert generation.answer(run, model, [], 60).answer == "And now?"
         with pytest.raises(NoHistoryError, match=r"has no server/agent/notes.py"):
-            sessions.ask(run, agent, generation, engine)
+            generation.answer(run, model, conversation(1), 60)

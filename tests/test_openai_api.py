@@ -124,7 +124,7 @@ def test_earlier_messages_are_an_agents_history(own_server: Server, client: Open
 
 def test_an_agent_of_a_workspace(own_server: Server, client: OpenAI) -> None:
     brief = (
-        "from dataclasses import asdict\nfrom server.engine import usage\nfrom .agent import Agent, AgentResult\n\n\n"
+        "from dataclasses import asdict\nfrom server.sdk import usage\nfrom .agent import Agent, AgentResult\n\n\n"
         "class Brief(Agent):\n    name = 'brief'\n\n    def __call__(self, question, history=()):\n"
         "        with usage.measured() as used:\n            pass\n"
         "        return AgentResult(question.upper(), None, [], asdict(used), {'earlier': len(history)})\n"

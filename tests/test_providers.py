@@ -20,7 +20,7 @@ from constants import Settings
 from server.agent import load_agents, prompts
 from server.agent.agent import AgentResult
 from server.embedded.train import WEIGHTS
-from server.engine import GuidedEngine, ResidentChatModel, cancellation, pieces, usage
+from server.engine import GuidedEngine, pieces
 from server.errors import (
     HearthError,
     ModelNotFoundError,
@@ -38,6 +38,7 @@ from server.host import Host
 from server.providers import RemoteModel
 from server.providers.catalog import NO_KEY, PROVIDERS
 from server.providers.failures import PassingError, explained
+from server.sdk import ResidentChatModel, cancellation, usage
 from server.tools import load_tools
 from tests import gguf_file
 from tests.event_stream import read

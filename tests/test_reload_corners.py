@@ -1,180 +1,322 @@
-"""Where Python or a library can't keep the promise, the answer says so; and what works in the corners."""
+"""Libraries that want ordinary modules, real files and a process of their own: they work, over edits too."""
 
-import importlib.machinery
-import subprocess
-import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from tests.reload_code import Code, code, tool_file
-from tests.server_process import REPOSITORY
+from tests.reload_code import LOOK, Code, code
 
 __all__ = ["code"]  # a fixture
 
 
-@pytest.mark.parametrize("statement", ["from . import fast", "from .fast import add", "import server.tools.fast"])
-def test_a_c_extension_beside_the_code_is_told(code: Code, statement: str) -> None:
-    code.reload()
-    (code.root / "tools" / f"fast{importlib.machinery.EXTENSION_SUFFIXES[0]}").write_bytes(b"\x7fELF")
-    code.write("tools/uses.py", statement)
-    [error] = code.refused()
-    assert error["type"] == "ImportError" and (error["file"], error["line"]) == ("server/tools/uses.py", 1)
-    assert "restarted" in error["message"]
+def edit_another_file(code: Code, number: int) -> None:
+    """Reload with a change that concerns nobody."""
+    code.write("tools/other.py", f"NUMBER = {number}")
+    report = code.reload()
+    assert report.changed == ["tools.other"] and report.previous != report.generation
 
 
-OPERATOR = """
-    import torch
+PICKLES = """
+    import pickle
+    from dataclasses import dataclass
+    from pathlib import Path
 
-    VERSION = {version}
+    FILE = Path({file!r})
 
-    @torch.library.custom_op("lab_test::double", mutates_args=())
-    def double(x: torch.Tensor) -> torch.Tensor:
-        return x * {version}
+    @dataclass
+    class Point:
+        x: int
+
+        def double(self):
+            return 2 * self.x
+
+    def save():
+        FILE.write_bytes(pickle.dumps([Point(1), Point.double, save]))
+
+    def load():
+        point, double, saver = pickle.loads(FILE.read_bytes())
+        return isinstance(point, Point) and double(point) == 2 and saver is save
 """
 
 
-def test_a_torch_operator_that_is_registered_twice(code: Code) -> None:
-    # torch itself takes the newer one; whatever it does, it is no end of the server.
-    import torch
-
-    code.write("tools/operator_.py", OPERATOR.format(version=2))
+def test_objects_that_were_pickled_before_an_edit_are_read_after_it(code: Code, tmp_path: Path) -> None:
+    code.write("tools/look.py", LOOK)
+    text = PICKLES.format(file=str(tmp_path / "points"))
+    code.write("tools/points.py", text)
     code.reload()
-    assert float(code.module("tools.operator_").double(torch.ones(()))) == 2
-    code.write("tools/operator_.py", OPERATOR.format(version=3))
+    code.look("tools.points", "save()")
+    edit_another_file(code, 1)
+    assert code.look("tools.points", "load()") is True
+    code.write("tools/points.py", "# An edit that leaves the class as it was.\n" + textwrap.dedent(text))
     code.reload()
-    assert float(code.module("tools.operator_").double(torch.ones(()))) == 3
-    assert code.ask() == "1"
+    assert code.look("tools.points", "load()") is True
 
 
-LIBRARY = """
-    import torch
+COUNTS = """
+    import joblib
+    from pathlib import Path
 
-    LIBRARY = torch.library.Library("lab_test_{name}", "DEF")
-    LIBRARY.define("triple(Tensor x) -> Tensor")
-    {more}
+    CALLS = Path({folder!r}) / "calls"
+    memory = joblib.Memory({folder!r}, verbose=0)
+
+    @memory.cache
+    def square(number):
+        with CALLS.open("a") as file:
+            file.write("x")
+        return number * number
 """
 
 
-def test_a_torch_library_that_is_defined_twice_is_an_error_and_the_old_code_stays(code: Code) -> None:
-    code.write("tools/library.py", LIBRARY.format(name="twice", more="VERSION = 1"))
+def test_joblib_remembers_over_edits_of_other_files(code: Code, tmp_path: Path) -> None:
+    pytest.importorskip("joblib")
+    code.write("tools/look.py", LOOK)
+    code.write("tools/squares.py", COUNTS.format(folder=str(tmp_path)))
     code.reload()
-    code.write("tools/library.py", LIBRARY.format(name="twice", more="VERSION = 2"))
-    [error] = code.refused()
-    assert error["type"] == "RuntimeError" and error["file"] == "server/tools/library.py"
-    assert "lab_test_twice" in error["message"]
-    assert code.module("tools.library").VERSION == 1
+    for number in range(3):
+        assert code.look("tools.squares", "square(7)") == 49
+        edit_another_file(code, number)
+    assert (tmp_path / "calls").read_text() == "x"
+    code.write("tools/squares.py", COUNTS.format(folder=str(tmp_path)).replace("number * number", "number ** 2 + 1"))
+    code.reload()
+    assert code.look("tools.squares", "square(7)") == 50, "an edit of the function itself counts"
+
+
+COMPILED = """
+    import numba
+
+    @numba.njit(cache=True)
+    def total(numbers):
+        sum = 0.0
+        for number in numbers:
+            sum += {expression}
+        return sum
+
+    def said():
+        import numpy
+        value = total(numpy.arange(4.0))
+        return value, sum(total.stats.cache_hits.values()), sum(total.stats.cache_misses.values())
+"""
+
+
+def test_numba_caches_what_it_compiles(code: Code) -> None:
+    pytest.importorskip("numba")
+    code.write("tools/look.py", LOOK)
+    code.write("tools/totals.py", COMPILED.format(expression="number"))
+    code.reload()
+    assert code.look("tools.totals", "said()") == (6.0, 0, 1)
+    edit_another_file(code, 1)
+    assert code.look("tools.totals", "said()") == (6.0, 1, 0)
+    code.write("tools/totals.py", COMPILED.format(expression="2 * number"))
+    code.reload()
+    assert code.look("tools.totals", "said()") == (12.0, 0, 1)
+
+
+def test_data_beside_the_code_is_found_each_way(code: Code) -> None:
+    code.write("tools/look.py", LOOK)
+    code.write("tools/data/words.txt", "one")
+    code.write("tools/data/__init__.py", "")
+    text = """
+        import importlib.resources, pkgutil
+        from pathlib import Path
+        import server
+
+        def words():
+            return [
+                importlib.resources.files(__package__).joinpath("data/words.txt").read_text(),
+                importlib.resources.files("server.tools.data").joinpath("words.txt").read_text(),
+                pkgutil.get_data(__package__, "data/words.txt").decode(),
+                pkgutil.get_data("server.tools.data", "words.txt").decode(),
+                (Path(__file__).parent / "data" / "words.txt").read_text(),
+                __loader__.get_data(str(Path(__file__).parent / "data/words.txt")).decode(),
+            ]
+    """
+    code.write("tools/reader.py", text)
+    code.reload()
+    with code.workspace.pin() as old:
+        code.write("tools/data/words.txt", "two")
+        assert code.reload().changed == ["tools/data/words.txt"]
+        assert set(code.look("tools.reader", "words()")) == {"two"}
+        assert set(code.look("tools.reader", "words()", old)) == {"one"}, "data is of its generation"
 
 
 PROCESSES = """
     import multiprocessing
-    import pickle
     from concurrent.futures import ProcessPoolExecutor
 
+    BASE = {base}
+
+    def power(number):
+        return number ** BASE, __name__
+
+    def pool(method):
+        context = multiprocessing.get_context(method)
+        with ProcessPoolExecutor(2, mp_context=context) as executor, context.Pool(1) as other:
+            return [executor.submit(power, 7).result(60), *other.map(power, [2])]
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_pools_of_processes_run_functions_of_the_generation(code: Code, method: str) -> None:
+    code.write("tools/look.py", LOOK)
+    for base in (2, 3):
+        code.write("tools/powers.py", PROCESSES.format(base=base))
+        code.reload()
+        found = code.look("tools.powers", f"pool({method!r})")
+        assert found == [(7**base, "server.tools.powers"), (2**base, "server.tools.powers")]
+
+
+DEBUGGED = """
+    import io, pdb, sys
+
+    def fail(number):
+        part = number - 1
+        return 1 / part  # what fails
+
+    def post_mortem():
+        text = io.StringIO()
+        try:
+            fail(1)
+        except ZeroDivisionError as error:
+            debugger = pdb.Pdb(stdin=io.StringIO("where\\nlist\\np part\\nquit\\n"), stdout=text, readrc=False)
+            debugger.use_rawinput = False
+            debugger.reset()
+            try:
+                debugger.interaction(None, error.__traceback__)
+            except BaseException as stop:
+                text.write(repr(stop))
+        return text.getvalue()
+"""
+
+
+def test_a_debugger_shows_the_lines_after_the_crash(code: Code) -> None:
+    code.write("tools/look.py", LOOK)
+    code.write("tools/fails.py", DEBUGGED)
+    code.reload()
+    edit_another_file(code, 1)
+    shown = code.look("tools.fails", "post_mortem()")
+    assert "server/tools/fails.py(6)fail()" in shown
+    assert "-> return 1 / part  # what fails" in shown and "(Pdb) 0\n" in shown
+
+
+MEASURED = """
+    import io
+    import coverage
+
+    def sign(number):
+        if number < 0:
+            return "-"
+        return "+"
+
+    def measure():
+        measured = coverage.Coverage(data_file=None, include=[__file__])
+        with measured.collect():
+            sign(1)
+        _, statements, _, missing, _ = measured.analysis2(__file__)
+        return statements, missing
+"""
+
+
+def test_coverage_counts_the_lines(code: Code) -> None:
+    pytest.importorskip("coverage")
+    code.write("tools/look.py", LOOK)
+    code.write("tools/measures.py", MEASURED)
+    code.reload()
+    edit_another_file(code, 1)
+    statements, missing = code.look("tools.measures", "measure()")
+    assert {6, 7, 8} <= set(statements) and 7 in missing and 6 not in missing and 8 not in missing
+
+
+TORCH = """
+    import torch
+
+    @torch.library.custom_op("lab_test::times", mutates_args=())
+    def times(x: torch.Tensor) -> torch.Tensor:
+        return x * {version}
+
+    LIBRARY = torch.library.Library("lab_test_twice", "DEF")
+    LIBRARY.define("triple(Tensor x) -> Tensor")
+
+    def said():
+        return float(times(torch.ones(())))
+"""
+
+
+def test_operators_of_torch_are_registered_anew_in_each_generation(code: Code) -> None:
+    code.write("tools/look.py", LOOK)
+    for version in (2, 3):
+        code.write("tools/operators.py", TORCH.format(version=version))
+        code.reload()
+        assert code.look("tools.operators", "said()") == version
+
+
+@contextmanager
+def server_that_counts() -> Iterator[tuple[str, list[int]]]:
+    """Its URL, and how many requests came over each of its connections."""
+    counts: list[int] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def setup(self) -> None:
+            super().setup()
+            counts.append(0)
+            self.number = len(counts) - 1
+
+        def do_GET(self) -> None:
+            counts[self.number] += 1
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"ok")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", counts
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+ASYNC = """
+    import asyncio
+    import httpx
     from langchain_core.tools import tool
 
-    def square(number):
-        return number * number
+    CLIENT = httpx.AsyncClient(trust_env=False)
+    ONE_AT_A_TIME = asyncio.Semaphore(1)
+    LOOPS = set()
 
     @tool
-    def calculator(expression: str) -> str:
-        "Work something out."
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("{method}")) as pool:
-            return str(pool.submit({function}, 7).result(60))
+    async def fetch(expression: str) -> str:
+        "Fetch something."
+        LOOPS.add(asyncio.get_running_loop())
+        async with ONE_AT_A_TIME:
+            answer = await CLIENT.get("{url}")
+        return answer.text + str(len(LOOPS))
 """
 
 
-def ask_in_a_process(tmp_path: Path, method: str, function: str) -> str:
-    """What the tool says, or its error, in a process of its own: one that forks must have no threads of a model."""
-    code = Code(tmp_path / "server")
-    code.write("tools/calculator.py", PROCESSES.format(method=method, function=function))
-    code.database.close()
-    script = f"""
-import sys
-from pathlib import Path
-sys.path.insert(0, {str(REPOSITORY)!r})
-
-if __name__ == "__main__":
-    import server.engine.engine
-    from langchain_core.language_models.fake_chat_models import FakeListChatModel
-    from server.reload import Workspace
-    from server.store import Database, GenerationStore
-
-    root = Path({str(tmp_path)!r})
-    space = Workspace("main", root / "server", GenerationStore(Database(root / "data")), 20)
-    space.reload(FakeListChatModel(responses=["fine"]))
-    with space.pin() as generation:
-        try:
-            print("gave", generation.tools["calculator"].invoke({{"expression": "?"}}))
-        except Exception as error:
-            print("raised", type(error).__name__, error)
-"""
-    file = tmp_path / "script.py"
-    file.write_text(script)
-    ended = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, timeout=120, check=False)
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout.strip()
-
-
-def test_a_forked_process_has_the_generation(tmp_path: Path) -> None:
-    assert ask_in_a_process(tmp_path, "fork", "square") == "gave 49"
-
-
-def test_a_spawned_process_does_what_is_no_part_of_the_generation(tmp_path: Path) -> None:
-    assert ask_in_a_process(tmp_path, "spawn", "abs") == "gave 7"
-
-
-def test_a_spawned_process_lacks_the_generation_which_is_an_error_and_no_hang(tmp_path: Path) -> None:
-    assert ask_in_a_process(tmp_path, "spawn", "square").startswith("raised BrokenProcessPool")
-
-
-@pytest.mark.parametrize("path", ["tools/Calculator.py", "tools/CALCULATOR.py"])
-def test_a_rename_that_changes_only_case(code: Code, path: str) -> None:
-    code.reload()
-    (code.root / "tools/calculator.py").rename(code.root / path)
-    report = code.reload()
-    assert report.changed == sorted(["tools.calculator", path.removesuffix(".py").replace("/", ".")])
-    assert code.ask() == "1"
-
-
-def test_a_symbolic_link_that_leads_elsewhere_now(code: Code) -> None:
-    for number in (1, 2):
-        code.write(f"tools/versions/v{number}.py", tool_file(number))
-    link = code.root / "tools/calculator.py"
-    link.unlink()
-    link.symlink_to("versions/v1.py")
-    code.reload()
-    link.unlink()
-    link.symlink_to("versions/v2.py")
-    assert code.reload().changed == ["tools.calculator"]
-    assert code.ask() == "2"
-
-
-def test_an_init_file_is_added_and_removed(code: Code) -> None:
-    code.write("tools/deep/value.py", "VALUE = 1")
-    code.write("tools/calculator.py", "from .deep.value import VALUE\n" + tool_file("one"))
-    code.reload()
-    init = code.write("tools/deep/__init__.py", "HERE = 1")
-    assert code.reload().changed == ["tools.deep"]
-    assert code.module("tools.deep").HERE == 1
-    init.unlink()
-    code.reload()
-    assert not hasattr(code.module("tools.deep"), "HERE") and code.ask() == "one"
-
-
-def test_a_debugger_and_coverage_find_the_lines(code: Code, tmp_path: Path) -> None:
-    import bdb
-    import linecache
-
-    code.write("tools/traced.py", "def f():\n    x = 1\n    return x\n")
-    code.reload()
-    f = code.module("tools.traced").f
-    seen: list[str] = []
-
-    class Tracer(bdb.Bdb):
-        def user_line(self, frame: object) -> None:
-            file, line = frame.f_code.co_filename, frame.f_lineno  # type: ignore[attr-defined]
-            seen.append(linecache.getline(file, line).strip())
-
-    Tracer().runcall(f)
-    assert seen == ["x = 1", "return x"]
+def test_what_async_tools_hold_works_over_any_number_of_calls(code: Code) -> None:
+    with server_that_counts() as (url, counts):
+        code.write("tools/fetch.py", ASYNC.format(url=url))
+        code.reload()
+        assert [code.ask("fetch") for _ in range(5)] == ["ok1"] * 5
+        assert counts == [5], "over one connection"
+        answers: list[str] = []
+        threads = [threading.Thread(target=lambda: answers.append(code.ask("fetch"))) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert answers == ["ok1"] * 8 and sum(counts) == 13

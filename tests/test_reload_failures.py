@@ -1,48 +1,57 @@
-"""Every way in which new code can be broken: told with its place, and the old code goes on answering."""
+"""Every way in which new code can be broken: the answer names its place, and the old code continues to answer."""
 
-import sys
-import threading
-import time
-from types import ModuleType
+import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from server.runs.abandoned import abandoned_tools
-from tests.reload_code import Code, code, private_modules, tool_file
+from server.workers.failure import ErrorReport
+from server.workers.pool import Workers
+from tests.reload_code import Code, code, tool_file
 
 __all__ = ["code"]  # a fixture
 
 
-def load_then_break(code: Code, path: str, text: str | bytes) -> dict[str, object]:
-    """Break a file of loaded code; gives the one error. The old code must go on answering."""
-    code.reload()
-    code.write(path, text)
-    (error,) = code.refused()
-    assert code.ask() == "1"
-    code.write("tools/calculator.py", tool_file(2))
-    if path != "tools/calculator.py":
-        (code.root / path).unlink()
-    code.reload()
-    assert code.ask() == "2"
-    return dict(error)
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory, workers: Workers) -> Iterator[Code]:
+    """Code that is live. Shared: each test leaves the files as they were."""
+    made = Code(tmp_path_factory.mktemp("live") / "server", workers)
+    made.reload()
+    yield made
+    made.close()
 
 
-def test_a_syntax_error_names_its_file_and_line(code: Code) -> None:
-    error = load_then_break(code, "tools/calculator.py", "a = 1\ndef f(:\n    pass\n")
+def broken(live: Code, path: str, text: str | bytes) -> ErrorReport:
+    """Break a file of live code; gives the one error. The old code must continue to answer."""
+    file = live.root / path
+    before = file.read_bytes() if file.exists() else None
+    live.write(path, text)
+    try:
+        (error,) = live.refused()
+        assert live.ask() == "1"
+    finally:
+        file.unlink() if before is None else live.write(path, before)
+    return error
+
+
+def test_a_syntax_error_names_its_file_and_line(live: Code) -> None:
+    error = broken(live, "tools/calculator.py", "a = 1\ndef f(:\n    pass\n")
     assert (error["file"], error["line"], error["type"]) == ("server/tools/calculator.py", 2, "SyntaxError")
     assert error["message"] == "invalid syntax"
     assert 'File "server/tools/calculator.py", line 2\n    def f(:\n' in str(error["traceback"])
 
 
-def test_a_syntax_error_that_the_compiler_finds_late_shows_its_line_too(code: Code) -> None:
-    error = load_then_break(code, "tools/extra.py", "a = 1\nreturn a\n")
+def test_a_syntax_error_that_the_compiler_finds_late_shows_its_line_too(live: Code) -> None:
+    error = broken(live, "tools/extra.py", "a = 1\nreturn a\n")
     assert (error["line"], error["message"]) == (2, "'return' outside function")
     assert "return a" in str(error["traceback"])
 
 
-def test_all_files_with_syntax_errors_are_told_and_none_runs(code: Code) -> None:
+def test_all_files_with_syntax_errors_are_reported_and_none_runs(code: Code, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
     code.reload()
-    code.write("agent/__init__.py", "import sys\nsys.ran_too_early = True\n")
+    code.write("agent/__init__.py", f"open({str(mark)!r}, 'w')\n")
     code.write("tools/calculator.py", "def f(:\n")
     code.write("tools/sub/deep.py", "x = = 1\n")
     code.write("model.py", "import\n")
@@ -52,7 +61,7 @@ def test_all_files_with_syntax_errors_are_told_and_none_runs(code: Code) -> None
         "server/tools/calculator.py",
         "server/tools/sub/deep.py",
     ]
-    assert not hasattr(sys, "ran_too_early")
+    assert not mark.exists()
     assert code.ask() == "1"
 
 
@@ -60,7 +69,6 @@ def test_all_files_with_syntax_errors_are_told_and_none_runs(code: Code) -> None
     "data",
     [
         b"name = '\xc3",  # the first half of a letter
-        b"# \xc3\n",
         b"x = 1\0\n",
         b"# -*- coding: no-such-coding -*-\n",
         b"# -*- coding: ascii -*-\nname = '\xc3\xa9'\n",
@@ -68,15 +76,15 @@ def test_all_files_with_syntax_errors_are_told_and_none_runs(code: Code) -> None
         b"x = " + b"-" * 100_000 + b"1",
     ],
 )
-def test_bytes_that_are_no_python_are_an_error_that_names_the_file(code: Code, data: bytes) -> None:
-    error = load_then_break(code, "tools/extra.py", data)
+def test_bytes_that_are_no_python_are_an_error_that_names_the_file(live: Code, data: bytes) -> None:
+    error = broken(live, "tools/extra.py", data)
     assert error["file"] == "server/tools/extra.py"
     assert error["type"] in ("SyntaxError", "MemoryError", "RecursionError")
 
 
-def test_an_exception_half_way_leaves_nothing_of_the_module(code: Code) -> None:
+def test_an_exception_half_way_leaves_nothing_of_the_module(live: Code) -> None:
     text = tool_file(3) + "\ndef fail():\n    return 1 / 0\n\nfail()\n"
-    error = load_then_break(code, "tools/calculator.py", text)
+    error = broken(live, "tools/calculator.py", text)
     assert (error["file"], error["line"]) == ("server/tools/calculator.py", 10)
     assert (error["type"], error["message"]) == ("ZeroDivisionError", "division by zero")
     lines = str(error["traceback"]).splitlines()
@@ -121,12 +129,23 @@ def test_an_error_three_imports_deep_is_told_where_it_is(code: Code) -> None:
         ("assert False, 'never'", "AssertionError", "never"),
     ],
 )
-def test_whatever_a_module_raises_is_told(code: Code, text: str, kind: str, message: str) -> None:
-    error = load_then_break(code, "tools/extra.py", text)
+def test_whatever_a_module_raises_is_reported(live: Code, text: str, kind: str, message: str) -> None:
+    error = broken(live, "tools/extra.py", text)
     assert (error["file"], error["type"]) == ("server/tools/extra.py", kind)
     assert str(error["message"]).startswith(message)
     assert isinstance(error["line"], int)
     assert len(str(error["traceback"])) < 30_000
+
+
+@pytest.mark.parametrize("text", ["def f(:", "1 / 0", "import os; os._exit(3)"])
+def test_code_is_mended_after_a_refusal(code: Code, text: str) -> None:
+    code.reload()
+    code.write("tools/calculator.py", text)
+    code.refused()
+    assert code.ask() == "1"
+    code.write("tools/calculator.py", tool_file(2))
+    code.reload()
+    assert code.ask() == "2"
 
 
 def test_the_first_load_of_all_may_be_broken(code: Code) -> None:
@@ -157,15 +176,26 @@ def test_a_circle_of_imports_that_does_not_work_is_an_error(code: Code) -> None:
     assert "circular import" in error["message"]
 
 
-def test_what_a_failed_load_hooked_into_the_import_system_is_taken_out(code: Code) -> None:
-    text = """
-        import sys
-        class Finder:
-            def find_spec(self, *_): return None
-        sys.meta_path.append(Finder())
-        1 / 0
-    """
-    load_then_break(code, "tools/extra.py", text)
+@pytest.mark.parametrize(
+    ("statement", "hint"),
+    [
+        ("from server.keep import keep", "keep is in server.sdk now: from server.sdk import keep."),
+        (
+            "from server.engine import usage",
+            "usage, likelihood, Prepared and ResidentChatModel are in server.sdk now",
+        ),
+        ("from server.engine.usage import measured", "usage, likelihood, Prepared and ResidentChatModel are in"),
+        ("from server.runs.step import tell_step", "tell_step, tell_plan, call_tool and ToolFailedError are in"),
+        ("import server.tool_schema", "arguments_schema is in server.sdk now"),
+        ("from server.host import Host", "Tools and agents import server.sdk alone."),
+        ("from server import store", "Tools and agents import server.sdk alone."),
+    ],
+)
+def test_an_import_of_the_servers_own_says_where_the_name_is_now(live: Code, statement: str, hint: str) -> None:
+    error = broken(live, "tools/extra.py", f"\n{statement}\n")
+    assert (error["file"], error["line"], error["type"]) == ("server/tools/extra.py", 2, "ImportError")
+    assert "is the server's own, and can't be imported in a worker" in error["message"]
+    assert hint in error["message"]
 
 
 @pytest.mark.parametrize(
@@ -183,12 +213,9 @@ def test_what_a_failed_load_hooked_into_the_import_system_is_taken_out(code: Cod
         ),
     ],
 )
-def test_the_entry_points_must_be_there(code: Code, path: str, text: str, file: str, message: str) -> None:
-    code.reload()
-    code.write(path, text)
-    (error,) = code.refused()
+def test_the_entry_points_must_be_there(live: Code, path: str, text: str, file: str, message: str) -> None:
+    error = broken(live, path, text)
     assert (error["file"], error["message"]) == (file, message)
-    assert code.ask() == "1"
 
 
 def test_a_folder_without_code_is_told_part_by_part(code: Code) -> None:
@@ -216,7 +243,7 @@ def test_a_folder_without_code_is_told_part_by_part(code: Code) -> None:
         ("return {'fine': made(args_schema=Odd)}", "no JSON schema can be made of the arguments of 'fine'"),
     ],
 )
-def test_tools_are_checked(code: Code, body: str, message: str) -> None:
+def test_tools_are_checked(live: Code, body: str, message: str) -> None:
     text = f"""
         import collections.abc
         from langchain_core.tools import StructuredTool
@@ -235,121 +262,100 @@ def test_tools_are_checked(code: Code, body: str, message: str) -> None:
         def load_tools(llm):
             {body}
     """
-    code.reload()
-    code.write("tools/__init__.py", text)
-    (error,) = code.refused()
+    error = broken(live, "tools/__init__.py", text)
     assert error["file"] == "server/tools/__init__.py"
     assert isinstance(error["line"], int)
     assert message in error["message"]
-    assert code.ask() == "1"
 
 
-def test_no_tools_left_is_refused(code: Code) -> None:
-    code.reload()
-    (code.root / "tools/calculator.py").unlink()
-    (error,) = code.refused()
-    assert "no tools" in error["message"]
-    assert code.ask() == "1"
+def test_no_tools_left_is_refused(live: Code) -> None:
+    assert "no tools" in broken(live, "tools/calculator.py", "")["message"]
 
 
-def test_two_tools_of_one_name_are_refused(code: Code) -> None:
-    error = load_then_break(code, "tools/twin.py", tool_file(5))
+def test_two_tools_of_one_name_are_refused(live: Code) -> None:
+    error = broken(live, "tools/twin.py", tool_file(5))
     assert (error["file"], error["type"]) == ("server/tools/__init__.py", "ValueError")
     assert error["message"] == "two tools are named calculator"
 
 
-def test_an_exit_while_tools_are_built_is_refused(code: Code) -> None:
-    error = load_then_break(code, "tools/extra.py", "def build_tool(llm):\n    raise SystemExit(4)\n")
+def test_an_exit_while_tools_are_built_is_refused(live: Code) -> None:
+    error = broken(live, "tools/extra.py", "def build_tool(llm):\n    raise SystemExit(4)\n")
     assert (error["file"], error["line"], error["type"]) == ("server/tools/extra.py", 2, "SystemExit")
 
 
-def loaders() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "hearth-loader"]
+LOADED = ["at import", "while tools are built"]
 
 
-def abandoned() -> list[str]:
-    return [one.tool for one in abandoned_tools()]
+def loading(statement: str, when: str) -> str:
+    """A file whose fourth line is executed while it is loaded."""
+    if when == "at import":
+        return f"import ctypes, os, re, signal, threading, time\nprint('before it')\n\n{statement}\n"
+    lines = "import ctypes, os, re, signal, threading, time\nprint('before it')\n"
+    return f"{lines}def build_tool(llm):\n    {statement}\n"
 
 
-def wait_until_no_loader_runs() -> None:
-    limit = time.monotonic() + 10
-    while loaders():
-        assert time.monotonic() < limit
-        time.sleep(0.005)
+@pytest.mark.parametrize("when", LOADED)
+@pytest.mark.parametrize(
+    ("statement", "kind", "how", "line"),
+    [
+        ("ctypes.string_at(0)", "SIGSEGV", "ended with SIGSEGV in server/tools/extra.py line 4", 4),
+        ("os._exit(0)", "ProcessEndedError", "ended with exit code 0", None),
+        ("os.kill(os.getpid(), 9)", "SIGKILL", "ended with SIGKILL", None),
+        ("os.abort()", "SIGABRT", "ended with SIGABRT in server/tools/extra.py line 4", 4),
+        ("signal.raise_signal(signal.SIGSTOP)", "SIGSTOP", "was stopped by SIGSTOP", None),
+    ],
+)
+def test_a_crash_while_code_is_loaded_is_a_refusal(
+    live: Code, statement: str, kind: str, how: str, line: int | None, when: str
+) -> None:
+    error = broken(live, "tools/extra.py", loading(statement, when))
+    assert error["type"] == kind
+    assert how in str(error["message"]) and "while the code was loaded" in str(error["message"])
+    assert (error["file"], error["line"]) == (("server/tools/extra.py", line) if line else (None, None))
+    assert "  | before it\n" in str(error["traceback"])
 
 
 @pytest.mark.parametrize(
-    ("text", "line"),
+    ("statement", "when"),
     [
-        ("x = 1\nwhile True:\n    x += 1\n", (2, 3)),
-        ("def f():\n    while True:\n        pass\n\ndef build_tool(llm):\n    f()\n", (2, 3)),
+        ("while True: pass", "at import"),
+        ("while True: pass", "while tools are built"),
+        ("time.sleep(10**6)", "at import"),
+        ("re.match('(a+)+$', 'a' * 50 + 'b')", "while tools are built"),
+        ("threading.Lock().acquire() and [lock := threading.Lock(), lock.acquire(), lock.acquire()]", "at import"),
     ],
-    ids=["at import", "while tools are built"],
 )
-def test_an_endless_loop_is_given_up_and_ended(code: Code, text: str, line: tuple[int, ...]) -> None:
-    code.workspace.deadline_seconds = 20
-    code.reload()
-    code.workspace.deadline_seconds = 0.2
-    code.write("tools/extra.py", text)
-    (error,) = code.refused()
-    assert (error["file"], error["type"]) == ("server/tools/extra.py", "TimeoutError")
-    assert error["line"] in line
-    assert "did not finish within 0.2 seconds" in error["message"]
-    frames = [row for row in error["traceback"].splitlines() if row.startswith("  File")]
-    assert frames and all('"server/tools/' in row for row in frames)
-    wait_until_no_loader_runs()
-    assert code.ask() == "1"
-    code.workspace.deadline_seconds = 20
-    code.write("tools/extra.py", "")
-    code.write("tools/calculator.py", tool_file(2))
-    code.reload()
-    assert code.ask() == "2"
+def test_a_hang_while_code_is_loaded_is_a_refusal_that_names_the_line(live: Code, statement: str, when: str) -> None:
+    live.limit(2)
+    try:
+        error = broken(live, "tools/extra.py", loading(statement, when))
+    finally:
+        live.limit(60)
+    assert (error["file"], error["line"], error["type"]) == ("server/tools/extra.py", 4, "TimeoutError")
+    assert "did not finish within 2 seconds" in error["message"]
+    lines = error["traceback"].splitlines()
+    assert lines[0] == "Traceback (most recent call last):" and lines[-1].startswith("TimeoutError: ")
+    assert f"    {statement}" in lines and '  File "server/tools/extra.py", line 4' in error["traceback"]
 
 
-def test_an_import_that_blocks_is_given_up_and_its_late_end_changes_nothing(
-    code: Code, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gate = ModuleType("gate_of_the_test")
-    vars(gate).update(opened=threading.Event(), passed=threading.Event())
-    monkeypatch.setitem(sys.modules, "gate_of_the_test", gate)
-    code.reload()
-    before = private_modules()
-    code.workspace.deadline_seconds = 0.2
-    blocking = """
-        import threading
-        import gate_of_the_test as gate
-        try:
-            gate.opened.wait()
-        except BaseException:
-            pass
-        gate.passed.set()
+def test_what_refused_code_has_started_ends_with_it(live: Code, tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    text = f"""
+        import os, subprocess, threading, time
+        started = [subprocess.Popen(["sleep", "600"]), subprocess.Popen(["sleep", "600"], start_new_session=True)]
+        threading.Thread(target=time.sleep, args=(600,)).start()
+        with open({str(pids)!r}, "w") as file:
+            print(*(one.pid for one in started), file=file)
+        1 / 0
     """
-    code.write("tools/extra.py", blocking)
-    (error,) = code.refused()
-    assert (error["file"], error["line"]) == ("server/tools/extra.py", 5)
-    assert "gate.opened.wait()" in error["traceback"]
-    assert "loading server/tools/extra.py, line 5" in abandoned()
-
-    code.workspace.deadline_seconds = 20
-    code.write("tools/extra.py", "")
-    code.write("tools/calculator.py", tool_file(2))
-    code.reload()
-    assert code.ask() == "2"
-    assert len(loaders()) == 1
-
-    after = private_modules()
-    gate.opened.set()
-    assert gate.passed.wait(10)
-    wait_until_no_loader_runs()
-    assert "loading server/tools/extra.py, line 5" not in abandoned()
-    assert private_modules() == after != before
-    assert code.ask() == "2"
+    broken(live, "tools/extra.py", text)
+    assert [pid for pid in pids.read_text().split() if os.path.exists(f"/proc/{pid}")] == []
 
 
 def test_tools_of_live_code_may_fail_to_build_and_be_built_later(code: Code) -> None:
     text = "import os\n" + tool_file(7, "extra") + "\ndef build_tool(llm):\n    return llm.tool\n"
     code.write("tools/extra.py", text)
-    code.workspace.reload(None)
+    code.reload(build=False)
     (error,) = code.refused()
     assert (error["file"], error["type"]) == ("server/tools/extra.py", "AttributeError")
     live = code.workspace.live

@@ -1,18 +1,20 @@
-"""The workspace: what a reload changes and tells, who sees which code, and many callers at once."""
+"""The workspace: what a reload changes and reports, who sees which code, and many callers at once."""
 
 import contextlib
+import json
 import os
+import textwrap
 import threading
-import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import ContextVar
-from types import ModuleType
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from server.errors import ReloadFailedError, ToolsNotLoadedError
 from server.reload import ReloadReport, Workspace
-from tests.reload_code import LLM, Code, code, private_modules, tool_file
+from tests.reload_code import LOOK, Code, code, process_state, tool_file, wait_until
 
 __all__ = ["code"]  # a fixture
 
@@ -30,12 +32,14 @@ def test_the_first_load(code: Code) -> None:
         changed=["agent", "model", "tools", "tools.calculator"],
         tools={"added": ["calculator"], "removed": [], "changed": []},
         seconds=report.seconds,
+        rebuilt=[],
     )
-    assert live.module("model").load_model("name") == "name"
-    assert live.agents["react"].__name__ == "CustomAgentGuidance"
+    assert live.agents == ["react"] and live.tools is not None
+    assert live.tools["calculator"].description == "Work something out."
+    assert live.tools["calculator"].args_schema["properties"]["expression"]["type"] == "string"
 
 
-def test_what_changed_is_told(code: Code) -> None:
+def test_what_changed_is_reported(code: Code) -> None:
     for name in ("stays", "goes", "described", "typed", "edited", "rests", "deeper"):
         code.write(f"tools/{name}.py", tool_file(name, name))
     code.write("tools/rests.py", "from .rates import RATE\n" + tool_file(1, "rests"))
@@ -58,7 +62,7 @@ def test_what_changed_is_told(code: Code) -> None:
         "changed": ["deeper", "edited", "rests"],
     }
 
-    # Only what the model is told of it changes; no file of its own.
+    # Only what the model is shown of it changes; no file of its own.
     code.write("tools/shared.py", "TEXT, KIND = 'New.', int")
     assert code.reload().tools["changed"] == ["far"]
     code.write("tools/shared.py", "TEXT, KIND = 'New.', str")
@@ -81,26 +85,27 @@ FROM_AFAR = """
 
 def test_the_same_bytes_are_the_same_generation(code: Code) -> None:
     first = code.reload()
-    live, modules = code.workspace.live, private_modules()
+    live, pids = code.workspace.live, code.pids()
     for path in code.root.rglob("*.py"):
         os.utime(path, (1, 1))
     report = code.reload()
-    assert code.workspace.live is live
-    assert private_modules() == modules
+    assert code.workspace.live is live and code.pids() == pids
     assert (report.generation, report.previous) == (first.generation, first.generation)
     assert (report.changed, report.tools) == ([], NO_TOOLS)
 
 
 def test_content_decides_and_nothing_else(code: Code) -> None:
-    """Edits of the same size, within the same second and under the same time of change, back and forth."""
+    """Edits of the same size, within the same second and under the same time of change, back and forth; byte-code is
+    cached meanwhile."""
     file = code.root / "tools/calculator.py"
     hashes = set()
-    for number in [1, 2, 3, 1, 2, 3] * 3:
+    for number in [1, 2, 3, 1, 2, 3] * 2:
         file.write_text(tool_file(number))
         os.utime(file, (1_000_000, 1_000_000))
         hashes.add(code.reload().generation)
         assert code.ask() == str(number)
     assert len(hashes) == 3
+    assert not list(code.root.rglob("__pycache__")), "nothing is written beside a person's files"
 
 
 def test_a_tool_that_is_renamed(code: Code) -> None:
@@ -108,8 +113,7 @@ def test_a_tool_that_is_renamed(code: Code) -> None:
     code.write("tools/calculator.py", tool_file(2, "counter"))
     assert code.reload().tools == {"added": ["counter"], "removed": ["calculator"], "changed": []}
     assert code.ask("counter") == "2"
-    with pytest.raises(KeyError):
-        code.ask("calculator")
+    assert code.workspace.live is not None and list(code.workspace.live.tools or {}) == ["counter"]
 
 
 def test_deleted_and_made_again(code: Code) -> None:
@@ -122,17 +126,19 @@ def test_deleted_and_made_again(code: Code) -> None:
     assert code.ask("extra") == "2"
 
 
-def test_code_without_a_model(code: Code) -> None:
+def test_code_whose_tools_are_not_built(code: Code) -> None:
     with pytest.raises(ToolsNotLoadedError), code.workspace.pin():
         pass
-    report = code.workspace.reload(None)
+    with pytest.raises(ToolsNotLoadedError):
+        code.workspace.build_tools()
+    report = code.reload(build=False)
     assert report.tools == NO_TOOLS
     live = code.workspace.live
     assert live is not None and live.tools is None
     with pytest.raises(ToolsNotLoadedError), code.workspace.pin():
         pass
     with code.workspace.pin(with_tools=False) as pinned:
-        assert pinned.module("model").load_model("x") == "x"
+        assert pinned is live
     report = code.reload()
     assert code.workspace.live is live
     assert (report.changed, report.tools["added"]) == ([], ["calculator"])
@@ -140,29 +146,27 @@ def test_code_without_a_model(code: Code) -> None:
 
 
 def test_building_tools_leaves_the_code_alone(code: Code) -> None:
-    with pytest.raises(ToolsNotLoadedError):
-        code.workspace.build_tools(LLM)
-    code.workspace.reload(None)
-    live = code.workspace.live
+    code.reload(build=False)
+    live, pids = code.workspace.live, code.pids()
     code.write("tools/calculator.py", tool_file(2))
-    code.workspace.build_tools(LLM)
-    assert code.workspace.live is live and code.ask() == "1"
+    code.workspace.build_tools()
+    assert code.workspace.live is live and code.pids() == pids and code.ask() == "1"
     assert live is not None
     tools = live.tools
-    code.workspace.build_tools(LLM)
+    code.workspace.build_tools()
     assert live.tools is tools
 
 
 def test_a_dry_run_changes_nothing(code: Code) -> None:
     first = code.reload()
-    live, modules = code.workspace.live, private_modules()
+    live, pids = code.workspace.live, code.pids()
     code.write("tools/calculator.py", tool_file(2))
     code.write("tools/extra.py", tool_file(3, "extra"))
     report = code.reload(dry_run=True)
     assert report.changed == ["tools.calculator", "tools.extra"]
     assert report.tools == {"added": ["extra"], "removed": [], "changed": ["calculator"]}
     assert report.previous == first.generation != report.generation
-    assert code.workspace.live is live and private_modules() == modules
+    wait_until(lambda: code.workspace.live is live and code.pids() == pids, "the end of the worker of the dry run")
     assert code.ask() == "1"
     assert code.reload().generation == report.generation
     code.write("tools/calculator.py", "1 / 0")
@@ -170,60 +174,106 @@ def test_a_dry_run_changes_nothing(code: Code) -> None:
 
 
 def test_a_dry_run_of_the_very_code_builds_no_tools_for_it(code: Code) -> None:
-    code.workspace.reload(None)
-    live, modules = code.workspace.live, private_modules()
+    code.reload(build=False)
+    live, pids = code.workspace.live, code.pids()
     assert live is not None
     assert code.reload(dry_run=True).tools["added"] == ["calculator"]
     assert code.workspace.live is live and live.tools is None
-    assert private_modules() == modules
+    wait_until(lambda: code.pids() == pids, "the end of the worker of the dry run")
 
 
-def test_a_run_keeps_its_generation_to_its_end(code: Code) -> None:
-    others = private_modules()
-    code.write("tools/extra.py", tool_file("old", "extra"))
+def test_an_earlier_generation_comes_back(code: Code) -> None:
+    first = code.reload()
+    code.write("tools/calculator.py", tool_file(2))
+    second = code.reload()
+    code.write("tools/calculator.py", "broken(")
+    assert code.workspace.live is not None
+    with code.workspace.pin_earlier(first.generation) as earlier:
+        assert (code.ask(generation=earlier), code.ask()) == ("1", "2")
+        report = code.reload(snapshot=earlier.snapshot)
+        assert (report.generation, report.previous) == (first.generation, second.generation)
+        assert code.workspace.live is earlier
+    assert code.ask() == "1"
+
+
+def test_a_run_uses_its_generation_to_its_end(code: Code) -> None:
     late = """
 def both():
     from server.tools import extra
     return ANSWER, extra.extra.invoke({'expression': ''})
 """
-    code.write("tools/calculator.py", "ANSWER = 'old'\n" + tool_file(1) + late)
+
+    def write(answer: str) -> None:
+        code.write("tools/extra.py", tool_file(answer, "extra"))
+        code.write("tools/calculator.py", f"ANSWER = '{answer}'\n" + tool_file(1) + late)
+
+    write("old")
+    code.write("tools/look.py", LOOK)
     code.reload()
-    modules = private_modules() - others
+    (pid,) = code.pids()
     with code.workspace.pin() as old:
         with code.workspace.pin() as again:
             assert again is old
-        code.write("tools/extra.py", tool_file("new", "extra"))
-        code.write("tools/calculator.py", "ANSWER = 'new'\n" + tool_file(1) + late)
+        write("new")
         code.reload()
-        assert old.module("tools.calculator").both() == ("old", "old")
-        assert code.module("tools.calculator").both() == ("new", "new")
-        assert modules < private_modules()
-    assert not modules & private_modules()
-    assert code.module("tools.calculator").both() == ("new", "new")
+        assert code.look("tools.calculator", "both()", old) == ("old", "old")
+        assert code.look("tools.calculator", "both()") == ("new", "new")
+        # What is held, and by which code, is listed.
+        listed = {one.generation: one.pid for one in code.workers.describe() if one.workspace == "main"}
+        assert listed[old.hash] == pid and code.workspace.live is not None and code.workspace.live.hash in listed
+    wait_until(lambda: pid not in code.pids(), "the end of the old worker")
+    assert code.look("tools.calculator", "both()") == ("new", "new")
+
+
+@contextmanager
+def server_of(answer: Callable[[], str]) -> Iterator[str]:
+    """The URL of a server that calls `answer` for each request."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = answer().encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_a_reload_from_inside_a_tool(code: Code) -> None:
-    """Nothing waits for itself, and the run goes on with the code that it began with."""
-    text = """
-        from langchain_core.tools import tool
-        import gate_of_the_test as gate
+    """Nothing waits for itself, and the run continues with the code that it began with."""
 
-        @tool
-        def calculator(expression: str) -> str:
-            "Reload, and answer."
-            gate.reload()
-            from server.tools import rates
-            return rates.RATE
-    """
-    gate = ModuleType("gate_of_the_test")
-    vars(gate)["reload"] = lambda: (code.write("tools/rates.py", "RATE = '2'"), code.reload())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(__import__("sys").modules, "gate_of_the_test", gate)
+    def reload() -> str:
+        code.write("tools/rates.py", "RATE = '2'")
+        return json.dumps(code.reload().changed)
+
+    with server_of(reload) as url:
+        text = f"""
+            import urllib.request
+            from langchain_core.tools import tool
+
+            @tool
+            def calculator(expression: str) -> str:
+                "Reload, and answer."
+                changed = urllib.request.urlopen("{url}").read().decode()
+                from server.tools import rates
+                return changed + rates.RATE
+        """
         code.write("tools/rates.py", "RATE = '1'")
         code.write("tools/calculator.py", text)
         code.reload()
-        assert code.ask() == "1"
-        assert code.ask() == "2"
+        assert code.ask() == '["tools.rates"]1'
+        assert code.ask() == "[]2"
 
 
 def test_reloads_at_once_go_one_after_the_other(code: Code) -> None:
@@ -242,56 +292,68 @@ def test_reloads_at_once_go_one_after_the_other(code: Code) -> None:
         return True
 
     with ThreadPoolExecutor(6) as threads:
-        verdicts = list(threads.map(edit_and_reload, contents * 4))
+        verdicts = list(threads.map(edit_and_reload, contents * 3))
     assert True in verdicts
     for text, verdict in ((tool_file(3), True), ("1 / 0\n", False), (tool_file(4), True)):
         assert edit_and_reload(text) is verdict
     assert code.ask() == "4"
     live = code.workspace.live
     assert live is not None and live.pins == 1
+    wait_until(lambda: len(code.pids()) == 1, "the end of all other workers")
 
 
 def test_no_run_sees_a_mix_while_code_is_reloaded(code: Code) -> None:
     def write(number: int) -> None:
         code.write("tools/rates.py", f"RATE = {number}")
         code.write("agent/__init__.py", f"NUMBER = {number}\nclass CustomAgentGuidance: pass")
-        late = f"\nNUMBER = {number}\ndef rate():\n    from server.tools.rates import RATE\n    return RATE\n"
-        code.write("tools/calculator.py", tool_file(number) + late)
+        code.write("tools/calculator.py", MIX.format(number=number))
 
     write(0)
     code.reload()
     stop = threading.Event()
 
-    def runs() -> set[int]:
+    def runs() -> set[str]:
         seen = set()
         while not stop.is_set():
             with code.workspace.pin() as one:
-                calculator = one.module("tools.calculator")
-                expected = calculator.NUMBER
-                assert one.tools is not None
-                for _ in range(5):
-                    assert calculator.rate() == one.module("agent").NUMBER == expected
-                    assert one.tools["calculator"].invoke({"expression": ""}) == str(expected)
-            seen.add(expected)
+                said = {code.ask(generation=one) for _ in range(3)}
+                assert len(said) == 1
+                numbers = json.loads(said.pop())
+                assert len(set(numbers)) == 1, numbers
+                seen.add(numbers[0])
         return seen
 
     with ThreadPoolExecutor(4) as threads:
         running = [threads.submit(runs) for _ in range(4)]
         try:
-            for number in range(1, 40):
+            for number in range(1, 20):
                 write(number)
                 code.reload()
         finally:
             stop.set()
-        seen = set[int]().union(*(one.result() for one in running))
+        seen = set[str]().union(*(one.result() for one in running))
     assert len(seen) > 3
-    assert len({name.partition(".")[0] for name in private_modules()}) >= 1
     live = code.workspace.live
     assert live is not None and live.pins == 1
+    wait_until(lambda: len(code.pids()) == 1, "the end of all other workers")
+
+
+MIX = """
+    from langchain_core.tools import tool
+    import server.agent
+
+    NUMBER = {number}
+
+    @tool
+    def calculator(expression: str) -> str:
+        "Say all numbers."
+        from server.tools.rates import RATE
+        return str([NUMBER, RATE, server.agent.NUMBER])
+"""
 
 
 def test_a_workspace_that_hangs_does_not_hold_up_another(code: Code) -> None:
-    other = Code(code.root.parent / "other", deadline_seconds=2)
+    other = Code(code.root.parent / "other" / "server", code.workers, deadline_seconds=5, name="other")
     other.write("tools/calculator.py", "while True: pass")
     verdicts = []
 
@@ -308,34 +370,119 @@ def test_a_workspace_that_hangs_does_not_hold_up_another(code: Code) -> None:
         assert not verdicts
     finally:
         thread.join()
+        other.close()
+
+
+def test_two_workspaces_reload_at_the_same_time(code: Code) -> None:
+    other = Code(code.root.parent / "other" / "server", code.workers, name="other")
+    for one, own, others in ((code, "a", "b"), (other, "b", "a")):
+        # Each import ends only when the other one has begun.
+        text = f"""
+            import pathlib, time
+            meeting = pathlib.Path({str(code.root.parent)!r})
+            (meeting / "{own}").touch()
+            while not (meeting / "{others}").exists():
+                time.sleep(0.01)
+        """
+        one.write("tools/meets.py", text)
+    with ThreadPoolExecutor(2) as threads:
+        reports = list(threads.map(lambda one: one.reload(), (code, other)))
+    assert [report.workspace for report in reports] == ["main", "other"]
+    assert (code.ask(), other.ask()) == ("1", "1")
+    other.close()
 
 
 def test_two_workspaces_with_the_same_code_share_nothing_of_it(code: Code) -> None:
-    twin = Workspace("twin", code.root, code.store, 20)
+    twin = Workspace("twin", code.root, code.runner)
+    code.write("tools/look.py", LOOK)
+    code.write("tools/extra.py", "CALLS = []")
     code.reload()
-    twin.reload(LLM)
-    one, two = code.workspace.live, twin.live
-    assert one is not None and two is not None and one.hash == two.hash
-    assert one.module("tools.calculator") is not two.module("tools.calculator")
-    code.write("tools/calculator.py", tool_file(2))
-    code.reload()
-    assert code.ask() == "2"
+    twin.reload(build=True)
     with twin.pin() as pinned:
-        assert pinned.tools is not None
-        assert pinned.tools["calculator"].invoke({"expression": ""}) == "1"
-
-
-def test_loading_happens_in_the_callers_context(code: Code) -> None:
-    """So that its log lines carry the id of the request that asked for it."""
-    asked: ContextVar[str] = ContextVar("asked")
-    gate = ModuleType("gate_of_the_test")
-    vars(gate)["asked"] = asked
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(__import__("sys").modules, "gate_of_the_test", gate)
-        code.write("tools/extra.py", "import gate_of_the_test as gate\nASKED = gate.asked.get()")
-        asked.set("by me")
+        assert code.workspace.live is not None and code.workspace.live.hash == pinned.hash
+        code.look("tools.extra", "CALLS.append(1)")
+        assert (code.look("tools.extra", "CALLS"), code.look("tools.extra", "CALLS", pinned)) == ([1], [])
+        code.write("tools/calculator.py", tool_file(2))
         code.reload()
-    assert code.module("tools.extra").ASKED == "by me"
+        assert (code.ask(), code.ask(generation=pinned)) == ("2", "1")
+    assert twin.live is not None
+    twin.live.close()
+
+
+CHANGES_THE_PROCESS = """
+    import atexit, gc, json, locale, logging, os, random, resource, signal, socket, sys, threading, time, warnings
+    import numpy
+
+    os.environ["VARIABLE_OF_THE_TEST"] = "x"
+    os.environ.pop("PATH")
+    os.chdir("/")
+    os.umask(0o777)
+    sys.path.insert(0, "/nowhere")
+    sys.meta_path.append(type("Finder", (), {"find_spec": lambda *_: None}))
+    sys.setrecursionlimit(9999)
+    sys.setswitchinterval(10)
+    sys.excepthook = threading.excepthook = print
+    sys.stdout = sys.stderr = None
+    warnings.simplefilter("error")
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, lambda *_: None)
+    socket.setdefaulttimeout(7)
+    locale.setlocale(locale.LC_ALL, "POSIX")
+    logging.basicConfig(level="DEBUG", force=True)
+    logging.disable()
+    json.dumps = lambda value, real=json.dumps, **options: real(value, **{**options, "indent": 4})
+    random.seed(1)
+    numpy.random.seed(1)
+    gc.disable()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    atexit.register(print, "never")
+    threading.Thread(target=time.sleep, args=(10**6,)).start()
+"""
+STATE = """
+    import gc, json, locale, logging, os, random, resource, signal, socket, sys, threading, warnings
+    from langchain_core.tools import tool
+
+    @tool
+    def state(expression: str) -> str:
+        "What a process is like."
+        os.umask(mask := os.umask(0))
+        return repr([
+            sorted(os.environ), os.getcwd(), mask, sys.path[1:], len(sys.meta_path), sys.getrecursionlimit(),
+            sys.getswitchinterval(), sys.excepthook is sys.__excepthook__, sys.stdout is sys.__stdout__,
+            warnings.filters[0], signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT),
+            socket.getdefaulttimeout(), locale.setlocale(locale.LC_ALL), logging.root.level,
+            logging.root.manager.disable,
+            json.dumps.__name__, gc.isenabled(), resource.getrlimit(resource.RLIMIT_NOFILE), threading.active_count(),
+        ])
+"""
+
+
+@pytest.mark.parametrize("when", ["at import", "while tools are built"])
+def test_what_code_changes_in_its_process_reaches_nobody_else(code: Code, when: str) -> None:
+    other = Code(code.root.parent / "other" / "server", code.workers, name="other")
+    for one in (code, other):
+        one.write("tools/state.py", STATE)
+        one.reload()
+    before = code.ask("state")
+    assert other.ask("state") == before
+    changes = CHANGES_THE_PROCESS
+    if when == "while tools are built":
+        changes = "\n    def build_tool(llm):" + changes.replace("\n    ", "\n        ")
+        changes += "        return state\n"
+        changes = "from .state import state\n" + textwrap.dedent(changes)
+    code.write("tools/zz_last.py", changes)
+    server = process_state()
+    report = code.reload()
+    assert process_state() == server
+    assert (report.changed, report.rebuilt) == (["tools.zz_last"], [])
+    assert code.ask() == "1" and code.ask("state") != before
+    assert other.ask("state") == before
+    other.write("tools/extra.py", "")
+    other.reload()
+    (code.root / "tools/zz_last.py").unlink()
+    code.reload()
+    assert code.ask("state") == other.ask("state") == before
+    other.close()
 
 
 def test_a_pin_is_given_back_however_the_run_ends(code: Code) -> None:
@@ -352,10 +499,7 @@ def test_a_pin_is_given_back_however_the_run_ends(code: Code) -> None:
 
     thread = threading.Thread(target=run)
     thread.start()
-    limit = time.monotonic() + 10
-    while live.pins == 1:
-        assert time.monotonic() < limit
-    assert live.pins == 2
+    wait_until(lambda: live.pins == 2, "the pin")
     ended.set()
     thread.join()
     assert live.pins == 1

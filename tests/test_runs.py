@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from server.engine import cancellation
 from server.errors import (
     HearthError,
     PromptTooLongError,
@@ -17,28 +16,23 @@ from server.errors import (
     ShuttingDownError,
 )
 from server.runs import Run, Runs, record_of
-from server.runs.step import tell_step
+from server.sdk import cancellation
 
 
-@dataclass
-class Step:
-    """As an agent has it."""
-
-    thought: str = "I need to wait."
-    tool: str = "wait"
-    input: dict[str, Any] = field(default_factory=dict)
-    observation: str = "done"
-    error: str | None = None
+def step(thought: str = "I need to wait.") -> dict[str, Any]:
+    """As a worker sends it."""
+    return {"thought": thought, "tool": "wait", "input": {}, "observation": "done"}
 
 
 @dataclass
 class Result:
-    """As an agent gives it."""
+    """As a worker sends it."""
 
     answer: str = "1924"
     function: str | None = None
-    steps: list[Step] = field(default_factory=list)
+    steps: list[dict[str, Any]] = field(default_factory=list)
     usage: dict[str, int] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 class Lab:
@@ -55,7 +49,7 @@ class Lab:
         def wait() -> Result:
             run.start("embedded", {})
             with cancellation.scope(run.cancelled):
-                tell_step(Step())
+                run.did_step(step())
                 while not self.may_end.wait(0.01):
                     cancellation.check()
             return result or Result()
@@ -134,24 +128,17 @@ def test_how_a_run_failed_is_told_and_kept(lab: Lab, error: BaseException, code:
     assert "secret" not in str(told)
 
 
-def test_steps_that_an_agent_does_not_tell_are_told_at_its_end(lab: Lab) -> None:
+def test_steps_that_an_agent_does_not_send_are_sent_at_its_end(lab: Lab) -> None:
     run = a_run()
 
     def work() -> Result:
-        tell_step(Step("first"))
-        return Result(steps=[Step("first"), Step("second"), Step("third", error="it failed")])
+        run.did_step(step("first"))
+        return Result(steps=[step("first"), step("second"), {**step("third"), "error": "it failed"}])
 
     lab.runs.begin(run, work)
     assert run.ended.wait(60) and run.answer is not None
     assert kinds(run) == ["step", "step", "step", "answer"]
     assert [event.data for event in run.events.since(0)][:3] == run.answer["steps"]
-
-
-@pytest.mark.parametrize("result", [None, "1924", Result(usage={"x": object()}), Result(steps=["none"])])  # type: ignore[dict-item, list-item]
-def test_what_is_no_result_is_a_failure_of_the_run_alone(lab: Lab, result: Any) -> None:
-    run = lab.begin(lambda: result)
-    assert run.ended.wait(60)
-    assert run.state == "failed" and run.error is not None and run.error.code == "internal"
 
 
 def test_a_run_that_is_cancelled_tells_its_steps(lab: Lab) -> None:
@@ -165,6 +152,15 @@ def test_a_run_that_is_cancelled_tells_its_steps(lab: Lab) -> None:
     assert run.error.details["steps"] == lab.kept[0]["steps"] == run.steps
     assert [step["tool"] for step in run.steps] == ["wait"]
     assert not run.stop(RunCancelledError("It has ended."))
+
+
+def test_a_run_that_is_out_of_time_is_stopped_whatever_it_does(lab: Lab) -> None:
+    run = a_run()
+    run.timeout = 0.05
+    lab.runs.begin(run, lab.work(run))
+    assert run.ended.wait(60)
+    assert run.state == "failed" and run.error is not None and run.error.code == "run_timed_out"
+    assert run.error.details["steps"] == run.steps == [step()]
 
 
 def test_whoever_is_told_that_a_run_is_cancelled_never_reads_its_answer(lab: Lab) -> None:

@@ -18,7 +18,7 @@ import pathlib
 import time
 from dataclasses import asdict
 
-from server.engine import usage
+from server.sdk import usage
 
 from .agent import Agent, AgentResult, Step
 
@@ -47,7 +47,7 @@ class Echo(Agent):
 ALONE = """
 from dataclasses import asdict
 
-from server.engine import usage
+from server.sdk import usage
 
 from .agent import Agent, AgentResult
 

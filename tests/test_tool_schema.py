@@ -8,8 +8,8 @@ import pytest
 from langchain_core.tools import BaseTool, InjectedToolArg, tool
 from pydantic import BaseModel, Field
 
-from server import tool_schema
-from server.tool_schema import arguments_schema
+from server.sdk import tool_schema
+from server.sdk.tool_schema import arguments_schema
 
 SOURCES = {
     "plain": "x: str, y: int = 3, z: float = 0.5, w: bool = False, v: None = None",

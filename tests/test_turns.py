@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.engine.usage import Usage
 from server.errors import HearthError, RunCancelledError
 from server.runs.run import Priority, Run
 from server.runs.spending import HALF_LIFE_SECONDS, Spending
 from server.runs.turns import INTERACTIVE_IN_A_ROW, Turns, in_order
+from server.sdk.usage import Usage
 
 PEOPLE = st.sampled_from(["anna", "bert", "cora"])
 WAITING = st.lists(st.tuples(PEOPLE, st.sampled_from(["interactive", "batch"])), max_size=40)

@@ -21,10 +21,11 @@ from server.errors import (
     TooLargeError,
     WorkspaceNotFoundError,
 )
-from server.reload import Snapshot, Workspace, Workspaces, overlay
-from server.reload.overlay import Overlay
+from server.reload import Snapshot, Workspace, Workspaces, overlay, snapshot
+from server.reload.overlay import Overlay, over
+from server.workers.failure import LoadError
 from tests.full_disk import full_disk
-from tests.reload_code import LLM, Code, code, tool_file
+from tests.reload_code import LOOK, Code, code, tool_file
 
 __all__ = ["code"]  # a fixture
 
@@ -35,20 +36,19 @@ class Lab:
     def __init__(self, code: Code) -> None:
         self.code = code
         self.folder = code.root.parent / "workspaces"
-        self.workspaces = Workspaces(code.root, self.folder, code.store, 20)
+        self.workspaces = Workspaces(code.root, self.folder, code.runner)
         self.main = self.workspaces.main
-        self.main.reload(LLM)
+        self.main.reload(build=True)
 
     def put(self, name: str, path: str, text: str) -> None:
         self.workspaces.files(name).write(path, text.encode())
 
     def reload(self, name: str, **options: Any) -> Any:
-        return self.workspaces.get(name).reload(LLM, **options)
+        return self.workspaces.get(name).reload(build=True, **options)
 
     def ask(self, name: str, tool: str = "calculator") -> str:
         with self.workspaces.get(name).pin() as generation:
-            assert generation.tools is not None
-            return str(generation.tools[tool].invoke({"expression": "?"}))
+            return self.code.ask(tool, generation)
 
     def live(self, name: str) -> str:
         live = self.workspaces.get(name).live
@@ -111,7 +111,7 @@ def test_a_change_to_the_common_code_comes_with_the_next_reload(lab: Lab) -> Non
     lab.code.write("tools/calculator.py", tool_file(2))
     lab.reload("alice")
     assert lab.ask("alice") == "1", "main has not taken it over itself"
-    lab.main.reload(LLM)
+    lab.main.reload(build=True)
     assert lab.ask("alice") == "1"
     assert lab.reload("alice").changed == ["tools.calculator"]
     assert lab.ask("alice") == "2"
@@ -119,13 +119,13 @@ def test_a_change_to_the_common_code_comes_with_the_next_reload(lab: Lab) -> Non
 
 def test_a_change_to_the_common_code_that_breaks_a_workspace_is_told_and_not_taken(lab: Lab) -> None:
     lab.code.write("tools/shared.py", "VALUE = 'shared'")
-    lab.main.reload(LLM)
+    lab.main.reload(build=True)
     text = "from server.tools.shared import VALUE\n" + tool_file("mine", "mine")
     lab.put("alice", "tools/mine.py", text)
     lab.reload("alice")
     before = lab.live("alice")
     lab.code.write("tools/shared.py", "OTHER = 'renamed'")
-    lab.main.reload(LLM)
+    lab.main.reload(build=True)
     with pytest.raises(ReloadFailedError, match="VALUE") as refusal:
         lab.reload("alice")
     assert refusal.value.details["generation"] == before == lab.live("alice")
@@ -134,26 +134,14 @@ def test_a_change_to_the_common_code_that_breaks_a_workspace_is_told_and_not_tak
 
 
 def test_two_workspaces_with_the_same_files_have_the_same_generation_and_share_nothing_else(lab: Lab) -> None:
-    text = "CALLS = []\n" + tool_file("x", "x")
     for name in ("alice", "bob"):
-        lab.put(name, "tools/x.py", text)
+        lab.put(name, "tools/look.py", LOOK)
+        lab.put(name, "tools/x.py", "CALLS = []")
         lab.reload(name)
-    alice, bob = (lab.workspaces.get(name).live for name in ("alice", "bob"))
-    assert alice is not None and bob is not None and alice.hash == bob.hash
-    alice.module("tools.x").CALLS.append(1)
-    assert bob.module("tools.x").CALLS == []
-
-
-def test_data_beside_the_code_is_found_in_the_workspace(lab: Lab) -> None:
-    lab.put(
-        "alice", "tools/table.py", "from pathlib import Path\nDATA = (Path(__file__).parent / 't.csv').read_text()"
-    )
-    (lab.folder / "alice" / "tools" / "t.csv").write_text("1,2")
-    (lab.code.root / "tools" / "t.csv").write_text("common")
-    lab.reload("alice")
-    live = lab.workspaces.get("alice").live
-    assert live is not None and live.module("tools.table").DATA == "1,2"
-    assert live.module("tools.calculator").__file__ == str(lab.code.root / "tools/calculator.py")
+    with lab.workspaces.get("alice").pin() as alice, lab.workspaces.get("bob").pin() as bob:
+        assert alice.hash == bob.hash
+        lab.code.look("tools.x", "CALLS.append(1)", alice)
+        assert (lab.code.look("tools.x", "CALLS", alice), lab.code.look("tools.x", "CALLS", bob)) == ([1], [])
 
 
 TABLE = """
@@ -167,30 +155,34 @@ def {name}(expression: str) -> str:
 """
 
 
-def test_data_is_found_by_code_that_comes_back(lab: Lab) -> None:
+def test_data_beside_the_code_is_part_of_its_generation(lab: Lab) -> None:
     lab.code.write("tools/common.py", TABLE.format(name="common", version=1))
-    (lab.code.root / "tools/t.csv").write_text("main's")
-    lab.main.reload(LLM)
+    lab.code.write("tools/t.csv", "main's")
+    lab.main.reload(build=True)
     for name in ("own", "gone"):
         lab.put("alice", f"tools/{name}.py", TABLE.format(name=name, version=1))
-    (lab.folder / "alice/tools/t.csv").write_text("alice's")
     first = lab.reload("alice").generation
+    assert [lab.ask("alice", name) for name in ("own", "gone", "common")] == ["main's1", "main's1", "main's1"]
 
+    # A file of one's own takes the place of the common one for the common code as well.
+    lab.put("alice", "tools/t.csv", "alice's")
+    assert lab.reload("alice").changed == ["tools/t.csv"]
+    second = lab.live("alice")
     lab.put("alice", "tools/own.py", TABLE.format(name="own", version=2))
     lab.workspaces.files("alice").delete("tools/gone.py")
     lab.code.write("tools/common.py", TABLE.format(name="common", version=2))
-    lab.main.reload(LLM)
+    lab.main.reload(build=True)
     lab.reload("alice")
-    assert [lab.ask("alice", name) for name in ("own", "common")] == ["alice's2", "main's2"]
+    assert [lab.ask("alice", name) for name in ("own", "common")] == ["alice's2", "alice's2"]
+    assert lab.ask("main", "common") == "main's2"
 
     alice = lab.workspaces.get("alice")
-    with alice.pin_earlier(first, LLM) as earlier:
-        assert earlier.tools is not None
-        found = [earlier.tools[name].invoke({"expression": "?"}) for name in ("own", "gone", "common")]
-        assert found == ["alice's1", "alice's1", "main's1"]
-        assert earlier is not alice.live
+    for generation, owner in ((first, "main's1"), (second, "alice's1")):
+        with alice.pin_earlier(generation) as earlier:
+            assert [lab.code.ask(name, earlier) for name in ("own", "gone", "common")] == [owner] * 3
+            assert earlier is not alice.live
     lab.reload("alice", snapshot=Snapshot(lab.code.store.files(first)))
-    assert [lab.ask("alice", name) for name in ("own", "gone", "common")] == found
+    assert [lab.ask("alice", name) for name in ("own", "gone", "common")] == ["main's1"] * 3
 
 
 def test_main_is_not_changed_this_way(lab: Lab) -> None:
@@ -201,17 +193,27 @@ def test_main_is_not_changed_this_way(lab: Lab) -> None:
 # Which files there may be
 
 
+@pytest.fixture
+def files(tmp_path: Path) -> Overlay:
+    return Overlay(tmp_path / "alice")
+
+
 @pytest.mark.parametrize(
-    "path", ["tools/x.py", "tools/deep/er/x.py", "agent/mine.py", "model.py", "tools/__init__.py"]
-)
-def test_paths_that_are_taken(lab: Lab, path: str) -> None:
-    files = lab.workspaces.files("alice")
+    "path",
+    [
+        "tools/x.py", "tools/deep/er/x.py", "agent/mine.py", "model.py", "tools/__init__.py", "tools/words.csv",
+        "tools/deep/er/words-2.tar.gz", "agent/prompt", "tools/2024.csv", "tools/wörter.csv", "tools/x.so",
+        "tools/_x.",
+    ],
+)  # fmt: skip
+def test_paths_that_are_accepted(files: Overlay, path: str) -> None:
     assert files.write(path, b"x = 1") is True
     assert files.write(path, b"x = 2") is False
     assert files.read(path) == b"x = 2"
     assert files.sizes() == {path: 5}
+    assert files.snapshot().files == {path: b"x = 2"}
     files.delete(path)
-    assert files.sizes() == {} and list((lab.folder / "alice").iterdir()) == []
+    assert files.sizes() == {} and list(files.folder.iterdir()) == []
     with pytest.raises(FileNotInWorkspaceError):
         files.read(path)
 
@@ -237,13 +239,34 @@ def test_names_of_no_workspace_are_not_held(lab: Lab) -> None:
     assert list(lab.workspaces._overlays) == ["alice"]
 
 
+@pytest.mark.parametrize("path", ["tools/.x.txt", "tools/a-b/x.csv", "words.csv", "tools/x.pyc", "tools/x-y.py"])
+def test_a_refusal_says_what_is_allowed(files: Overlay, path: str) -> None:
+    with pytest.raises(InvalidPathError, match=r"tools/words\.csv.*begins with a letter.*at most 200 bytes"):
+        files.write(path, b"x")
+
+
 @given(path=st.text(max_size=30) | st.text(alphabet="./\\~toolsx\x00 ", max_size=20))
 @example(path="tools/../../x.py")
 @example(path="/etc/passwd")
 @example(path="tools//x.py")
 @example(path="./tools/x.py")
 @example(path="tools/.x.py")
-@example(path="tools/x.txt")
+@example(path="tools/.x.txt")
+@example(path="tools/x.txt~")
+@example(path="tools/-x.txt")
+@example(path="tools/#x#")
+@example(path="tools/x.pyc")
+@example(path="tools/__pycache__")
+@example(path="tools/__pycache__/x.csv")
+@example(path="tools/a.b/x.csv")
+@example(path="tools/a-b/x.csv")
+@example(path="tools/x\n")
+@example(path="tools/..")
+@example(path="tools")
+@example(path="tools/")
+@example(path="words.csv")
+@example(path="model/words.csv")
+@example(path="tools/\ud800.csv")
 @example(path="tools/x y.py")
 @example(path="tools/x.y.py")
 @example(path="tools/__pycache__/x.py")
@@ -262,8 +285,9 @@ def test_other_paths_are_refused(tmp_path_factory: pytest.TempPathFactory, path:
     except InvalidPathError:
         assert list(folder.iterdir()) == []
     else:
-        assert path.endswith(".py") and (path.startswith(("tools/", "agent/")) or path == "model.py")
+        assert path.startswith(("tools/", "agent/")) or path == "model.py"
         assert [one.name for one in folder.iterdir()] == ["inside"]
+        assert files.sizes() == {path: 1} and files.snapshot().files == {path: b"x"}
 
 
 @pytest.mark.parametrize("name", ["", "Alice", "a b", "../x", "a/b", ".hidden", "-x", "a" * 65, "ä", "a\n", "a\x00"])
@@ -295,19 +319,41 @@ def test_links_out_of_the_workspace_are_not_followed(lab: Lab, tmp_path: Path) -
     assert (outside / "secret.py").read_text() == "secret" and len(list(outside.iterdir())) == 1
 
 
-def test_bounds_on_bytes_and_files(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = lab.workspaces.files("alice")
-    with pytest.raises(TooLargeError):
-        files.write("tools/x.py", bytes(overlay.MOST_BYTES + 1))
+def test_bounds_on_bytes_and_files(files: Overlay, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in ("tools/x.py", "tools/x.bin"):
+        with pytest.raises(TooLargeError):
+            files.write(path, bytes(overlay.MOST_BYTES + 1))
     monkeypatch.setattr(overlay, "MOST_FILES", 2)
     files.write("tools/a.py", b"")
-    files.write("tools/b.py", b"")
-    files.write("tools/b.py", b"again")
+    files.write("tools/b.csv", b"")
+    files.write("tools/b.csv", b"again")
+    for path in ("tools/c.py", "tools/c.csv"):
+        with pytest.raises(TooLargeError, match="3 files and 5 bytes"):
+            files.write(path, b"")
+    (files.folder / "tools" / "by_hand.csv").write_text("")
     with pytest.raises(TooLargeError):
-        files.write("tools/c.py", b"")
-    (lab.folder / "alice" / "tools" / "by_hand.py").write_text("")
-    with pytest.raises(TooLargeError):
-        lab.reload("alice")
+        files.snapshot()
+
+
+def test_what_belongs_to_no_generation_is_not_listed_and_does_not_count(files: Overlay) -> None:
+    files.write("tools/words.csv", b"1,2")
+    for path in ("notes.txt", "x.py", ".git/x.py", "tools/.x.csv", "tools/__pycache__/x.pyc", "tools/x.csv~"):
+        place = files.folder / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch()
+    (files.folder / "tools/gone.csv").symlink_to("nowhere")
+    assert files.sizes() == {"tools/words.csv": 3}
+    assert Overlay(files.folder / "nowhere").sizes() == {}
+
+
+def test_the_data_of_both_is_bounded_together(files: Overlay, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "MOST_DATA_BYTES", 10)
+    files.write("tools/own.bin", bytes(6))
+    common = Snapshot({"tools/common.bin": bytes(5), "tools/code.py": bytes(100)})
+    with pytest.raises(LoadError, match=r"2 data files of 11 bytes .* server/tools/own.bin with 6 bytes"):
+        over(common, files.snapshot())
+    files.write("tools/common.bin", bytes(4))
+    assert over(common, files.snapshot()).files == {**common.files, **files.snapshot().files}
 
 
 def test_a_file_that_the_system_refuses_to_look_at(lab: Lab) -> None:
@@ -370,13 +416,13 @@ def test_a_reader_sees_the_old_bytes_or_the_new(lab: Lab) -> None:
 def test_an_earlier_generation_comes_back_and_the_files_stay(lab: Lab) -> None:
     first = lab.live("main")
     lab.code.write("tools/calculator.py", tool_file(2))
-    second = lab.main.reload(LLM).generation
+    second = lab.main.reload(build=True).generation
     kept = Snapshot(lab.code.store.files(first))
-    report = lab.main.reload(LLM, snapshot=kept)
+    report = lab.main.reload(build=True, snapshot=kept)
     assert (report.generation, report.previous, report.changed) == (first, second, ["tools.calculator"])
     assert lab.ask("main") == "1"
     assert (lab.code.root / "tools/calculator.py").read_text() == tool_file(2)
-    assert lab.main.reload(LLM).generation == second
+    assert lab.main.reload(build=True).generation == second
     assert lab.ask("main") == "2"
     assert [one.generation for one in lab.code.store.history("main", 10)] == [second, first, second, first]
 
@@ -396,32 +442,29 @@ def test_a_generation_comes_back_whatever_the_files_are_like(lab: Lab, monkeypat
 def test_a_dry_run_and_a_failed_reload_are_not_kept(lab: Lab) -> None:
     before = lab.code.store.history("main", 10)
     lab.code.write("tools/calculator.py", tool_file(2))
-    lab.main.reload(LLM, dry_run=True)
+    lab.main.reload(build=True, dry_run=True)
     lab.code.write("tools/calculator.py", "broken(")
     with pytest.raises(ReloadFailedError):
-        lab.main.reload(LLM)
+        lab.main.reload(build=True)
     assert lab.code.store.history("main", 10) == before
 
 
 def test_an_earlier_generation_answers_beside_the_live_one(lab: Lab) -> None:
     first = lab.live("main")
     lab.code.write("tools/calculator.py", tool_file(2))
-    lab.main.reload(LLM)
+    lab.main.reload(build=True)
 
-    def answer(generation: Any) -> str:
-        return str(generation.tools["calculator"].invoke({"expression": "?"}))
-
-    with lab.main.pin_earlier(first, LLM) as one, lab.main.pin_earlier(first, LLM) as two, lab.main.pin() as live:
+    with lab.main.pin_earlier(first) as one, lab.main.pin_earlier(first) as two, lab.main.pin() as live:
         assert one is two
-        assert (answer(one), answer(live)) == ("1", "2")
+        assert (lab.code.ask(generation=one), lab.code.ask(generation=live)) == ("1", "2")
         # What a pinned run uses may become live meanwhile, and outlives the run then.
-        lab.main.reload(LLM, snapshot=one.snapshot)
+        lab.main.reload(build=True, snapshot=one.snapshot)
         assert lab.main.live is one
     assert lab.ask("main") == "1"
 
 
 def test_an_unknown_generation_is_told(lab: Lab) -> None:
-    with pytest.raises(GenerationNotFoundError), lab.main.pin_earlier("0123456789ab", LLM):
+    with pytest.raises(GenerationNotFoundError), lab.main.pin_earlier("0123456789ab"):
         pass
 
 
@@ -429,19 +472,19 @@ def test_code_that_can_not_be_kept_is_not_taken_over(lab: Lab) -> None:
     before = lab.live("main")
     lab.code.write("tools/calculator.py", tool_file(2))
     with full_disk(os.getpid(), Path(lab.code.database.name)), pytest.raises(StoreError):
-        lab.main.reload(LLM)
+        lab.main.reload(build=True)
     assert lab.live("main") == before and lab.ask("main") == "1"
-    lab.main.reload(LLM)
+    lab.main.reload(build=True)
     assert lab.ask("main") == "2"
 
 
 def test_the_same_store_serves_the_next_process(lab: Lab, tmp_path: Path) -> None:
     first = lab.live("main")
     lab.code.write("tools/calculator.py", tool_file(2))
-    lab.main.reload(LLM)
-    again = Workspace("main", lab.code.root, lab.code.store, 20)
-    again.reload(LLM)
-    with again.pin_earlier(first, LLM) as earlier:
-        assert earlier.tools is not None and earlier.tools["calculator"].invoke({"expression": "?"}) == "1"
+    lab.main.reload(build=True)
+    again = Workspace("main", lab.code.root, lab.code.runner)
+    again.reload(build=True)
+    with again.pin_earlier(first) as earlier:
+        assert lab.code.ask(generation=earlier) == "1"
     assert again.live is not None
     again.live.close()
