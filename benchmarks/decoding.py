@@ -36,10 +36,11 @@ from benchmarks.questions import QUESTIONS
 from benchmarks.systems import Answer, Ask
 from benchmarks.tables import milliseconds, p95, print_table
 from server.agent import CustomAgentGuidance
-from server.engine import GuidedEngine, ResidentChatModel
+from server.engine import GuidedEngine
 from server.engine.rows import KVRows
 from server.engine.weights import Weights as ModelWeights
 from server.model import QUANTIZATIONS
+from server.sdk import ResidentChatModel
 from server.tools import load_tools
 
 WIDTHS = (1, 4, 16, 64)

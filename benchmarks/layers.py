@@ -16,7 +16,8 @@ from benchmarks.models import Weights
 from benchmarks.questions import QUESTIONS
 from benchmarks.tables import milliseconds, p95, print_table
 from server.agent import CustomAgentGuidance
-from server.engine import GuidedEngine, ResidentChatModel, usage
+from server.engine import GuidedEngine
+from server.sdk import ResidentChatModel, usage
 from server.store import Database, RunStore
 from server.tools import load_tools
 from tests.server_process import REPOSITORY, Server, end, start

@@ -3,8 +3,9 @@
 import time
 
 from server.agent import CustomAgentGuidance
-from server.engine import GuidedEngine, ResidentChatModel
+from server.engine import GuidedEngine
 from server.model import load_model
+from server.sdk import ResidentChatModel
 from server.tools import load_tools
 
 QUESTIONS = (

@@ -5,14 +5,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from langchain_core.language_models.fake_chat_models import FakeListChatModel
-
-import server.engine.engine  # noqa: F401  what tools rest on is imported by then, in a server
-from server.reload import Workspace
+from server.errors import ModelNotLoadedError
+from server.reload import CodeFolders, CodeRunner, Workspace
 from server.reload.snapshot import read_stamp
 from server.store import Database, GenerationStore
+from server.workers.model_calls import ModelCalls
+from server.workers.pool import Workers
 
 TOOL = '''
 """A tool like many."""
@@ -45,7 +45,6 @@ def load_tools(llm):
     modules = [importlib.import_module("." + found.name, __package__) for found in pkgutil.iter_modules(__path__)]
     return {tool.name: tool for module in modules for tool in vars(module).values() if hasattr(tool, "args_schema")}
 """
-LLM = FakeListChatModel(responses=["fine"])
 
 
 def measure(folder: Path, files: int, times: int) -> dict[str, list[float]]:
@@ -57,8 +56,11 @@ def measure(folder: Path, files: int, times: int) -> dict[str, list[float]]:
     _write(root / "tools" / "__init__.py", LOADER)
     for number in range(files):
         _write(root / "tools" / f"tool_{number}.py", TOOL.format(number=number, edit=""))
-    space = Workspace("main", root, GenerationStore(Database(folder / "data")), 60)
-    space.reload(LLM)
+    workers = Workers(ModelCalls(_no_model, _no_model))
+    store = GenerationStore(Database(folder / "data"))
+    runner = CodeRunner(workers, CodeFolders(folder / "generations"), store, folder / "kept", 60)
+    space = Workspace("main", root, runner)
+    space.reload(build=True)
     sys.path.insert(0, str(folder / "plain"))
     _write(folder / "plain" / f"plain_{files}.py", TOOL.format(number=0, edit=""))
     plain = importlib.import_module(f"plain_{files}")
@@ -73,7 +75,7 @@ def measure(folder: Path, files: int, times: int) -> dict[str, list[float]]:
     def settle() -> None:
         while not read_stamp(root).settled:
             time.sleep(0.01)
-        space.catch_up(LLM)
+        space.catch_up(build=True)
 
     def run_all(text: str) -> None:
         for path in sorted(root.rglob("*.py")):
@@ -89,7 +91,7 @@ def measure(folder: Path, files: int, times: int) -> dict[str, list[float]]:
     def look() -> float:
         settle()
         began = time.perf_counter()
-        assert space.catch_up(LLM) is None
+        assert space.catch_up(build=True) is None
         return time.perf_counter() - began
 
     def reload_plainly(text: str) -> None:
@@ -99,13 +101,18 @@ def measure(folder: Path, files: int, times: int) -> dict[str, list[float]]:
 
     rounds = range(-3, times)  # the first three warm up
     measured: dict[str, list[float]] = {
-        f"{files} files: reload": [once(lambda _: space.reload(LLM)) for _ in rounds],
-        f"{files} files: reload on request": [once(lambda _: space.catch_up(LLM)) for _ in rounds],
+        f"{files} files: reload": [once(lambda _: space.reload(build=True)) for _ in rounds],
+        f"{files} files: reload on request": [once(lambda _: space.catch_up(build=True)) for _ in rounds],
         f"{files} files: nothing has changed": [look() for _ in rounds],
         f"{files} files: compile and execute them all": [once(run_all) for _ in rounds],
         f"{files} files: importlib.reload of the one": [once(reload_plainly) for _ in rounds],
     }
+    workers.close()
     return {what: seconds[3:] for what, seconds in measured.items()}
+
+
+def _no_model(*_: object, **__: object) -> NoReturn:
+    raise ModelNotLoadedError("These tools ask no model.")
 
 
 def _write(file: Path, text: str) -> None:

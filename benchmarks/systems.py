@@ -19,8 +19,9 @@ from transformers import DynamicCache, StaticCache
 from benchmarks.models import Weights, free_memory
 from server.agent import prompts
 from server.embedded import shipped
-from server.engine import GuidedEngine, pieces, usage
+from server.engine import GuidedEngine, pieces
 from server.engine.memory import common_prefix
+from server.sdk import usage
 from tests import gguf_file
 from tests.llamacpp_server import llamacpp_server
 from tests.transformers_serve import transformers_serve

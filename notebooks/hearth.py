@@ -99,7 +99,8 @@ class HearthError(Exception):
     `message`: a sentence that says what to do. `code`: the server's, like `reload_failed`, or one of the client's
     own: `no_server`, `several_servers`, `no_answer`, `not_hearth`, `usage`, `no_function`, `cell`, `no_folder`.
     `status`: of HTTP; None when no server said it. `mistakes`: errors in code, each with its place. `retry_after`:
-    after how many seconds it may go well; None if that is not known.
+    after how many seconds it may go well; None if that is not known. `output`: of a worker that crashed, the last
+    lines that it wrote.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class HearthError(Exception):
         status: int | None = None,
         mistakes: Iterable[Mistake] = (),
         retry_after: float | None = None,
+        output: Iterable[str] = (),
     ) -> None:
         super().__init__(message, code, status)
         self.message = message
@@ -116,13 +118,21 @@ class HearthError(Exception):
         self.status = status
         self.mistakes = list(mistakes)
         self.retry_after = retry_after
+        self.output = list(output)
 
     def __str__(self) -> str:
-        return "\n\n".join([self.message, *map(str, self.mistakes)])
+        return "\n\n".join([self.message, *self._evidence()])
+
+    def _evidence(self) -> list[str]:
+        output = ["\n".join(["Its last output:", *(f"  | {line}" for line in self.output)])] if self.output else []
+        return [*map(str, self.mistakes), *output]
 
     def _render_traceback_(self) -> list[str]:
         # IPython shows this in place of a traceback, all of which would be this file's.
-        return [f"\x1b[31mHearthError\x1b[0m ({self.code}): {self.message}", *(f"\n{one}" for one in self.mistakes)]
+        return [
+            f"\x1b[31mHearthError\x1b[0m ({self.code}): {self.message}",
+            *(f"\n{one}" for one in self._evidence()),
+        ]
 
 
 # What comes back
@@ -321,8 +331,8 @@ class Reloaded:
     removed: list[str]
     changed_tools: list[str]
     seconds: float
-    left_behind: list[str] = field(default_factory=list)
-    """What the code did to the server's process while it was loaded, a sentence each."""
+    rebuilt: list[str] = field(default_factory=list)
+    """Values of `keep` that can't be saved: each worker builds its own."""
     dry_run: bool = False
     note: str = ""
 
@@ -337,7 +347,8 @@ class Reloaded:
         added = "added" if self.previous else ""
         kinds = ((added, self.added), ("changed", self.changed_tools), ("removed", self.removed))
         tools = "; ".join(f"{kind} {', '.join(names)}".strip() for kind, names in kinds if names)
-        parts = (text, tools and f"tools: {tools}", self.note, *self.left_behind)
+        rebuilt = self.rebuilt and f"built anew in each worker, since they can't be saved: {', '.join(self.rebuilt)}"
+        parts = (text, tools and f"tools: {tools}", self.note, rebuilt)
         return "\n".join(part for part in parts if part)
 
 
@@ -392,6 +403,34 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Worker:
+    """A process that runs a workspace's code. `state` is starting, idle, busy, retired or ended. `retired`: why it
+    gets no new questions."""
+
+    workspace: str
+    generation: str
+    pid: int
+    state: str
+    runs: int
+    memory_bytes: int
+    cpu_seconds: float
+    started_at: datetime
+    retired: str | None = None
+
+    def _row(self) -> dict[str, Any]:
+        return {
+            "workspace": self.workspace,
+            "generation": self.generation,
+            "state": self.state,
+            "runs": self.runs,
+            "MB": round(self.memory_bytes / 1e6),
+            "CPU s": self.cpu_seconds,
+            "since": self.started_at,
+            "retired": self.retired,
+        }
+
+
+@dataclass(frozen=True)
 class Health:
     """How far the server is. `model`: None if there is none. `tools`: how many main has; None if not built yet."""
 
@@ -399,6 +438,8 @@ class Health:
     version: str
     model: Model | None
     tools: int | None
+    workers: Table[Worker] = field(default_factory=Table)
+    """The processes of people's code."""
     autoload_error: str | None = None
     store_error: str | None = None
     """Why the record of the last run could not be kept."""
@@ -572,6 +613,9 @@ class Lab:
             body,
             model=model,
             tools=None if tools is None else tools["count"],
+            workers=Table(
+                _made(Worker, one, started_at=_local_time(one["started_at"])) for one in body.get("workers") or ()
+            ),
             autoload_error=None if failed is None else failed["message"],
             store_error=None if unkept is None else unkept["message"],
         )
@@ -609,9 +653,13 @@ class Lab:
                 "priority": priority,
             }
         )
-        if not stream:
-            return _answer(self._json("POST", "/run_script", body=wanted, seconds=None), question)
-        return self._ask_live(wanted, _CellView() if _in_notebook() else _TextView())
+        try:
+            if not stream:
+                return _answer(self._json("POST", "/run_script", body=wanted, seconds=None), question)
+            return self._ask_live(wanted, _CellView() if _in_notebook() else _TextView())
+        except HearthError as error:
+            error.mistakes = [self._placed(one, {}, generation) for one in error.mistakes]
+            raise
 
     def _ask_live(self, wanted: Mapping[str, Any], view: _CellView | _TextView) -> Answer:
         """The answer, shown in `view` while it comes."""
@@ -951,7 +999,7 @@ class Lab:
                     elif name == "data":
                         data = json.loads(value)
                         if kind == "error":
-                            raise HearthError(data["message"], data["type"], data["status"])
+                            raise _error(data, data["status"])
                         yield kind, data
             except requests.RequestException:
                 kind = ""
@@ -1014,12 +1062,11 @@ class Lab:
                 f"There is no workspace {self.workspace} yet. It is made by the first tool in it: "
                 "%%tool, or push, or put."
             )
-        mistakes = [_made(Mistake, one) for one in error.get("errors", [])]
         try:
             retry_after = float(response.headers["Retry-After"])
         except (KeyError, ValueError):
             retry_after = None
-        return HearthError(message, code, response.status_code, mistakes, retry_after)
+        return _error({**error, "message": message}, response.status_code, retry_after)
 
 
 @contextlib.contextmanager
@@ -1042,6 +1089,17 @@ def _made(kind: type[Made], body: Mapping[str, Any], **values: Any) -> Made:
     """A dataclass of what it knows in `body`: a newer server may say more. `values` go before."""
     known = {one.name for one in fields(kind)}  # type: ignore[arg-type]
     return kind(**{name: value for name, value in body.items() if name in known} | values)
+
+
+def _error(body: Mapping[str, Any], status: int, retry_after: float | None = None) -> HearthError:
+    """An error as the server sends it."""
+    mistakes = [_made(Mistake, one) for one in body.get("errors", [])]
+    if body["type"] == "agent_failed":
+        message = body.get("reason", body["message"])
+        mistakes = [_made(Mistake, body, type=body.get("exception", "Exception"), message=message)]
+    elif body["type"] == "worker_crashed" and body.get("file"):
+        mistakes = [_made(Mistake, body, type=body.get("signal") or "exit", message="the worker ended here")]
+    return HearthError(body["message"], body["type"], status, mistakes, retry_after, body.get("output", ()))
 
 
 def _answer(body: Mapping[str, Any], question: str) -> Answer:
@@ -1080,6 +1138,11 @@ def _quoted(name: str) -> str:
 
 def _time(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds)
+
+
+def _local_time(text: str) -> datetime:
+    """The local time of a time in ISO 8601. Python 3.10 doesn't read the Z of UTC."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone().replace(tzinfo=None)
 
 
 def _user() -> str:
