@@ -11,11 +11,12 @@ from typing import NoReturn
 from urllib.parse import quote
 
 from constants import Settings, SettingsError, read_settings
-from server import create_app, logs
+from server import create_app
 from server.errors import StoreError
 from server.host import Host
 from server.http.listener import Listener, bind
 from server.http.runtime_file import runtime_file
+from server.observability import logs
 
 log = logging.getLogger("app")
 

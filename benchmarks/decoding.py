@@ -37,8 +37,8 @@ from benchmarks.systems import Answer, Ask
 from benchmarks.tables import milliseconds, p95, print_table
 from server.agent import CustomAgentGuidance
 from server.engine import GuidedEngine
-from server.engine.rows import KVRows
-from server.engine.weights import Weights as ModelWeights
+from server.engine.offload import Weights as ModelWeights
+from server.engine.slot_kv_cache import KVRows
 from server.model import QUANTIZATIONS
 from server.sdk import ResidentChatModel
 from server.tools import load_tools

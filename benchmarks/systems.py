@@ -19,8 +19,8 @@ from transformers import DynamicCache, StaticCache
 from benchmarks.models import Weights, free_memory
 from server.agent import prompts
 from server.embedded import shipped
-from server.engine import GuidedEngine, pieces
-from server.engine.memory import common_prefix
+from server.engine import GuidedEngine, text_stream
+from server.engine.kv_cache import common_prefix
 from server.sdk import usage
 from tests import gguf_file
 from tests.llamacpp_server import llamacpp_server
@@ -72,7 +72,7 @@ def hearth(weights: Weights) -> Iterator[Ask]:
             if used.completion_tokens and not first:
                 first.append(time.perf_counter() - began)
 
-        with usage.measured() as used, pieces.scope(hear):
+        with usage.measured() as used, text_stream.scope(hear):
             _ = engine.program() + guidance.string(text) + turn()
         tokens = used.completion_tokens + used.forced_tokens
         return Answer(first[0], tokens, used.completion_tokens, used.forward_passes)

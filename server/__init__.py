@@ -23,27 +23,27 @@ def create_app(host: "Host") -> "Flask":
 
     from server.http import (
         about,
-        access,
+        auth,
         body,
+        cors,
         error_handler,
         generations,
         health,
         metrics,
         models,
-        origins,
         questions,
         reload,
+        request_log,
         runs,
         sessions,
         tools,
-        trace,
         workspaces,
     )
+    from server.http.concurrency_limit import WaitingRoom, places
     from server.http.openai import chat, completions, responses
     from server.http.openai import errors as openai_errors
     from server.http.openai import models as openai_models
     from server.http.schemas import ErrorAnswer
-    from server.http.waiting import WaitingRoom, places
 
     _allow_nested_loops()
     settings = host.settings
@@ -61,11 +61,11 @@ def create_app(host: "Host") -> "Flask":
     error_handler.register(app, {"/v1/": openai_errors.shape})
     CORS(
         app,
-        origins=[origins.pattern(origin) for origin in settings.CORS_ORIGINS],
+        origins=[cors.pattern(origin) for origin in settings.CORS_ORIGINS],
         expose_headers=["Retry-After", "X-Request-Id"],
     )
-    trace.register(app)
-    access.register(app, settings)
+    request_log.register(app)
+    auth.register(app, settings)
 
     room = WaitingRoom(places(settings), "wait for a model, tools or a reload")
     followers = WaitingRoom(places(settings), "follow the events of runs")

@@ -7,7 +7,7 @@ ours: the caller gets an id, and the log has that id with the traceback.
 import logging
 from typing import Any, ClassVar
 
-from server.logs import request_id
+from server.observability.logs import request_id
 
 log = logging.getLogger(__name__)
 

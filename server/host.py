@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from constants import MAY_HOLD_SECRETS, PREFIX, Settings
 from server import VERSION
-from server.background import BackgroundModel
-from server.engine import pieces
+from server.engine import text_stream
 from server.errors import (
     AgentNotFoundError,
     GenerationInUseError,
@@ -26,8 +25,10 @@ from server.errors import (
     StoreError,
     TooLargeError,
 )
-from server.heavy_imports import import_engine
-from server.loading import background_model, behind_an_api, by_recipe, check_options
+from server.models.background import BackgroundModel
+from server.models.loading import background_model, behind_an_api, by_recipe, check_options
+from server.models.preload import import_engine
+from server.models.resident import Build, ModelRequest, Report, ResidentModel, ResidentModels
 from server.providers import PROVIDERS, is_remote
 from server.reload import (
     MAIN,
@@ -40,7 +41,6 @@ from server.reload import (
     Workspaces,
     watched,
 )
-from server.resident import Build, ModelRequest, Report, ResidentModel, ResidentModels
 from server.runs import AgentResult, Run, Runs, record_of
 from server.sdk import cancellation
 from server.sessions import NoteTaker, Sessions
@@ -239,7 +239,7 @@ class Host:
         """What `work` gives with the model, once `run` has its turn, and within its limits."""
         with self.runs.turns.take(run), self.models.use(wanted) as model:
             run.start(model.name, self._provenance(run, model))
-            with cancellation.scope(run.cancelled), pieces.scope(run.hear):
+            with cancellation.scope(run.cancelled), text_stream.scope(run.hear):
                 return work(model)
 
     def _write_note(self, record: Mapping[str, Any]) -> Any:

@@ -333,7 +333,7 @@ def _within_memory(name: str, needed: int, device_map: str, on_gpu: bool) -> Ite
     try:
         yield
     except Exception as error:  # boundary: whoever asks for memory has an error of his own for it
-        from server.engine.memory import is_out_of_memory
+        from server.engine.kv_cache import is_out_of_memory
 
         if not is_out_of_memory(error):
             raise

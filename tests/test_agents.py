@@ -18,7 +18,7 @@ from server.agent.chat import Chat
 from server.agent.plan_execute import MOST_STEPS, PlanExecute
 from server.embedded.train import WEIGHTS
 from server.engine import GuidedEngine
-from server.sdk import ResidentChatModel, likelihood
+from server.sdk import ResidentChatModel, logprobs
 from server.tools import load_tools
 from tests.event_stream import ask, read
 from tests.server_process import Server
@@ -142,7 +142,7 @@ def test_an_agent_that_can_not_be_is_refused(server: Server, code: str, kind: st
 
 def test_the_probability_of_a_choice_is_the_models(engine: GuidedEngine) -> None:
     prompt = "How many? "
-    with likelihood.measured() as chance:
+    with logprobs.measured() as chance:
         lm = engine.program() + guidance.string(prompt) + select(["1", "2", "7"], name="option")
     tokenizer = engine.tokenizer.transformers
     tokens = engine.tokenizer.encode_prompt(prompt)

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from jsonschema import validate
 
 from server.agent import CustomAgentGuidance, prompts
-from server.completions import stops
-from server.completions.asked import Call, Completion, Conversation, Json, Message, Tool
+from server.completions import stop_sequences
+from server.completions.generate import complete, layouts
 from server.completions.react import ReactLayout
 from server.completions.template import call_marks
-from server.completions.writing import complete, layouts
+from server.completions.types import Call, Completion, Conversation, Json, Message, Tool
 from server.engine import GuidedEngine
 from server.errors import InvalidRequestError, PromptTooLongError
 from server.runs import Run
@@ -303,11 +303,11 @@ def test_a_schema_that_no_grammar_can_be_made_of(engine: GuidedEngine, schema: d
 def test_a_text_that_comes_in_pieces_ends_where_the_whole_does(
     text: str, ends: list[str], data: st.DataObject
 ) -> None:
-    whole, shown, length = stops.cut(text, ends), "", 0
+    whole, shown, length = stop_sequences.cut(text, ends), "", 0
     while length < len(text):
         length += data.draw(st.integers(1, len(text) - length))
-        there = stops.cut(text[:length], ends)
-        now = there if there != text[:length] else stops.settled(there, ends)
+        there = stop_sequences.cut(text[:length], ends)
+        now = there if there != text[:length] else stop_sequences.settled(there, ends)
         assert now.startswith(shown)
         shown = now
     assert whole.startswith(shown)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from server.agent import prompts
 from server.embedded.tokenizer import CHAT_TEMPLATE, END
-from server.engine import GuidedEngine, decoder, sampling, weights
+from server.engine import GuidedEngine, offload, sampling, scheduler
 from server.engine import engine as engine_module
 from server.engine.sequence import Sampling, Sequence
 from server.errors import (
@@ -177,7 +177,7 @@ def test_an_error_that_the_device_tells_late(engine: GuidedEngine, monkeypatch: 
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         return sampling.choose(logits, places, likeliest, sequences, end)
 
-    monkeypatch.setattr(decoder, "choose", choose)
+    monkeypatch.setattr(scheduler, "choose", choose)
     with ThreadPoolExecutor(8) as pool:
         together = pool.map(lambda number: str(program(engine, number)), range(8))
         assert list(together) == alone
@@ -339,7 +339,7 @@ def test_weights_that_cannot_go_keep_the_engine_awake(
 ) -> None:
     engine = make_engine()
     alone = str(program(engine, 4))
-    monkeypatch.setattr(weights, "_is_host", lambda device: False)
+    monkeypatch.setattr(offload, "_is_host", lambda device: False)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=0))
     with pytest.raises(OutOfMemoryError):
         engine.sleep()

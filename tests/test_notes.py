@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from server.agent import notes, prompts
 from server.engine import GuidedEngine
 from server.errors import NoHistoryError
-from server.resident import ModelRequest, ResidentModel
+from server.models.resident import ModelRequest, ResidentModel
 from server.runs import Run
 from server.sessions.entry import entry_of
 from server.store import Turn

@@ -20,7 +20,7 @@ from constants import Settings
 from server.agent import load_agents, prompts
 from server.agent.agent import AgentResult
 from server.embedded.train import WEIGHTS
-from server.engine import GuidedEngine, pieces
+from server.engine import GuidedEngine, text_stream
 from server.errors import (
     HearthError,
     ModelNotFoundError,
@@ -105,7 +105,9 @@ def ask(model: RemoteModel, question: str, agent: str = "react") -> AgentResult:
 
 def test_importing_them_brings_nothing_heavy() -> None:
     heavy = ("torch", "guidance", "transformers", "langchain", "langchain_openai", "openai")
-    script = f"import sys, server.providers, server.background; print([m for m in {heavy} if m in sys.modules])"
+    script = (
+        f"import sys, server.providers, server.models.background; print([m for m in {heavy} if m in sys.modules])"
+    )
     ended = subprocess.run(
         [sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False
     )
@@ -117,7 +119,7 @@ def test_importing_them_brings_nothing_heavy() -> None:
 
 def test_a_reply_is_told_and_counted_as_it_comes(api: ModelApi, model: RemoteModel) -> None:
     told: list[str] = []
-    with usage.measured() as used, pieces.scope(lambda text, _: told.append(text)):
+    with usage.measured() as used, text_stream.scope(lambda text, _: told.append(text)):
         reply = model.complete(HELLO, max_tokens=30)
     assert reply and "".join(told) == reply
     assert (used.prompt_tokens, used.completion_tokens) == api.counted[-1]
@@ -127,7 +129,7 @@ def test_a_reply_is_told_and_counted_as_it_comes(api: ModelApi, model: RemoteMod
 def test_a_reply_ends_where_it_should(model: RemoteModel) -> None:
     whole = model.complete(HELLO, max_tokens=30)
     told: list[str] = []
-    with pieces.scope(lambda text, _: told.append(text)):
+    with text_stream.scope(lambda text, _: told.append(text)):
         assert model.complete(HELLO, max_tokens=30, stop=[whole[3:6]]) == whole[:3]
     assert "".join(told) == whole[:3]
 
@@ -280,7 +282,7 @@ def test_what_passes_is_tried_again(api: ModelApi, model: RemoteModel, fault: Fa
     api.asked.clear()
     api.faults.append(fault)
     told: list[str] = []
-    with pieces.scope(lambda text, _: told.append(text)):
+    with text_stream.scope(lambda text, _: told.append(text)):
         assert model.complete(HELLO, max_tokens=30) == alone
     assert "".join(told) == alone, "what was told before the connection broke isn't told again"
     assert len(api.asked) == 2

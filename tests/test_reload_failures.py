@@ -176,15 +176,24 @@ def test_a_circle_of_imports_that_does_not_work_is_an_error(code: Code) -> None:
     assert "circular import" in error["message"]
 
 
+def test_an_import_of_a_renamed_name_says_the_new_one(live: Code) -> None:
+    error = broken(live, "tools/extra.py", "from server.sdk import likelihood\n")
+    assert (error["file"], error["line"], error["type"]) == ("server/tools/extra.py", 1, "ImportError")
+    assert error["message"] == "server.sdk.likelihood is called server.sdk.logprobs now."
+
+
 @pytest.mark.parametrize(
     ("statement", "hint"),
     [
         ("from server.keep import keep", "keep is in server.sdk now: from server.sdk import keep."),
         (
             "from server.engine import usage",
-            "usage, likelihood, Prepared and ResidentChatModel are in server.sdk now",
+            "usage, logprobs (likelihood before), Prepared and ResidentChatModel are in server.sdk now",
         ),
-        ("from server.engine.usage import measured", "usage, likelihood, Prepared and ResidentChatModel are in"),
+        (
+            "from server.engine.usage import measured",
+            "usage, logprobs (likelihood before), Prepared and ResidentChatModel are in",
+        ),
         ("from server.runs.step import tell_step", "tell_step, tell_plan, call_tool and ToolFailedError are in"),
         ("import server.tool_schema", "arguments_schema is in server.sdk now"),
         ("from server.host import Host", "Tools and agents import server.sdk alone."),

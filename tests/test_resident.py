@@ -17,7 +17,7 @@ from server.errors import (
     OutOfMemoryError,
     ShuttingDownError,
 )
-from server.resident import LAST_CHECK, ModelRequest, ResidentModel, ResidentModels
+from server.models.resident import LAST_CHECK, ModelRequest, ResidentModel, ResidentModels
 
 SECONDS = 20
 

@@ -10,7 +10,7 @@ import guidance
 from guidance import gen, select
 from guidance.library import capture
 
-from server.sdk import GuidedModel, Prepared, likelihood
+from server.sdk import GuidedModel, Prepared, logprobs
 
 from . import prompts
 from .conversation import Act, Bounds, Choice, UnreadableReplyError
@@ -49,7 +49,7 @@ class GuidedConversation:
             raise UnreadableReplyError(f"The model's JSON was not done after {max_tokens} tokens.") from error
 
     def choose(self, options: Sequence[str]) -> Choice:
-        with likelihood.measured() as chance:
+        with logprobs.measured() as chance:
             self._lm += select(list(options), name="option")
         return Choice(self._lm["option"], math.exp(chance.log_probability))
 

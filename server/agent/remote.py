@@ -11,7 +11,7 @@ from server.sdk import ApiModel, SchemaRefusedError
 
 from . import prompts
 from .conversation import Act, Bounds, Choice, UnreadableReplyError
-from .reading import ReadingError, read_act, read_option, read_value
+from .reply_parser import ReadingError, read_act, read_option, read_value
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 import json
 
-from server.completions.asked import Json
+from server.completions.types import Json
 
 # The separators that models are used to.
 JSON_OPTIONS = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False, "coerce_one_of": True}

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from server.completions import grammar
-from server.completions.asked import Conversation, Json, Tool
-from server.completions.layout import Reply
+from server.completions.prompt_format import Reply
+from server.completions.types import Conversation, Json, Tool
 from server.engine.tokenizer import EngineTokenizer
 
 SYSTEM = """\

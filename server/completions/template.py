@@ -8,9 +8,9 @@ from typing import Any
 from jinja2 import TemplateError
 
 from server.completions import grammar
-from server.completions.asked import Conversation, Json, Message, Tool
-from server.completions.layout import Reply
-from server.completions.stops import settled
+from server.completions.prompt_format import Reply
+from server.completions.stop_sequences import settled
+from server.completions.types import Conversation, Json, Message, Tool
 from server.engine.tokenizer import EngineTokenizer
 
 MOST_CALLS = 16

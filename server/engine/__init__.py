@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from server.engine.engine import GuidedEngine
-    from server.engine.weights import GivenBack
+    from server.engine.offload import GivenBack
 
 __all__ = ["GivenBack", "GuidedEngine"]
 
-_HOMES = {"GivenBack": "weights", "GuidedEngine": "engine"}
+_HOMES = {"GivenBack": "offload", "GuidedEngine": "engine"}
 
 
 def __getattr__(name: str) -> Any:

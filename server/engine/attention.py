@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface
 
-from server.engine.memory import Row, common_prefix
+from server.engine.kv_cache import Row, common_prefix
 
 #: Under which it is known to Transformers.
 ATTENTION = "hearth_rows"

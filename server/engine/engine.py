@@ -19,16 +19,16 @@ from guidance.models._engine._engine import LogitsOutput
 from guidance.models._engine._interpreter import recode_special_tokens
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from server import counts
-from server.engine import pieces
-from server.engine.caches import Caches
-from server.engine.decoder import Decoder, too_long
-from server.engine.rows import KVRows, fits
+from server.engine import text_stream
+from server.engine.offload import GivenBack, Weights
+from server.engine.per_sequence_cache import Caches
+from server.engine.scheduler import Decoder, too_long
 from server.engine.sequence import ENDS, Sampling, Sequence
+from server.engine.slot_kv_cache import KVRows, fits
 from server.engine.tokenizer import EngineTokenizer
-from server.engine.weights import GivenBack, Weights
 from server.errors import OutOfTokensError
-from server.sdk import cancellation, likelihood, usage
+from server.observability import metrics
+from server.sdk import cancellation, logprobs, usage
 from server.sdk.program import Program
 
 #: Weights. Models with fewer are run by one thread of the CPU: to hand the short pieces of a pass to several takes
@@ -190,7 +190,7 @@ class GuidedEngine(Engine):
             sampling_params,
             cancellation.current(),
             counted,
-            likelihood.current(),
+            logprobs.current(),
         )
         # A small model may write half a character, which guidance could not decode.
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -203,11 +203,11 @@ class GuidedEngine(Engine):
                 sequence.end()
             for progress, last in sequence.progress():
                 response = _response(progress, decoder, last, self.tokenizer)
-                pieces.tell(response.new_bytes, counted)
+                text_stream.tell(response.new_bytes, counted)
                 yield response
         finally:
             sequence.abandoned = True
-            counts.count_tokens(counted)
+            metrics.count_tokens(counted)
             usage.record(counted)
         if sequence.out_of_tokens:
             raise OutOfTokensError("The text was not at its end when its max_tokens were used up.")

@@ -10,9 +10,9 @@ import llguidance
 import torch
 from guidance._schema import SamplingParams
 
-from server.engine.drafts import Draft
-from server.engine.memory import Row
-from server.sdk.likelihood import Likelihood
+from server.engine.kv_cache import Row
+from server.engine.prompt_lookup import Draft
+from server.sdk.logprobs import Likelihood
 from server.sdk.usage import Usage
 
 Progress = list[dict[str, Any]]

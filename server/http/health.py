@@ -9,9 +9,9 @@ from flask_openapi3 import APIBlueprint
 from server import VERSION
 from server.errors import HearthError, StoreError
 from server.host import Host
-from server.http.access import may_come_in
+from server.http.auth import may_come_in
 from server.http.schemas import Health
-from server.resident import ResidentModel, ResidentModels
+from server.models.resident import ResidentModel, ResidentModels
 
 
 def blueprint(host: Host) -> APIBlueprint:

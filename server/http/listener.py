@@ -14,7 +14,7 @@ from waitress.task import ErrorTask
 
 from constants import Settings
 from server.errors import TooLargeError
-from server.http.waiting import places
+from server.http.concurrency_limit import places
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from server import counts  # noqa: F401  so that all are there from the start
+import server.observability.metrics  # noqa: F401  so that all are there from the start
 from server.host import Host
 
 

@@ -14,11 +14,11 @@ from flask_openapi3 import APIBlueprint
 
 from server.errors import HearthError, known
 from server.host import Host
+from server.http.concurrency_limit import WaitingRoom
 from server.http.health import describe, describe_all
 from server.http.schemas import ErrorAnswer, ModelChoice, ModelLoaded, ModelName, ModelsShown, ModelsSlept, Nothing
-from server.http.streams import LOOK_SECONDS, Message, event_stream, wants_events
-from server.http.waiting import WaitingRoom
-from server.resident import Report
+from server.http.sse import LOOK_SECONDS, Message, event_stream, wants_events
+from server.models.resident import Report
 
 
 def blueprint(host: Host, room: WaitingRoom) -> APIBlueprint:

@@ -8,9 +8,8 @@ from flask_openapi3 import APIBlueprint
 
 from server.errors import InvalidRequestError
 from server.host import Host
-from server.http.following import stream, wait_for
 from server.http.schemas import Answer, ErrorAnswer, Question
-from server.http.streams import wants_events
+from server.http.sse import stream, wait_for, wants_events
 from server.runs import Run
 
 

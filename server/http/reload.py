@@ -6,8 +6,8 @@ from typing import Any
 from flask_openapi3 import APIBlueprint
 
 from server.host import Host
+from server.http.concurrency_limit import WaitingRoom
 from server.http.schemas import ErrorAnswer, ReloadChoice, Reloaded
-from server.http.waiting import WaitingRoom
 
 
 def blueprint(host: Host, room: WaitingRoom) -> APIBlueprint:

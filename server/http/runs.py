@@ -9,7 +9,7 @@ from flask import Response
 from flask_openapi3 import APIBlueprint
 
 from server.host import Host
-from server.http.following import events_after, wait_for
+from server.http.concurrency_limit import WaitingRoom
 from server.http.schemas import (
     EVENTS,
     ErrorAnswer,
@@ -21,8 +21,7 @@ from server.http.schemas import (
     RunsQuery,
     TokenQuery,
 )
-from server.http.streams import PING, event_stream, last_event_id
-from server.http.waiting import WaitingRoom
+from server.http.sse import PING, event_stream, events_after, last_event_id, wait_for
 
 
 def blueprint(host: Host, followers: WaitingRoom) -> APIBlueprint:

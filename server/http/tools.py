@@ -6,8 +6,8 @@ from typing import Any
 from flask_openapi3 import APIBlueprint
 
 from server.host import Host
+from server.http.concurrency_limit import WaitingRoom
 from server.http.schemas import ErrorAnswer, ToolsLoaded, WorkspaceChoice, WorkspaceQuery
-from server.http.waiting import WaitingRoom
 from server.reload import Workspace
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from dotenv import dotenv_values
 
 from server.errors import ModelNotFoundError, ProviderUnauthorizedError
-from server.redaction import hide
+from server.observability.redaction import hide
 
 NO_KEY = "no-key-needed"
 """What is sent where no key is: the packages want something."""

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import ValidationError
 
-from server import counts
-from server.engine import pieces
+from server.engine import text_stream
 from server.errors import (
     HearthError,
     ModelLoadError,
@@ -21,11 +20,12 @@ from server.errors import (
     ProviderNotInstalledError,
     SchemaRefusedError,
 )
+from server.observability import metrics
+from server.observability.redaction import redacted
 from server.providers import chunks
 from server.providers.catalog import NO_KEY, PROVIDERS
 from server.providers.failures import PassingError, explained
 from server.providers.schemas import NotStrictError, as_asked, as_object, strict
-from server.redaction import redacted
 from server.sdk import cancellation, usage
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class RemoteModel:
                 self._wait(pause)
                 number += 1
         finally:
-            counts.count_tokens(reply.counted)
+            metrics.count_tokens(reply.counted)
             usage.record(reply.counted)
 
     def _ask(
@@ -364,11 +364,11 @@ class _Reply:
         self.counted.cached_tokens = self._cached_tokens
         if self._told.startswith(text):
             # A try that repeats what was told of the one before.
-            pieces.tell(b"", self.counted)
+            text_stream.tell(b"", self.counted)
             return
         fresh = text.removeprefix(self._told) if text.startswith(self._told) else "\n" + text
         self._told = text
-        pieces.tell(fresh.encode("utf-8", "replace"), self.counted)
+        text_stream.tell(fresh.encode("utf-8", "replace"), self.counted)
 
 
 def _bytes(text: str) -> int:

@@ -7,9 +7,9 @@ Nothing here executes any of them.
 
 from server.reload.code_folder import CodeFolders
 from server.reload.diffs import unified_diffs
+from server.reload.file_watcher import watched
 from server.reload.generation import Generation
 from server.reload.snapshot import Snapshot
-from server.reload.watching import watched
 from server.reload.workspace import CodeRunner, ReloadReport, Workspace
 from server.reload.workspaces import MAIN, Workspaces
 

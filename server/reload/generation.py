@@ -15,7 +15,7 @@ from server.workers.failure import LoadError
 from server.workers.worker import NotStartedError, Worker
 
 if TYPE_CHECKING:
-    from server.resident import ResidentModel
+    from server.models.resident import ResidentModel
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from server import counts
 from server.errors import HearthError, ReloadFailedError, ToolsNotLoadedError
+from server.observability import metrics
 from server.reload.code_folder import CodeFolders
 from server.reload.generation import Generation, changed_modules
 from server.reload.snapshot import Snapshot, Stamp, read_snapshot, read_stamp
@@ -199,7 +199,7 @@ class Workspace:
             content = wanted.hash
             generation = self._load(wanted, build, dry_run)
         except LoadError as failure:
-            counts.RELOADS.labels("failed").inc()
+            metrics.RELOADS.labels("failed").inc()
             refusal = self._failed(failure)
             if snapshot is None and not dry_run:
                 # A copy: the one that is raised gets a traceback.
@@ -219,7 +219,7 @@ class Workspace:
             # The files as they are now must not undo what was brought back.
             self._last_look = _Look(stamp, content if snapshot is None else self._content())
             self._runner.workers.learn(generation.imports)
-        counts.RELOADS.labels("done").inc()
+        metrics.RELOADS.labels("done").inc()
         return ReloadReport(
             workspace=self.name,
             generation=wanted.hash,

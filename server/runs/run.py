@@ -32,7 +32,7 @@ class Run:
     max_steps: int
     agent: str = "react"
     priority: Priority = "interactive"
-    """Whose turn comes first: see `turns`."""
+    """Whose turn comes first: see `fair_queue`."""
     max_tokens: int | None = None
     """How many it may write; None: any number."""
     timeout: float | None = None

@@ -6,11 +6,11 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from server import counts, logs
 from server.errors import HearthError, QueueFullError, RunNotFoundError, ShuttingDownError, known
+from server.observability import logs, metrics
+from server.runs.fair_queue import Turns
 from server.runs.record import AgentResult, answer_of
 from server.runs.run import Run
-from server.runs.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class Runs:
             answer = None
             error = None if run.cancelled.is_set() else _without_frames(known(raised))
         run.settle(answer, error)
-        counts.RUNS.labels(run.state).inc()
+        metrics.RUNS.labels(run.state).inc()
         try:
             self._keep(run)
         except Exception as raised:  # boundary: the answer is worth more than its record

@@ -15,7 +15,7 @@ For agents:
 - `call_tool(tool, arguments, seconds)`: a tool's result as text, within its time limit; `ToolFailedError`.
 - `arguments_schema(tool)`: the JSON schema of a tool's arguments.
 - `tell_step(step)`, `tell_plan(steps)`: send what is done to everybody who follows the run.
-- `usage.measured()`, `likelihood.measured()`: tokens and log-probabilities of what the model writes in a block.
+- `usage.measured()`, `logprobs.measured()`: tokens and log-probabilities of what the model writes in a block.
 - `Prepared(words)`: a guidance grammar in its serialised form, for one that is used again and again.
 - `PromptTooLongError`, `UnreadableReplyError`, `SchemaRefusedError`, `RunCancelledError`: the errors that models
   raise, and agents may handle or raise themselves.
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         SchemaRefusedError,
         UnreadableReplyError,
     )
-    from server.sdk import likelihood, usage
+    from server.sdk import logprobs, usage
     from server.sdk.cancellation import check as check_cancelled
     from server.sdk.chat_model import ResidentChatModel
     from server.sdk.models import ApiModel, GuidedModel
@@ -58,7 +58,7 @@ __all__ = [
     "call_tool",
     "check_cancelled",
     "keep",
-    "likelihood",
+    "logprobs",
     "tell_plan",
     "tell_step",
     "usage",
@@ -84,9 +84,14 @@ _HOMES = {
     "tell_step": "server.sdk.run",
 }
 
+_RENAMED = {"likelihood": "logprobs"}
+"""Names that code of earlier generations imports, and what they are called now."""
+
 
 def __getattr__(name: str) -> Any:
     # When they are first asked for: some bring guidance and LangChain, and the server's start needs neither.
+    if name in _RENAMED:
+        raise ImportError(f"server.sdk.{name} is called server.sdk.{_RENAMED[name]} now.", name=__name__)
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,7 +12,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
 from server.errors import StoreError, StoreRefusedError
-from server.redaction import hide, redacted
+from server.observability.redaction import hide, redacted
 from server.store.group_writer import GroupWriter
 from server.store.schema import bring_to_latest, is_latest
 

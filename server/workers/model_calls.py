@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from server.errors import HearthError, InvalidRequestError, OutOfTokensError, known
-from server.sdk import likelihood, usage
+from server.sdk import logprobs, usage
 
 if TYPE_CHECKING:
     from guidance._schema import EngineResponse
@@ -174,7 +174,7 @@ class ModelCalls:
         part, sent, error = _Part(), time.monotonic(), None
         with (
             usage.measured() as used,
-            likelihood.measured() if given.log_probability else nullcontext() as counted,
+            logprobs.measured() if given.log_probability else nullcontext() as counted,
             closing(engine(state, grammar, given.bos, sampling)) as responses,
         ):
             try:

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from server import counts
 from server.errors import ShuttingDownError, WorkerUnavailableError
+from server.observability import metrics
 from server.workers.kept_values import KeptStore
 from server.workers.model_calls import ModelCalls
 from server.workers.processes import Template, WorkerStartError
@@ -83,7 +83,7 @@ class Workers:
         worker = Worker(
             process, str(folder), workspace, generation, self._calls, kept.trial(), kept.folder, self._niceness
         )
-        counts.WORKER_STARTS.inc()
+        metrics.WORKER_STARTS.inc()
         with self._changing:
             self._workers.add(worker)
         process.on_end(lambda _: self._forget(worker))

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from server import counts, errors
+from server import errors
 from server.errors import AgentFailedError, HearthError, QueueFullError, WorkerCrashedError
+from server.observability import metrics
 from server.runs.run import Run
 from server.sdk import cancellation
 from server.sdk.run import within_tool
@@ -34,7 +35,7 @@ from server.workers.model_calls import Grammars, ModelCalls, as_reply
 from server.workers.processes import End, Process
 
 if TYPE_CHECKING:
-    from server.resident import ResidentModel
+    from server.models.resident import ResidentModel
 
 log = logging.getLogger(__name__)
 
@@ -480,7 +481,7 @@ class Worker:
         with self._changing:
             self._over = over
             jobs = list(self._jobs.values())
-        counts.WORKER_ENDS.labels("crashed" if self._killed_for is None else "ended").inc()
+        metrics.WORKER_ENDS.labels("crashed" if self._killed_for is None else "ended").inc()
         if self._killed_for is None:
             log.warning("%s", str(over))  # a handler that keeps it would keep all that its traceback holds
         for job in jobs:
@@ -581,9 +582,9 @@ class _Job:
                 self.tools[message.call] = (message.tool, message.seconds, time.monotonic() + message.seconds)
             case messages.ToolEnded():
                 tool = self.tools.pop(message.call, ("unknown", 0.0, 0.0))[0]
-                counts.TOOL_SECONDS.labels(tool).observe(message.seconds)
+                metrics.TOOL_SECONDS.labels(tool).observe(message.seconds)
                 if message.failed:
-                    counts.TOOL_FAILURES.labels(tool).inc()
+                    metrics.TOOL_FAILURES.labels(tool).inc()
 
 
 class _Call:

@@ -5,13 +5,13 @@ from typing import Any
 from flask import Response
 from flask_openapi3 import APIBlueprint
 
-from server.completions.asked import Call, Completion, Conversation, Json, Message
+from server.completions.types import Call, Completion, Conversation, Json, Message
 from server.host import Host
-from server.http.following import stream, wait_for
-from server.http.openai.asking import begin, conversation, json_of, most_tokens, text_of, tool_of
 from server.http.openai.errors import invalid
+from server.http.openai.run_factory import begin, conversation, json_of, most_tokens, text_of, tool_of
 from server.http.openai.schemas import ChatMessage, ChatRequest, ChatToolNamed, OpenAIAnswer, ResponseFormat
-from server.http.openai.texts import REFUSED, Texts, sampling_of
+from server.http.openai.serializers import REFUSED, Texts, sampling_of
+from server.http.sse import stream, wait_for
 
 
 def blueprint(host: Host) -> APIBlueprint:

@@ -5,13 +5,13 @@ from typing import Any
 from flask import Response
 from flask_openapi3 import APIBlueprint
 
-from server.completions.asked import Completion
+from server.completions.types import Completion
 from server.host import Host
-from server.http.following import stream, wait_for
-from server.http.openai.asking import begin, most_tokens, names_agent
 from server.http.openai.errors import invalid
+from server.http.openai.run_factory import begin, most_tokens, names_agent
 from server.http.openai.schemas import MOST_TEXTS, CompletionRequest, OpenAIAnswer
-from server.http.openai.texts import REFUSED, Texts, sampling_of
+from server.http.openai.serializers import REFUSED, Texts, sampling_of
+from server.http.sse import stream, wait_for
 
 DEFAULT_TOKENS = 16
 """Of a text, as OpenAI has it."""

@@ -7,7 +7,7 @@ from flask_openapi3 import APIBlueprint
 
 from server.errors import UnknownModelError
 from server.host import Host
-from server.http.openai.asking import OWN, resident_names
+from server.http.openai.run_factory import OWN, resident_names
 from server.http.openai.schemas import ModelAvailable, ModelId, ModelsAvailable, ModelsQuery, OpenAIError
 
 

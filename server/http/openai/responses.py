@@ -5,10 +5,10 @@ from typing import Any
 from flask import Response
 from flask_openapi3 import APIBlueprint
 
-from server.completions.asked import Call, Completion, Conversation, Json, Message
+from server.completions.types import Call, Completion, Conversation, Json, Message
 from server.host import Host
-from server.http.following import stream, wait_for
-from server.http.openai.asking import (
+from server.http.openai.errors import invalid, shape
+from server.http.openai.run_factory import (
     begin,
     choices_of,
     conversation,
@@ -21,7 +21,6 @@ from server.http.openai.asking import (
     tool_of,
     trace_of,
 )
-from server.http.openai.errors import invalid, shape
 from server.http.openai.schemas import (
     ResponsesAnswer,
     ResponsesItem,
@@ -29,8 +28,9 @@ from server.http.openai.schemas import (
     ResponsesText,
     ResponsesToolNamed,
 )
-from server.http.openai.texts import REFUSED, sampling_of
-from server.http.streams import Message as Event
+from server.http.openai.serializers import REFUSED, sampling_of
+from server.http.sse import Message as Event
+from server.http.sse import stream, wait_for
 from server.runs import Run
 
 

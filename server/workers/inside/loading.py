@@ -23,7 +23,7 @@ DEFAULT_AGENT = "react"
 _ENTRY_POINTS = (("model", "load_model"), ("tools", "load_tools"), ("agent", "CustomAgentGuidance"))
 
 MOVED = {
-    "server.engine": "usage, likelihood, Prepared and ResidentChatModel are in server.sdk now, and "
+    "server.engine": "usage, logprobs (likelihood before), Prepared and ResidentChatModel are in server.sdk now, and "
     "cancellation.check is server.sdk.check_cancelled.",
     "server.keep": "keep is in server.sdk now: from server.sdk import keep.",
     "server.providers": "The type of a model behind an API is server.sdk.ApiModel now.",

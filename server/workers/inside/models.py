@@ -12,7 +12,7 @@ from guidance.models import Model
 from guidance.models._engine import Engine, EngineState
 from guidance.models._engine._engine import LogitsOutput
 
-from server.sdk import likelihood, usage
+from server.sdk import logprobs, usage
 from server.sdk.control_tokens import ControlTokens
 from server.sdk.program import Program
 from server.workers.inside.server_end import ServerEnd, UnknownGrammarError, revived
@@ -109,7 +109,7 @@ class ResidentStandIn(Engine):
         """See `GuidedEngine.__call__`."""
         if step_config is not None:
             raise ValueError("The resident model has no step callbacks; run a grammar a step instead.")
-        counted = likelihood.current()
+        counted = logprobs.current()
         given = {
             "prompt": state.prompt,
             "grammar": hashlib.sha256(grammar.encode()).hexdigest(),

@@ -17,12 +17,13 @@ from contextlib import contextmanager
 from statistics import fmean
 
 from server.runs.run import Priority, Run
-from server.runs.spending import Spending
 
 INTERACTIVE_IN_A_ROW = 4
 """Turns that interactive runs may have in a row while a batch run waits."""
 RECENT = 32
 """How many of the last runs tell how long one takes, and what it uses."""
+HALF_LIFE_SECONDS = 300.0
+"""After so long half of what somebody used is forgotten."""
 
 
 class Turns:
@@ -98,6 +99,33 @@ class Turns:
         for run in self._running:
             spent[run.workspace] = spent.get(run.workspace, 0.0) + run.spent
         return in_order(self._waiting, spent, fmean(self._tokens or [1]), self._passed_over)
+
+
+class Spending:
+    """Tokens by person, which fade. Not safe for several threads: whoever owns it has a lock."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._spent: dict[str, tuple[float, float]] = {}
+        """Tokens, and at what time they were so many."""
+
+    def add(self, person: str, tokens: int) -> None:
+        """Somebody used so many."""
+        now = self._clock()
+        self._spent[person] = (self._faded(person, now) + tokens, now)
+
+    def by_person(self) -> dict[str, float]:
+        """What is left of it. Who has less than a token is forgotten."""
+        now = self._clock()
+        left = {person: self._faded(person, now) for person in self._spent}
+        for person, tokens in left.items():
+            if tokens < 1:
+                del self._spent[person]
+        return {person: tokens for person, tokens in left.items() if tokens >= 1}
+
+    def _faded(self, person: str, now: float) -> float:
+        tokens, then = self._spent.get(person, (0.0, now))
+        return float(tokens * 0.5 ** ((now - then) / HALF_LIFE_SECONDS))
 
 
 def in_order(waiting: Sequence[Run], spent: Mapping[str, float], each: float, passed_over: int) -> list[Run]:

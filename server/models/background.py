@@ -6,12 +6,12 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from server.engine import pieces
+from server.engine import text_stream
 from server.errors import SchemaRefusedError
+from server.models.resident import ResidentModels
 from server.providers import RemoteModel
-from server.resident import ResidentModels
 from server.runs import Run
-from server.runs.turns import Turns
+from server.runs.fair_queue import Turns
 from server.sdk import cancellation
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class BackgroundModel:
                         self._model = self._reach()
                 return _complete(self._model, messages, max_tokens, schema)
             run = Run("", workspace, max_steps=0, priority="batch")
-            with self._turns.take(run), self._models.use() as resident, pieces.scope(run.hear):
+            with self._turns.take(run), self._models.use() as resident, text_stream.scope(run.hear):
                 assert resident.engine is not None, "it is ready"
                 return _complete(resident.engine, messages, max_tokens, schema)
 

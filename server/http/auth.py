@@ -7,7 +7,7 @@ from flask import Flask, Response, request
 
 from constants import Settings, is_loopback
 from server.errors import ForbiddenError, UnauthorizedError
-from server.http import origins
+from server.http import cors
 
 
 def register(app: Flask, settings: Settings) -> None:
@@ -30,7 +30,7 @@ def check(settings: Settings) -> None:
     if settings.TOKEN:
         _check_token(settings.TOKEN)
     else:
-        _check_local([origins.pattern(origin) for origin in settings.CORS_ORIGINS])
+        _check_local([cors.pattern(origin) for origin in settings.CORS_ORIGINS])
 
 
 def may_come_in(settings: Settings) -> bool:

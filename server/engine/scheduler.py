@@ -12,12 +12,11 @@ from itertools import accumulate
 
 import torch
 
-from server import counts
-from server.engine.drafts import LONGEST, Drafts
-from server.engine.memory import Memory, common_prefix, is_out_of_memory
+from server.engine.kv_cache import Memory, common_prefix, is_out_of_memory
+from server.engine.offload import GivenBack, Weights
+from server.engine.prompt_lookup import LONGEST, Drafts
 from server.engine.sampling import choose
 from server.engine.sequence import Sequence
-from server.engine.weights import GivenBack, Weights
 from server.errors import (
     ModelAsleepError,
     ModelNotLoadedError,
@@ -25,6 +24,7 @@ from server.errors import (
     PromptTooLongError,
     RunCancelledError,
 )
+from server.observability import metrics
 
 #: New tokens a pass: a longer prompt is read in pieces, beside the others' decoding.
 TOKENS_A_PASS = 512
@@ -277,8 +277,8 @@ class Decoder:
         except Exception as error:  # boundary: the model's code comes from elsewhere
             self._failed([one.sequence for one in batch], error)
             return
-        counts.PASSES.inc()
-        counts.BATCH.observe(len(batch))
+        metrics.PASSES.inc()
+        metrics.BATCH.observe(len(batch))
         # On a GPU the pass is only under way, and what follows is done beside it.
         ready = []
         for one, end in zip(batch, accumulate(1 + len(one.draft) for one in batch), strict=True):

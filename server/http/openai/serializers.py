@@ -4,10 +4,10 @@ from abc import ABC, abstractmethod
 from http import HTTPStatus
 from typing import Any, ClassVar
 
-from server.http.openai.asking import choices_of, counts, events_of, model_of, trace_of
 from server.http.openai.errors import shape
+from server.http.openai.run_factory import choices_of, counts, events_of, model_of, trace_of
 from server.http.openai.schemas import Asked, AskedForTexts, OpenAIError
-from server.http.streams import Message
+from server.http.sse import Message
 from server.runs import Run
 
 REFUSED: dict[int | str | HTTPStatus, Any] = dict.fromkeys((400, 401, 404, 408, 409, 413, 429, 499, 503), OpenAIError)

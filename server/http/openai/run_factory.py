@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from server.completions.asked import Completion, Conversation, Json, Message, Tool
 from server.completions.grammar import why_no_grammar
+from server.completions.types import Completion, Conversation, Json, Message, Tool
 from server.errors import UnknownModelError
 from server.host import Host
 from server.http.openai.errors import invalid
 from server.http.openai.schemas import Asked, FunctionDefinition, TextPart
 from server.http.schemas import LONGEST_QUESTION
-from server.http.streams import Message as Event
+from server.http.sse import Message as Event
 from server.runs import AgentResult, Run
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def begin(host: Host, asked: Asked, completion: Completion) -> Run:
     run.max_tokens, run.timeout = host.settings.MAX_TOKENS, host.settings.RUN_TIMEOUT
 
     def work(engine: "GuidedEngine") -> AgentResult:
-        from server.completions.writing import complete
+        from server.completions.generate import complete
 
         return complete(run, completion, engine)
 

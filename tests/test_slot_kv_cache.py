@@ -7,9 +7,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from server.engine import attention
-from server.engine.caches import Caches
-from server.engine.memory import Memory, common_prefix
-from server.engine.rows import KVRows, fits
+from server.engine.kv_cache import Memory, common_prefix
+from server.engine.per_sequence_cache import Caches
+from server.engine.slot_kv_cache import KVRows, fits
 from server.model import load_model
 
 SHAPE = {

@@ -10,7 +10,7 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from server.engine.memory import Row, common_prefix
+from server.engine.kv_cache import Row, common_prefix
 
 #: Sequences at a time, and how many of those that have ended are remembered.
 MOST_ROWS = 16

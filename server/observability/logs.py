@@ -12,7 +12,7 @@ from typing import ClassVar, TextIO
 
 import colorama
 
-from server.redaction import redacted
+from server.observability.redaction import redacted
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 """The id of the request that the current thread works for; `-` when there is none."""

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from server.agent.conversation import Act, Bounds, UnreadableReplyError
-from server.agent.reading import ReadingError, read_act, read_option, read_value
 from server.agent.remote import RemoteConversation, act_schema
+from server.agent.reply_parser import ReadingError, read_act, read_option, read_value
 from server.providers.schemas import NotStrictError, strict, without_nulls
 
 ONE = {"type": "object", "properties": {"expression": {"type": "string"}}, "required": ["expression"]}

@@ -7,9 +7,9 @@ import pytest
 from guidance import gen, select
 
 from server.engine import GuidedEngine
-from server.engine.drafts import LONGEST, REMEMBERED, RESTS, Draft, Drafts
+from server.engine.prompt_lookup import LONGEST, REMEMBERED, RESTS, Draft, Drafts
 from server.engine.sequence import Sampling
-from server.sdk import likelihood, usage
+from server.sdk import logprobs, usage
 
 
 def guess(text: str, others: Drafts | None = None, most: int = LONGEST) -> str:
@@ -106,7 +106,7 @@ def test_a_text_is_the_same_without_guesses(
     engine: GuidedEngine, monkeypatch: pytest.MonkeyPatch, write: Write
 ) -> None:
     def written() -> tuple[str, float, usage.Usage]:
-        with usage.measured() as used, likelihood.measured() as likely:
+        with usage.measured() as used, logprobs.measured() as likely:
             text = write(engine)
         return text, likely.log_probability, used
 

@@ -8,9 +8,9 @@ from types import ModuleType
 
 from constants import Settings
 from server.errors import InvalidRequestError, ModelNotFoundError
+from server.models.resident import Build, ModelRequest, Report, ResidentModel
 from server.providers import PROVIDERS, RemoteModel, is_remote
 from server.reload import Generation
-from server.resident import Build, ModelRequest, Report, ResidentModel
 
 RECIPE = ("model.py", "model/")
 """What the paths of the recipe's files begin with."""

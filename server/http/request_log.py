@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from flask import Flask, Response, g, request
 
-from server.logs import request_id
+from server.observability.logs import request_id
 
 log = logging.getLogger(__name__)
 

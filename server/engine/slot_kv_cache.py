@@ -16,7 +16,7 @@ import torch
 from transformers import PreTrainedModel
 
 from server.engine.attention import ATTENTION, Plan, running
-from server.engine.memory import Row, common_prefix
+from server.engine.kv_cache import Row, common_prefix
 
 log = logging.getLogger(__name__)
 

@@ -87,7 +87,7 @@ def test_the_token_is_never_logged(empty_server: Server) -> None:
         headers={"Authorization": f"Bearer {empty_server.token}"},
         timeout=10,
     )
-    line = f"{answer.headers['X-Request-Id']} server.http.trace: GET /seen 404"
+    line = f"{answer.headers['X-Request-Id']} server.http.request_log: GET /seen 404"
     empty_server.wait_until(lambda: line in empty_server.output, "the request's line in the log", 10)
     log = [line for line in empty_server.output.splitlines() if not line.startswith("Hearth is at ")]
     assert empty_server.token not in "\n".join(log)

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.errors import HearthError, RunCancelledError
+from server.runs.fair_queue import HALF_LIFE_SECONDS, INTERACTIVE_IN_A_ROW, Spending, Turns, in_order
 from server.runs.run import Priority, Run
-from server.runs.spending import HALF_LIFE_SECONDS, Spending
-from server.runs.turns import INTERACTIVE_IN_A_ROW, Turns, in_order
 from server.sdk.usage import Usage
 
 PEOPLE = st.sampled_from(["anna", "bert", "cora"])

@@ -8,12 +8,12 @@ from typing import Any
 
 from guidance.models._engine import EngineState
 
-from server.completions import stops
-from server.completions.asked import Completion, Conversation
-from server.completions.layout import Continuation, Layout, Reply
+from server.completions import stop_sequences
+from server.completions.prompt_format import Continuation, Layout, Reply
 from server.completions.react import ReactLayout
 from server.completions.template import TemplateLayout, call_marks
-from server.engine import GuidedEngine, pieces
+from server.completions.types import Completion, Conversation
+from server.engine import GuidedEngine, text_stream
 from server.engine.sequence import Sampling
 from server.engine.tokenizer import EngineTokenizer
 from server.errors import InvalidRequestError, OutOfTokensError, PromptTooLongError
@@ -81,7 +81,7 @@ def _write(engine: GuidedEngine, layout: Layout, max_tokens: int, sampling: Samp
     state = EngineState()
     state.prompt = layout.prompt(engine.tokenizer)
     grammar = json.dumps({"grammars": [{"lark_grammar": layout.grammar(engine.tokenizer)}], "max_tokens": max_tokens})
-    with pieces.scope(text.hear), closing(engine(state, grammar, sampling_params=sampling)) as responses:
+    with text_stream.scope(text.hear), closing(engine(state, grammar, sampling_params=sampling)) as responses:
         try:
             for _ in responses:
                 if text.stopped:
@@ -113,7 +113,7 @@ class _Text:
         self._told = ""
 
     def hear(self, piece: str, counted: Usage) -> None:
-        """The model wrote a piece more; see `pieces.Listener`."""
+        """The model wrote a piece more; see `text_stream.Listener`."""
         self.written += piece
         self._tell(self._read(ended=False).content, counted)
 
@@ -125,11 +125,11 @@ class _Text:
 
     def _read(self, ended: bool) -> Reply:
         reply = self._layout.read(self.written, ended)
-        content = stops.cut(reply.content, self._stop)
+        content = stop_sequences.cut(reply.content, self._stop)
         self.stopped = content != reply.content
         if reply.calls and not self.stopped:
             return reply
-        return Reply(content if self.stopped or ended else stops.settled(content, self._stop))
+        return Reply(content if self.stopped or ended else stop_sequences.settled(content, self._stop))
 
     def _tell(self, content: str, counted: Usage) -> None:
         self._run.hear(content[len(self._told) :], counted)

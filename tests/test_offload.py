@@ -13,8 +13,8 @@ import torch
 from guidance import gen
 
 from server.engine import GuidedEngine
-from server.engine import weights as module
-from server.engine.weights import Weights
+from server.engine import offload as module
+from server.engine.offload import Weights
 from server.errors import ModelCannotSleepError, OutOfMemoryError
 from server.model import LoadedModel, load_model
 
