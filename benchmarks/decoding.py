@@ -38,7 +38,7 @@ from benchmarks.tables import milliseconds, p95, print_table
 from server.agent import CustomAgentGuidance
 from server.engine import GuidedEngine
 from server.engine.offload import Weights as ModelWeights
-from server.engine.slot_kv_cache import KVRows
+from server.engine.slot_kv_cache import SlotKVCache
 from server.model import QUANTIZATIONS
 from server.sdk import ResidentChatModel
 from server.tools import load_tools
@@ -165,17 +165,17 @@ def precisions(weights: Weights, few: bool) -> list[list[str]]:
     for quantizer in (None, *QUANTIZATIONS):
         _progress(f"{weights.name}: {quantizer}")
         loaded = replace(weights, in_8bit=quantizer is not None).load(quantizer or "")
-        memory = KVRows(loaded.model, 2**32)
-        row = memory.take(range(1000, 1400))
-        assert row is not None
-        memory.run([(row, range(1000, 1400))])
+        memory = SlotKVCache(loaded.model, 2**32)
+        slot = memory.take(range(1000, 1400))
+        assert slot is not None
+        memory.run([(slot, range(1000, 1400))])
         shown = []
         for width in (1, 16):
             seconds = []
             for _ in range(3 if few else 20):
-                row.held = row.held[:400]
+                slot.cached_tokens = slot.cached_tokens[:400]
                 began = time.perf_counter()
-                memory.run([(row, [7] * width)]).tolist()
+                memory.run([(slot, [7] * width)]).tolist()
                 seconds.append(time.perf_counter() - began)
             shown.append(milliseconds(statistics.median(seconds)))
         size = f"{ModelWeights(loaded.model).bytes / 2**20:.0f} MiB"

@@ -128,15 +128,15 @@ def test_running_out_of_memory_ends_one_run(engine: GuidedEngine) -> None:
         (RuntimeError("a bad kernel"), RuntimeError),
     ],
 )
-@pytest.mark.parametrize("in_rows", [True, False], ids=["rows", "caches"])
+@pytest.mark.parametrize("in_slots", [True, False], ids=["slots", "caches"])
 def test_a_failing_pass_fails_only_what_it_is_about(
     make_engine: Callable[..., GuidedEngine],
     monkeypatch: pytest.MonkeyPatch,
-    in_rows: bool,
+    in_slots: bool,
     error: Exception,
     expected: type[Exception],
 ) -> None:
-    if not in_rows:
+    if not in_slots:
         monkeypatch.setattr("server.engine.engine.fits", lambda model: False)
     engine = make_engine()
     alone = [str(program(engine, number)) for number in range(8)]
@@ -232,8 +232,8 @@ def test_many_runs_of_which_some_are_cancelled(engine: GuidedEngine, many: int) 
     before = all_of_them()
     if many == 1000:
         assert all_of_them() - before < 32 * 2**20, "once warm, memory is as it was"
-    assert not engine._decoder._active and not engine._decoder._waiting
-    assert not any(row.taken for row in engine._decoder._memory.rows)
+    assert not engine._scheduler._active and not engine._scheduler._waiting
+    assert not any(slot.taken for slot in engine._scheduler._kv_cache.slots)
 
 
 def test_little_memory_makes_them_wait_and_not_fail(
@@ -254,7 +254,7 @@ def test_little_memory_makes_them_wait_and_not_fail(
     assert [future.result() for future in both] == [str(lm)] * 2
     with pytest.raises(OutOfMemoryError, match="not enough memory"):
         _ = engine.program() + guidance.string("word " * 1200) + gen(max_tokens=1)
-    assert engine._decoder._memory.bytes <= 2 * 256 * each
+    assert engine._scheduler._kv_cache.bytes <= 2 * 256 * each
 
 
 @pytest.mark.parametrize(("small", "threads"), [(engine_module.SMALL, 1), (0, 2)])
@@ -322,7 +322,7 @@ def test_sleep_waits_for_what_is_being_written(make_engine: Callable[..., Guided
         writing = pool.submit(long)
         assert begun.wait(60)
         sleeping = pool.submit(engine.sleep)
-        while not engine._decoder._asleep:
+        while not engine._scheduler._asleep:
             assert not sleeping.done()
         with pytest.raises(ModelAsleepError):
             program(engine, 1)
@@ -349,14 +349,14 @@ def test_weights_that_cannot_go_keep_the_engine_awake(
 
 def test_engines_share_the_memory_that_is_free(make_engine: Callable[..., GuidedEngine]) -> None:
     engine, told = make_engine(), make_engine(kv_bytes=10**6)
-    whole = engine._memory.budget
+    whole = engine._kv_cache.budget
     for one in (engine, told):
         one.share_kv_memory(4)
-    assert 0 < engine._memory.budget < 0.5 * whole
-    assert told._memory.budget == 10**6
+    assert 0 < engine._kv_cache.budget < 0.5 * whole
+    assert told._kv_cache.budget == 10**6
     _ = program(engine, 1)
     engine.share_kv_memory(1)
-    assert engine._memory.budget > 0.5 * whole + engine.kv_bytes
+    assert engine._kv_cache.budget > 0.5 * whole + engine.kv_bytes
 
 
 def test_sampling(engine: GuidedEngine) -> None:

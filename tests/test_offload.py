@@ -54,11 +54,11 @@ def test_weights_that_were_away_are_the_same(kind: str) -> None:
     size = weights.bytes
     largest = max(model.parameters(), key=lambda weight: weight.numel())
     for _ in range(2):
-        assert weights.move_out() == size
-        assert weights.move_out() == 0
+        assert weights.offload() == size
+        assert weights.offload() == 0
         assert largest.untyped_storage().nbytes() == 0
         assert weights.bytes == size
-        weights.move_back()
+        weights.restore()
         assert torch.equal(logits(model), before)
     assert weights.bytes == size
 
@@ -73,9 +73,9 @@ def test_quantized_weights_are_smaller() -> None:
 def test_on_the_cpu_there_is_nowhere_else_to_go() -> None:
     model = load("none").model
     before, weights = logits(model), Weights(model)
-    assert weights.move_out() == 0
+    assert weights.offload() == 0
     assert torch.equal(logits(model), before)
-    weights.move_back()
+    weights.restore()
 
 
 @pytest.mark.usefixtures("elsewhere")
@@ -84,7 +84,7 @@ def test_without_a_place_in_memory_nothing_moves(monkeypatch: pytest.MonkeyPatch
     before, weights = logits(model), Weights(model)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
     with pytest.raises(OutOfMemoryError, match="POST /unload_model") as refused:
-        weights.move_out()
+        weights.offload()
     assert refused.value.details == {"needed_bytes": weights.bytes, "free_bytes": 1000}
     assert torch.equal(logits(model), before)
 
@@ -94,7 +94,7 @@ def test_weights_that_cannot_move_stay() -> None:
     model = load("none", dtype="bfloat16").model  # as they are in the file, which they are mapped from
     before, weights = logits(model), Weights(model)
     with pytest.raises(ModelCannotSleepError, match="POST /unload_model"):
-        weights.move_out()
+        weights.offload()
     assert torch.equal(logits(model), before)
 
 

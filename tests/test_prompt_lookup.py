@@ -1,4 +1,4 @@
-"""Guesses at how a text goes on: where they come from, and that no text is another for them."""
+"""Prompt lookup: where drafts come from, and that they never change a text."""
 
 from collections.abc import Callable
 
@@ -7,21 +7,21 @@ import pytest
 from guidance import gen, select
 
 from server.engine import GuidedEngine
-from server.engine.prompt_lookup import LONGEST, REMEMBERED, RESTS, Draft, Drafts
+from server.engine.prompt_lookup import MAX_DRAFT_TOKENS, PAUSES, REMEMBERED, PromptLookup, RecentTexts
 from server.engine.sequence import Sampling
 from server.sdk import logprobs, usage
 
 
-def guess(text: str, others: Drafts | None = None, most: int = LONGEST) -> str:
-    """What is guessed behind `text`, a token a letter."""
-    return "".join(map(chr, Draft([]).next(list(map(ord, text)), most, others or Drafts())))
+def draft_after(text: str, others: RecentTexts | None = None, most: int = MAX_DRAFT_TOKENS) -> str:
+    """The draft after `text`, a token a letter."""
+    return "".join(map(chr, PromptLookup([]).propose(list(map(ord, text)), most, others or RecentTexts())))
 
 
-def remembering(*texts: str) -> Drafts:
-    drafts = Drafts()
+def remembering(*texts: str) -> RecentTexts:
+    recent = RecentTexts()
     for text in texts:
-        drafts.remember(list(map(ord, text)), 0)
-    return drafts
+        recent.remember(list(map(ord, text)), 0)
+    return recent
 
 
 @pytest.mark.parametrize(
@@ -38,42 +38,42 @@ def remembering(*texts: str) -> Drafts:
 )
 def test_a_text_goes_on_as_it_did_before(text: str, follows: str) -> None:
     """The last time, or where most tokens agree."""
-    assert guess(text) == follows
+    assert draft_after(text) == follows
 
 
 def test_a_text_goes_on_as_others_did() -> None:
     others = remembering("the sea is blue", "the sea is calm")
-    assert guess("a sea is ", others) == "calm"
-    assert guess("a sea is ", others, most=2) == "ca"
-    assert guess("x is 1, x is ", others) == "1, x is ", "what stands in the text itself comes first"
-    assert guess("the end", others) == ""
+    assert draft_after("a sea is ", others) == "calm"
+    assert draft_after("a sea is ", others, most=2) == "ca"
+    assert draft_after("x is 1, x is ", others) == "1, x is ", "what stands in the text itself comes first"
+    assert draft_after("the end", others) == ""
 
 
 def test_only_what_was_written_is_remembered() -> None:
-    drafts = Drafts()
-    drafts.remember(list(map(ord, "a question? an answer")), start=12)
-    assert guess("n answ", drafts) == "er"
-    assert guess("a que", drafts) == ""
+    recent = RecentTexts()
+    recent.remember(list(map(ord, "a question? an answer")), start=12)
+    assert draft_after("n answ", recent) == "er"
+    assert draft_after("a que", recent) == ""
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    drafts = Drafts()
+    recent = RecentTexts()
     for start in range(0, 3 * REMEMBERED, 100):
-        drafts.remember(list(range(start, start + 100)), 0)
-    assert len(drafts._lately) == REMEMBERED
-    assert drafts.after((3 * REMEMBERED - 3, 3 * REMEMBERED - 2), 1) == [3 * REMEMBERED - 1]
-    assert not drafts.after((1, 2), 1)
+        recent.remember(list(range(start, start + 100)), 0)
+    assert len(recent._recent) == REMEMBERED
+    assert recent.after((3 * REMEMBERED - 3, 3 * REMEMBERED - 2), 1) == [3 * REMEMBERED - 1]
+    assert not recent.after((1, 2), 1)
 
 
-def test_after_wrong_guesses_there_are_none_for_a_while() -> None:
-    text, draft = [1, 2, 3, 1, 2], Draft([])
-    for rest in (*RESTS[1:], RESTS[-1]):
-        assert draft.next(text, LONGEST, Drafts())
-        draft.judge(0)
-        assert [len(draft.next(text, LONGEST, Drafts())) for _ in range(rest)] == [0] * rest
-    assert draft.next(text, LONGEST, Drafts())
-    draft.judge(1)
-    assert draft.next(text, LONGEST, Drafts())
+def test_after_rejected_drafts_there_are_none_for_a_while() -> None:
+    text, draft = [1, 2, 3, 1, 2], PromptLookup([])
+    for rest in (*PAUSES[1:], PAUSES[-1]):
+        assert draft.propose(text, MAX_DRAFT_TOKENS, RecentTexts())
+        draft.report(0)
+        assert [len(draft.propose(text, MAX_DRAFT_TOKENS, RecentTexts())) for _ in range(rest)] == [0] * rest
+    assert draft.propose(text, MAX_DRAFT_TOKENS, RecentTexts())
+    draft.report(1)
+    assert draft.propose(text, MAX_DRAFT_TOKENS, RecentTexts())
 
 
 Write = Callable[[GuidedEngine], str]
@@ -102,7 +102,7 @@ def drawn(engine: GuidedEngine) -> str:
 
 
 @pytest.mark.parametrize("write", [free, bounded, stopped, drawn])
-def test_a_text_is_the_same_without_guesses(
+def test_a_text_is_the_same_without_drafts(
     engine: GuidedEngine, monkeypatch: pytest.MonkeyPatch, write: Write
 ) -> None:
     def written() -> tuple[str, float, usage.Usage]:
@@ -111,17 +111,17 @@ def test_a_text_is_the_same_without_guesses(
         return text, likely.log_probability, used
 
     first, again = written(), written()
-    monkeypatch.setattr(engine._memory, "spare", lambda row: 0)
+    monkeypatch.setattr(engine._kv_cache, "spare_capacity", lambda slot: 0)
     text, log_probability, used = written()
     assert (first[0], again[0]) == (text, text)
     assert (first[1], again[1]) == pytest.approx((log_probability, log_probability), rel=1e-3)
     assert used.forward_passes >= used.completion_tokens
     assert again[2].completion_tokens == used.completion_tokens
-    assert again[2].forward_passes < used.forward_passes / 2, "what it wrote a moment ago was guessed"
+    assert again[2].forward_passes < used.forward_passes / 2, "what it wrote a moment ago was in a draft"
 
 
 def test_little_room_is_no_trouble(make_engine: Callable[..., GuidedEngine]) -> None:
-    """Guesses end at the model's window and where a row of KV memory does."""
+    """Drafts end at the model's context length and at the end of a KV cache slot."""
     engine = make_engine()
     words = "one two three " * 400
     for length in (200, engine.context_length - 45):

@@ -1,4 +1,4 @@
-"""Decoding many texts at once in rows of KV memory, beside Transformers' own greedy decoding of each alone."""
+"""Decoding many texts at once in KV cache slots, beside Transformers' own greedy decoding of each alone."""
 
 from typing import Any
 
@@ -7,9 +7,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from server.engine import attention
-from server.engine.kv_cache import Memory, common_prefix
-from server.engine.per_sequence_cache import Caches
-from server.engine.slot_kv_cache import KVRows, fits
+from server.engine.kv_cache import KVCache, common_prefix
+from server.engine.per_sequence_cache import PerSequenceCache
+from server.engine.slot_kv_cache import SlotKVCache, fits
 from server.model import load_model
 
 SHAPE = {
@@ -61,7 +61,7 @@ def prompts() -> list[list[int]]:
     return [torch.randint(2, 199, (length,)).tolist() for length in LENGTHS]
 
 
-def prompts_that_begin_alike() -> list[list[int]]:
+def prompts_with_shared_prefixes() -> list[list[int]]:
     """Four that do, three that begin in another way, and between them one that is like no other."""
     torch.manual_seed(5)
     one, two, own = (torch.randint(2, 199, (length,)).tolist() for length in (90, 75, 80))
@@ -84,46 +84,46 @@ def by_transformers(model: PreTrainedModel, prompt: list[int]) -> list[int]:
     return tokens
 
 
-def together(memory: Memory, given: list[list[int]], piece: int) -> list[list[int]]:
+def together(cache: KVCache, given: list[list[int]], piece: int) -> list[list[int]]:
     """All texts continued greedily, side by side, at most `piece` tokens of each a pass."""
     texts = [list(prompt) for prompt in given]
-    rows = [memory.take(text) for text in texts]
+    slots = [cache.take(text) for text in texts]
     while unfinished := [at for at, text in enumerate(texts) if len(text) < len(given[at]) + NEW]:
-        batch = [(rows[at], texts[at][len(rows[at].held) :][:piece]) for at in unfinished]
-        for at, logits in zip(unfinished, memory.run(batch), strict=True):
-            if len(rows[at].held) == len(texts[at]):
+        batch = [(slots[at], texts[at][len(slots[at].cached_tokens) :][:piece]) for at in unfinished]
+        for at, logits in zip(unfinished, cache.run(batch), strict=True):
+            if len(slots[at].cached_tokens) == len(texts[at]):
                 texts[at].append(int(logits.argmax()))
-        assert memory.reach(max(map(len, texts)) + 1)
-    for row in rows:
-        memory.give_back(row)
+        assert cache.ensure_capacity(max(map(len, texts)) + 1)
+    for slot in slots:
+        cache.release(slot)
     return texts
 
 
 @pytest.mark.parametrize("kind", FITTING)
-def test_rows_write_what_transformers_writes(kind: str) -> None:
+def test_slots_write_what_transformers_writes(kind: str) -> None:
     model = random_model(kind, FITTING[kind])
     alone = [by_transformers(model, prompt) for prompt in prompts()]
     assert len({token for text in alone for token in text[-NEW:]}) > 3
     assert fits(model)
-    memory = KVRows(model, 2**30)
-    assert together(memory, prompts(), piece=13) == alone
-    assert [together(memory, [prompt], piece=512)[0] for prompt in prompts()] == alone
+    cache = SlotKVCache(model, 2**30)
+    assert together(cache, prompts(), piece=13) == alone
+    assert [together(cache, [prompt], piece=512)[0] for prompt in prompts()] == alone
 
 
 @pytest.mark.parametrize("kind", FITTING)
-def test_a_beginning_is_read_once_for_all_that_share_it(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shared_prefix_is_read_once(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     shares = []
-    attend_alike = attention._attend_alike
+    attend_shared_prefix = attention._attend_shared_prefix
 
-    def seen(asking: Any, keys: Any, values: Any, alike: attention.Alike, *more: Any) -> torch.Tensor:
-        shares.append(alike.share)
-        return attend_alike(asking, keys, values, alike, *more)
+    def seen(asking: Any, keys: Any, values: Any, shared: attention.SharedPrefix, *more: Any) -> torch.Tensor:
+        shares.append(shared.length)
+        return attend_shared_prefix(asking, keys, values, shared, *more)
 
-    monkeypatch.setattr(attention, "_attend_alike", seen)
-    model, given = random_model(kind, FITTING[kind]), prompts_that_begin_alike()
+    monkeypatch.setattr(attention, "_attend_shared_prefix", seen)
+    model, given = random_model(kind, FITTING[kind]), prompts_with_shared_prefixes()
     alone = [by_transformers(model, prompt) for prompt in given]
-    assert together(KVRows(model, 2**30), given, piece=13) == alone
-    # Where all layers have a window, or something else that the kernel doesn't do, each row is read by itself.
+    assert together(SlotKVCache(model, 2**30), given, piece=13) == alone
+    # Where all layers have a window, or something else that the kernel doesn't do, each slot is read by itself.
     assert ({75, 90} <= set(shares)) == (kind not in ("mistral", "phi3", "gemma2", "gpt_oss"))
 
 
@@ -144,30 +144,30 @@ TOLERANCES: dict[str, tuple[float, dict[str, Any]]] = {
 }
 
 
-def written_alone(memory: Memory, prompt: list[int]) -> tuple[list[int], list[torch.Tensor]]:
-    """A text continued greedily in a memory of its own, and the logits behind which each new token was chosen."""
+def written_alone(cache: KVCache, prompt: list[int]) -> tuple[list[int], list[torch.Tensor]]:
+    """A text continued greedily in a cache of its own, and the logits behind which each new token was chosen."""
     text, logits = list(prompt), []
-    row = memory.take(text)
-    assert row is not None
+    slot = cache.take(text)
+    assert slot is not None
     while len(logits) < NEW:
-        logits.append(memory.run([(row, text[len(row.held) :])])[0])
+        logits.append(cache.run([(slot, text[len(slot.cached_tokens) :])])[0])
         text.append(int(logits[-1].argmax()))
-        assert memory.reach(len(text) + 1)
-    memory.clear()
+        assert cache.ensure_capacity(len(text) + 1)
+    cache.clear()
     return text, logits
 
 
-def read_together(memory: Memory, texts: list[list[int]]) -> list[list[torch.Tensor]]:
+def read_together(cache: KVCache, texts: list[list[int]]) -> list[list[torch.Tensor]]:
     """The same logits where such texts are read side by side: prompts in pieces, then a token a pass."""
     logits: list[list[torch.Tensor]] = [[] for _ in texts]
-    rows = [memory.take(text) for text in texts]
+    slots = [cache.take(text) for text in texts]
     while unfinished := [at for at in range(len(texts)) if len(logits[at]) < NEW]:
         batch = []
         for at in unfinished:
-            held, prompt = len(rows[at].held), len(texts[at]) - NEW
-            batch.append((rows[at], texts[at][held : min(held + 13, prompt) if held < prompt else held + 1]))
-        for at, found in zip(unfinished, memory.run(batch), strict=True):
-            if len(rows[at].held) >= len(texts[at]) - NEW:
+            held, prompt = len(slots[at].cached_tokens), len(texts[at]) - NEW
+            batch.append((slots[at], texts[at][held : min(held + 13, prompt) if held < prompt else held + 1]))
+        for at, found in zip(unfinished, cache.run(batch), strict=True):
+            if len(slots[at].cached_tokens) >= len(texts[at]) - NEW:
                 logits[at].append(found)
     return logits
 
@@ -177,7 +177,7 @@ def test_in_a_batch_logits_are_nearly_those_alone(kind: str) -> None:
     tolerance, options = TOLERANCES[kind]
     options = {"device_map": "cpu", "int8_threshold": 6.0, **options}
     loaded = load_model("embedded", progress=lambda stage, done, total: None, **options)
-    memory = KVRows(loaded.model, 2**30)
+    cache = SlotKVCache(loaded.model, 2**30)
     questions = [
         "What is 37 * 52?",
         "Say hello.",
@@ -194,8 +194,8 @@ def test_in_a_batch_logits_are_nearly_those_alone(kind: str) -> None:
         )
         for number, question in enumerate(questions)
     ]
-    texts, alone = zip(*(written_alone(memory, prompt["input_ids"]) for prompt in prompts), strict=True)
-    beside = read_together(memory, list(texts))
+    texts, alone = zip(*(written_alone(cache, prompt["input_ids"]) for prompt in prompts), strict=True)
+    beside = read_together(cache, list(texts))
     own, other = (torch.stack([one for logits in many for one in logits]) for many in (alone, beside))
     assert ((own - other).abs().amax(-1) / own.std(-1)).max() < tolerance
     assert (own.argmax(-1) == other.argmax(-1)).float().mean() > 0.95
@@ -207,14 +207,14 @@ def test_other_models_are_found_out_and_read_one_by_one(kind: str) -> None:
     alone = [by_transformers(model, prompt) for prompt in prompts()]
     assert not fits(model)
     assert [by_transformers(model, prompt) for prompt in prompts()] == alone
-    memory = Caches(model)
-    assert together(memory, prompts(), piece=512) == alone
-    assert together(memory, prompts(), piece=512) == alone  # with what the first time left behind
+    cache = PerSequenceCache(model)
+    assert together(cache, prompts(), piece=512) == alone
+    assert together(cache, prompts(), piece=512) == alone  # with what the first time has cached
 
 
 def test_a_model_without_keys_and_values_is_refused() -> None:
     with pytest.raises(ValueError, match="MambaForCausalLM keeps no keys"):
-        Caches(random_model("mamba", SHAPE))
+        PerSequenceCache(random_model("mamba", SHAPE))
 
 
 def test_attention_in_chunks_does_not_fit() -> None:
@@ -222,23 +222,23 @@ def test_attention_in_chunks_does_not_fit() -> None:
     assert not fits(random_model("llama4_text", shape))
 
 
-def test_a_known_beginning_is_not_read_again() -> None:
-    memory = KVRows(random_model("llama", SHAPE), 2**30)
+def test_a_cached_prefix_is_not_read_again() -> None:
+    cache = SlotKVCache(random_model("llama", SHAPE), 2**30)
     beginning = prompts()[3]
-    first = memory.take(beginning)
-    assert first is not None and first.held == []
-    memory.run([(first, beginning)])
-    second = memory.take([*beginning, 5])  # beside the first, which is still taken
+    first = cache.take(beginning)
+    assert first is not None and first.cached_tokens == []
+    cache.run([(first, beginning)])
+    second = cache.take([*beginning, 5])  # beside the first, which is still taken
     assert second is not None and second is not first
-    assert second.held == beginning
-    third = memory.take([*beginning[:40], 7, 8, 9])
-    assert third is not None and third.held == beginning[:40]
-    whole = memory.take(beginning)  # never all of it: there must be something to read
-    assert whole is not None and whole.held == beginning[:-1]
-    copied = memory.run([(second, [5]), (whole, beginning[-1:])])
-    memory.clear()
-    fresh = [memory.take(text) for text in ([*beginning, 5], beginning)]
-    anew = memory.run([(fresh[0], [*beginning, 5]), (fresh[1], beginning)])
+    assert second.cached_tokens == beginning
+    third = cache.take([*beginning[:40], 7, 8, 9])
+    assert third is not None and third.cached_tokens == beginning[:40]
+    whole = cache.take(beginning)  # never all of it: there must be something to read
+    assert whole is not None and whole.cached_tokens == beginning[:-1]
+    copied = cache.run([(second, [5]), (whole, beginning[-1:])])
+    cache.clear()
+    fresh = [cache.take(text) for text in ([*beginning, 5], beginning)]
+    anew = cache.run([(fresh[0], [*beginning, 5]), (fresh[1], beginning)])
     torch.testing.assert_close(copied, anew, rtol=1e-4, atol=1e-4)
 
 
@@ -248,98 +248,98 @@ TOKEN = 2 * 4 * 2 * 16 * 4
 
 def test_memory_stays_within_its_bound() -> None:
     model = random_model("llama", SHAPE)
-    memory = KVRows(model, 3 * 256 * TOKEN)
-    rows = []
+    cache = SlotKVCache(model, 3 * 256 * TOKEN)
+    slots = []
     for start in range(3):
-        row = memory.take([start + 2, 3, 4])
-        assert row is not None
-        memory.run([(row, [start + 2, 3, 4])])
-        rows.append(row)
-    assert memory.take([9, 9, 9]) is None
-    assert memory.bytes <= 3 * 256 * TOKEN
-    assert memory.reach(257) is False  # for three rows that long there is no memory, and all are taken
-    memory.give_back(rows[0])
-    memory.give_back(rows[1])
-    assert memory.reach(257)
-    assert memory.bytes <= 3 * 256 * TOKEN
-    assert rows[2].held == [4, 3, 4]
+        slot = cache.take([start + 2, 3, 4])
+        assert slot is not None
+        cache.run([(slot, [start + 2, 3, 4])])
+        slots.append(slot)
+    assert cache.take([9, 9, 9]) is None
+    assert cache.bytes <= 3 * 256 * TOKEN
+    assert cache.ensure_capacity(257) is False  # for three slots that long there is no memory, and all are taken
+    cache.release(slots[0])
+    cache.release(slots[1])
+    assert cache.ensure_capacity(257)
+    assert cache.bytes <= 3 * 256 * TOKEN
+    assert slots[2].cached_tokens == [4, 3, 4]
     with pytest.raises(MemoryError):
-        memory.reach(1025)
-    memory.give_back(rows[2])
-    memory.clear()
-    assert memory.bytes == 0
+        cache.ensure_capacity(1025)
+    cache.release(slots[2])
+    cache.clear()
+    assert cache.bytes == 0
 
 
 def test_the_longest_unused_makes_room() -> None:
     model = random_model("llama", SHAPE)
-    memory = KVRows(model, 2 * 256 * TOKEN)
+    cache = SlotKVCache(model, 2 * 256 * TOKEN)
     for start in (2, 3, 4):
-        row = memory.take([start] * 40)
-        assert row is not None
-        memory.run([(row, [start] * 40)])
-        memory.give_back(row)
-    assert [memory.known([start] * 40) for start in (2, 3, 4)] == [0, 40, 40]
+        slot = cache.take([start] * 40)
+        assert slot is not None
+        cache.run([(slot, [start] * 40)])
+        cache.release(slot)
+    assert [cache.prefix_match([start] * 40) for start in (2, 3, 4)] == [0, 40, 40]
 
 
 def test_the_bound_holds_before_anything_is_read() -> None:
-    memory = KVRows(random_model("llama", SHAPE), 3 * 256 * TOKEN)
-    assert [memory.take([start, 3, 4]) is not None for start in range(5, 9)] == [True, True, True, False]
-    assert memory.bytes <= 3 * 256 * TOKEN
+    cache = SlotKVCache(random_model("llama", SHAPE), 3 * 256 * TOKEN)
+    assert [cache.take([start, 3, 4]) is not None for start in range(5, 9)] == [True, True, True, False]
+    assert cache.bytes <= 3 * 256 * TOKEN
 
 
 def test_a_text_that_fits_is_taken_though_twice_its_length_would_not_fit() -> None:
-    memory = KVRows(random_model("llama", SHAPE), 1300 * TOKEN)
-    assert memory.take([5] * 1100) is not None
-    assert memory.bytes <= 1300 * TOKEN
+    cache = SlotKVCache(random_model("llama", SHAPE), 1300 * TOKEN)
+    assert cache.take([5] * 1100) is not None
+    assert cache.bytes <= 1300 * TOKEN
 
 
 def test_a_long_text_does_not_leave_place_for_few_for_ever() -> None:
-    memory = KVRows(random_model("llama", SHAPE), 2 * 2048 * TOKEN)
-    long = memory.take([5] * 2000)
+    cache = SlotKVCache(random_model("llama", SHAPE), 2 * 2048 * TOKEN)
+    long = cache.take([5] * 2000)
     assert long is not None
-    memory.give_back(long)
-    rows = [memory.take([start, 3, 4]) for start in range(5, 15)]
-    assert None not in rows
-    assert memory.bytes <= 2 * 2048 * TOKEN
+    cache.release(long)
+    slots = [cache.take([start, 3, 4]) for start in range(5, 15)]
+    assert None not in slots
+    assert cache.bytes <= 2 * 2048 * TOKEN
 
 
-def test_a_device_without_memory_for_more_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    memory = KVRows(random_model("llama", SHAPE), 2**30)
+def test_a_device_without_memory_for_more_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = SlotKVCache(random_model("llama", SHAPE), 2**30)
     text = prompts()[1]
-    row = memory.take(text)
-    assert row is not None
-    before = memory.run([(row, text)])
-    there = 2 * memory.bytes  # for one row, and while it is copied
+    slot = cache.take(text)
+    assert slot is not None
+    before = cache.run([(slot, text)])
+    there = 2 * cache.bytes  # for one slot, and while it is copied
 
     def zeros(*arguments: Any, **options: Any) -> torch.Tensor:
         new = torch.ones(*arguments, **options).zero_()
-        if memory.bytes + new.nbytes > there:
+        if cache.bytes + new.nbytes > there:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return new
 
     with monkeypatch.context() as full:
         full.setattr(torch, "zeros", zeros)
         with pytest.raises(torch.OutOfMemoryError):
-            memory.take([7, 7, 7])
-        assert row.taken and row.held == []
-        assert memory.reach(len(text) + 1)
-        torch.testing.assert_close(memory.run([(row, text)]), before)
+            cache.take([7, 7, 7])
+        assert slot.taken and slot.cached_tokens == []
+        assert cache.ensure_capacity(len(text) + 1)
+        torch.testing.assert_close(cache.run([(slot, text)]), before)
         with pytest.raises(torch.OutOfMemoryError):
-            memory.take([7, 7, 7])
-    assert memory.reach(len(text) + 1)
-    other = memory.take([7, 7, 7])
+            cache.take([7, 7, 7])
+    assert cache.ensure_capacity(len(text) + 1)
+    other = cache.take([7, 7, 7])
     assert other is not None
-    torch.testing.assert_close(memory.run([(row, text)]), before)
+    torch.testing.assert_close(cache.run([(slot, text)]), before)
 
 
-def test_caches_hold_no_more_than_before_where_one_of_them_fails() -> None:
+def test_caches_have_no_more_than_before_where_one_of_them_fails() -> None:
     model = random_model("llama", SHAPE)
     first, second = prompts()[1], prompts()[2]
-    alone = Caches(model)
+    alone = PerSequenceCache(model)
     expected = [alone.run([(alone.take(text), text)])[0] for text in (first, second)]
-    memory = Caches(model)
-    rows = [memory.take(first), memory.take(second)]
-    assert rows[0] is not None and rows[1] is not None
+    cache = PerSequenceCache(model)
+    slots = [cache.take(first), cache.take(second)]
+    assert slots[0] is not None and slots[1] is not None
 
     def fail(_module: object, _arguments: object, given: dict[str, Any]) -> None:
         if given["input_ids"].shape[1] == len(second):
@@ -347,11 +347,11 @@ def test_caches_hold_no_more_than_before_where_one_of_them_fails() -> None:
 
     failing = model.register_forward_pre_hook(fail, with_kwargs=True)
     with pytest.raises(RuntimeError, match="a bad kernel"):
-        memory.run([(rows[0], first), (rows[1], second)])
+        cache.run([(slots[0], first), (slots[1], second)])
     failing.remove()
-    assert [row.held for row in rows if row] == [[], []]
-    for row, text, logits in zip(rows, (first, second), expected, strict=True):
-        torch.testing.assert_close(memory.run([(row, text)])[0], logits)
+    assert [slot.cached_tokens for slot in slots if slot] == [[], []]
+    for slot, text, logits in zip(slots, (first, second), expected, strict=True):
+        torch.testing.assert_close(cache.run([(slot, text)])[0], logits)
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "longrope"])

@@ -20,91 +20,94 @@ from guidance.models._engine._interpreter import recode_special_tokens
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from server.engine import text_stream
-from server.engine.offload import GivenBack, Weights
-from server.engine.per_sequence_cache import Caches
-from server.engine.scheduler import Decoder, too_long
+from server.engine.offload import FreedMemory, Weights
+from server.engine.per_sequence_cache import PerSequenceCache
+from server.engine.scheduler import Scheduler, too_long
 from server.engine.sequence import ENDS, Sampling, Sequence
-from server.engine.slot_kv_cache import KVRows, fits
+from server.engine.slot_kv_cache import SlotKVCache, fits
 from server.engine.tokenizer import EngineTokenizer
 from server.errors import OutOfTokensError
 from server.observability import metrics
 from server.sdk import cancellation, logprobs, usage
 from server.sdk.program import Program
 
-#: Weights. Models with fewer are run by one thread of the CPU: to hand the short pieces of a pass to several takes
-#: longer than they save.
+#: Number of weights. Smaller models run on one CPU thread, because sharing their short passes costs more than it
+#: saves.
 SMALL = 20_000_000
-#: Those that torch takes by itself: the cores, or OMP_NUM_THREADS. Read before any engine sets it.
+#: torch's default: the number of cores, or OMP_NUM_THREADS. Read before any engine changes it.
 THREADS = torch.get_num_threads()
-#: Grammars that are kept compiled.
+#: Maximum number of compiled grammars in the cache.
 COMPILED = 64
-#: How llguidance marks a capture that belongs to a list.
+#: llguidance's prefix for captures that belong to a list.
 LIST_PREFIX = "__LIST_APPEND:"
 
 
 class GuidedEngine(Engine):
-    """Runs guidance grammars on a Transformers model. Any number of threads may call it at once; they share the
-    forward passes, and each gets the text that it would get alone."""
+    """Runs guidance grammars on a Transformers model. Any number of threads may call it at once. They share forward
+    passes, and each gets the same text as alone."""
 
     guided: ClassVar[Literal[True]] = True
-    """It follows grammars; see `server.sdk.GuidedModel`."""
+    """It supports grammars; see `server.sdk.GuidedModel`."""
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, kv_bytes: int | None = None
     ) -> None:
-        """`kv_bytes`: what KV memory may take; None: most of what the GPU has free, or a part of the main memory (see
-        `share_kv_memory`).
+        """`kv_bytes`: the maximum size of the KV cache; None: most of the free GPU memory, or a part of the main
+        memory (see `share_kv_memory`).
 
-        The model belongs to the engine from now on. `close` gives it back, and so does dropping the engine.
+        The engine owns the model. `close` releases it, and so does dropping the engine.
         """
-        # Some have tokens that their model has no logit for, which are then never chosen; most the other way round.
+        # Some tokenizers have tokens without a logit, which are never chosen; most models have unused logits.
         self._vocabulary = max(model.get_output_embeddings().weight.shape[0], len(tokenizer))
         super().__init__(tokenizer=EngineTokenizer(tokenizer, self._vocabulary), enable_monitoring=False)
         self.tokenizer: EngineTokenizer
         self.context_length: int = model.config.get_text_config().max_position_embeddings
         self.sampling = _advised(model.generation_config)
-        """How the model's makers have it sampled; greedily where they say nothing. For whoever has no wish."""
+        """The sampling parameters of the model's generation config; greedy if it has none. For callers that set
+        none."""
         self._compiled = lru_cache(maxsize=COMPILED)(partial(_compile, self.tokenizer._ll_tokenizer))
-        """Parsers to be copied, by their grammars: to compile one takes a thousand times as long."""
+        """Parsers by grammar. Copying one is a thousand times faster than compiling it."""
         self._model = model
         self._shares = kv_bytes is None
-        self._memory = KVRows(model, kv_bytes or _affordable(model.device)) if fits(model) else Caches(model)
+        self._kv_cache = (
+            SlotKVCache(model, kv_bytes or _affordable(model.device)) if fits(model) else PerSequenceCache(model)
+        )
         self._weights = Weights(model)
         threads = 1 if model.num_parameters() < SMALL else THREADS
-        self._decoder = Decoder(
-            self._memory, self._weights, self.tokenizer.eos_token_id, self.context_length, threads
+        self._scheduler = Scheduler(
+            self._kv_cache, self._weights, self.tokenizer.eos_token_id, self.context_length, threads
         )
-        self.close = weakref.finalize(self, self._decoder.close)
-        """Ends what is being written, and lets the model go."""
+        self.close = weakref.finalize(self, self._scheduler.close)
+        """Ends all sequences and releases the model."""
 
     @property
     def kv_bytes(self) -> int:
-        """What KV memory takes now."""
-        return self._memory.bytes
+        """The size of the KV cache now."""
+        return self._kv_cache.bytes
 
     @property
     def weights_bytes(self) -> int:
-        """What the weights take, also while they are away from their device. Not while they move."""
+        """The size of the weights, also while they are offloaded. Not to be read while they move."""
         return self._weights.bytes
 
     def share_kv_memory(self, engines: int) -> None:
-        """Let KV memory have what it has taken, and of what is free now as much as any of so many engines on this
-        device may take. Changes nothing for an engine that was told how much it may take."""
-        if self._shares and isinstance(self._memory, KVRows):
-            self._memory.budget = self._memory.bytes + _affordable(self._model.device) // engines
+        """Set the budget of the KV cache: what it has now, and an equal share of the free memory among so many
+        engines on this device. No effect if `kv_bytes` was given."""
+        if self._shares and isinstance(self._kv_cache, SlotKVCache):
+            self._kv_cache.budget = self._kv_cache.bytes + _affordable(self._model.device) // engines
 
-    def sleep(self) -> GivenBack:
-        """Give KV memory up and, on a GPU, the weights' place, once what is being written has ended.
+    def sleep(self) -> FreedMemory:
+        """Free the KV cache and, on a GPU, offload the weights, after all sequences have ended.
 
-        From now until `wake` calls raise ModelAsleepError. Raises OutOfMemoryError where the weights find no place in
-        the host's memory, and ModelCannotSleepError; then the engine is awake.
+        Calls raise ModelAsleepError until `wake`. Raises OutOfMemoryError if the host has too little memory for the
+        weights, and ModelCannotSleepError; then the engine stays awake.
         """
-        return self._decoder.sleep()
+        return self._scheduler.sleep()
 
     def wake(self) -> None:
-        """Be as before `sleep`, but for what KV memory held. Raises OutOfMemoryError where the weights' place is
-        taken; then the engine sleeps on."""
-        self._decoder.wake()
+        """Undo `sleep`; the KV cache is empty. Raises OutOfMemoryError if the device has too little memory; then the
+        engine stays asleep."""
+        self._scheduler.wake()
 
     def program(self) -> Model:
         """A fresh guidance model object: `lm = engine.program(); lm += gen(...)`."""
@@ -118,15 +121,15 @@ class GuidedEngine(Engine):
         stop: Several[str] | None = None,
         schema: Mapping[str, Any] | None = None,
     ) -> str:
-        """The assistant's next message, `max_tokens` long at most: free text that ends before any of `stop`, or JSON
-        that fits `schema`, which may be cut off at the limit. Raises what calling the engine raises."""
+        """The assistant's next message, at most `max_tokens` long: free text up to the first of the `stop` sequences,
+        or JSON by `schema`, which may be cut off at the limit. Raises what calling the engine raises."""
         prompt = self.tokenizer.render_chat(messages)
         return self.tokenizer.reveal(self.write(prompt, max_tokens, stop or (), schema))
 
     def write(
         self, prompt: str, max_tokens: int, stop: Several[str] = (), schema: Mapping[str, Any] | None = None
     ) -> str:
-        """The same behind `prompt`, as guidance and the model read it."""
+        """The same as a continuation of `prompt`, in the form that guidance and the model read."""
         if schema is None:
             grammar = guidance.gen(max_tokens=max_tokens)
         else:
@@ -134,7 +137,7 @@ class GuidedEngine(Engine):
         state = EngineState()
         state.prompt = prompt
         text = ""
-        # guidance's own `stop` would take the model's end for no end.
+        # guidance's own `stop` would ignore the model's end token.
         with closing(self(state, grammar.ll_grammar())) as responses:
             for response in responses:
                 text += response.new_bytes.decode()
@@ -144,8 +147,8 @@ class GuidedEngine(Engine):
         return text
 
     def get_chat_template(self) -> None:
-        """None, so that guidance's role blocks fail: they know a handful of templates by heart and write every other
-        model's turns in ChatML. `tokenizer.render_chat` writes them as the model itself has it."""
+        """None, so that guidance's role blocks fail: they know a few templates and use ChatML for all other models.
+        `tokenizer.render_chat` uses the model's own template."""
 
     def get_logits(self, token_ids: list[int], include_all_uncached_tokens: bool = False) -> LogitsOutput:
         """guidance's own loop would call this; `__call__` drives llguidance itself instead."""
@@ -161,9 +164,9 @@ class GuidedEngine(Engine):
     ) -> Generator[EngineResponse, None, TokenUsage]:
         """Continues `state.prompt` by `grammar` (a serialised llguidance grammar).
 
-        Yields pieces of text with captures. Raises PromptTooLongError where the text outgrows the model's window,
-        RunCancelledError between two tokens, OutOfTokensError behind the last piece where the `max_tokens` of the
-        whole grammar ended it, ValueError for a grammar that llguidance refuses.
+        Yields chunks of text with captures. Raises PromptTooLongError if the text exceeds the context length,
+        RunCancelledError between two tokens, OutOfTokensError after the last chunk if the `max_tokens` of the whole
+        grammar ended it, and ValueError for a grammar that llguidance refuses.
         """
         if step_config is not None:
             raise ValueError("GuidedEngine has no step callbacks; run a grammar a step instead.")
@@ -179,7 +182,7 @@ class GuidedEngine(Engine):
             own.process_prompt(prompt)
             return own
 
-        # A model has to read something: what ends a text stands before a new one.
+        # A model has to read something: the end of a text comes before a new one.
         tokens = parser.process_prompt(prompt) or [self.tokenizer.eos_token_id]
         counted = usage.Usage(prompt_tokens=max(len(prompt), 1))
         sequence = Sequence(
@@ -192,18 +195,18 @@ class GuidedEngine(Engine):
             counted,
             logprobs.current(),
         )
-        # A small model may write half a character, which guidance could not decode.
+        # A small model may write an incomplete character, which guidance could not decode.
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         try:
             if sequence.look_ahead():
                 if len(sequence.tokens) >= self.context_length:
                     raise too_long(len(sequence.tokens), self.context_length)
-                self._decoder.submit(sequence)
+                self._scheduler.submit(sequence)
             else:
                 sequence.end()
             for progress, last in sequence.progress():
                 response = _response(progress, decoder, last, self.tokenizer)
-                text_stream.tell(response.new_bytes, counted)
+                text_stream.send(response.new_bytes, counted)
                 yield response
         finally:
             sequence.abandoned = True
@@ -228,7 +231,8 @@ def _compile(vocabulary: llguidance.LLTokenizer, grammar: str) -> llguidance.LLI
 
 
 def _affordable(device: torch.device) -> int:
-    """Bytes for KV memory: of a GPU most of what is free, of the main memory, which is others' too, a quarter."""
+    """Bytes for the KV cache: most of the free GPU memory, or a quarter of the free main memory, which others need
+    too."""
     if device.type == "cuda":
         return int(0.8 * torch.cuda.mem_get_info(device)[0])
     return int(0.25 * psutil.virtual_memory().available)
@@ -249,10 +253,10 @@ def _advised(config: Any) -> Sampling:
 def _response(
     progress: list[dict[str, Any]], decoder: codecs.IncrementalDecoder, last: bool, tokenizer: EngineTokenizer
 ) -> EngineResponse:
-    """What llguidance reports after a step, as guidance's interpreter wants it."""
+    """What llguidance reports after a step, in the form that guidance's interpreter expects."""
     text = b""
     captures: dict[str, Any] = {}
-    chances: dict[str, Any] = {}
+    log_probs: dict[str, Any] = {}
     for item in progress:
         if item["object"] == "text":
             text += bytes.fromhex(item["hex"])
@@ -262,14 +266,14 @@ def _response(
             if name.startswith(LIST_PREFIX):
                 name = name.removeprefix(LIST_PREFIX)
                 captures.setdefault(name, []).append(value)
-                chances.setdefault(name, []).append(item["log_prob"])
+                log_probs.setdefault(name, []).append(item["log_prob"])
             else:
-                captures[name], chances[name] = value, item["log_prob"]
-    # llguidance writes the control tokens of a grammar as bytes that are no text.
+                captures[name], log_probs[name] = value, item["log_prob"]
+    # llguidance writes the control tokens of a grammar as bytes that are not valid text.
     text = recode_special_tokens(tokenizer, text)
     return EngineResponse(
         new_bytes=decoder.decode(text, last).encode(),
         backtrack_bytes=b"",
         capture_groups=captures,
-        capture_group_log_probs=chances,
+        capture_group_log_probs=log_probs,
     )

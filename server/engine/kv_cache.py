@@ -1,4 +1,4 @@
-"""What every kind of KV memory has in common: rows that sequences take and give back."""
+"""The interface of a KV cache: slots that sequences take and release."""
 
 import re
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ _OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory|cannot allocate
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether it says that there is no memory left, on whatever device."""
+    """Whether the error means that a device, or the host, has run out of memory."""
     return isinstance(error, MemoryError) or bool(_OUT_OF_MEMORY.search(str(error)))
 
 
 def common_prefix(one: Sequence[int], two: Sequence[int]) -> int:
-    """How many tokens two sequences share from their beginning."""
+    """The length of the prefix that two sequences share."""
     length = min(len(one), len(two))
     for start in range(0, length, 64):
         end = min(start + 64, length)
@@ -27,56 +27,56 @@ def common_prefix(one: Sequence[int], two: Sequence[int]) -> int:
 
 
 @dataclass(eq=False)
-class Row:
-    """A place in KV memory. `held` names the tokens whose keys and values are in it, and is set only after the pass
-    that wrote them."""
+class Slot:
+    """The place of one sequence in the KV cache. `cached_tokens`: the tokens whose keys and values are in it; updated
+    only after the pass that wrote them."""
 
     index: int
-    held: list[int] = field(default_factory=list)
+    cached_tokens: list[int] = field(default_factory=list)
     taken: bool = False
     used: int = 0
-    """Counts up; the row with the least has been unused for longest."""
+    """A counter: the slot with the lowest number is the least recently used."""
 
 
-class Memory(Protocol):
-    """KV memory of one model. Belongs to the thread that runs the model."""
+class KVCache(Protocol):
+    """The KV cache of one model. Only the thread that runs the model may call it."""
 
     @property
     def bytes(self) -> int:
-        """What it takes now. Any thread may ask."""
+        """The memory that it takes now. Any thread may read this."""
 
-    def take(self, tokens: Sequence[int]) -> Row | None:
-        """A row for a sequence that begins with `tokens`, holding as many of them as any row knows (never all: the
-        last one is to be read anew). None where all rows are taken and there is no memory for another.
+    def take(self, tokens: Sequence[int]) -> Slot | None:
+        """A slot for a sequence that begins with `tokens`, with the longest prefix of them that is cached (never all:
+        the model has to read the last one). None if all slots are taken and there is no memory for another.
 
-        Raises MemoryError where the sequence alone is more than there may be, and what the device raises where it has
-        less. Then rows that are taken may hold nothing any more, and `reach` is to be called before the next `run`.
+        Raises MemoryError if the sequence alone exceeds the budget, and the device's error if the device has less.
+        Then slots that are taken may have lost their tokens: call `ensure_capacity` before the next `run`.
         """
 
-    def reach(self, length: int) -> bool:
-        """Make taken rows long enough for `length` tokens; False where that takes the place of another's. Raises what
-        `take` raises."""
+    def ensure_capacity(self, length: int) -> bool:
+        """Make every taken slot long enough for `length` tokens. False if that needs the memory of another taken
+        slot. Raises what `take` raises."""
 
-    def known(self, tokens: Sequence[int]) -> int:
-        """How many of `tokens`, from the beginning, some row holds."""
+    def prefix_match(self, tokens: Sequence[int]) -> int:
+        """The length of the longest prefix of `tokens` that is cached in a slot."""
 
-    def spare(self, row: Row) -> int:
-        """How many tokens could be read into the row as it is and, when they turn out to be other ones, be taken back
-        by shortening `held`; 0 where that costs more than it saves."""
+    def spare_capacity(self, slot: Slot) -> int:
+        """The maximum number of draft tokens for this slot. Rejected ones are dropped by shortening `cached_tokens`;
+        0 if dropping costs more than drafts save."""
 
-    def run(self, batch: Sequence[tuple[Row, Sequence[int]]], wanted: Sequence[int] | None = None) -> torch.Tensor:
-        """The model reads the new tokens of each row, which hold them from then on.
+    def run(self, batch: Sequence[tuple[Slot, Sequence[int]]], wanted: Sequence[int] | None = None) -> torch.Tensor:
+        """One forward pass over the new tokens of each slot. Afterwards they are cached.
 
-        Gives the logits behind the last of each, or behind the last so many as are `wanted`, one row's after the
-        other's in the order of `batch`: (all that are wanted, vocabulary), float32, on the model's device. Where it
-        raises, no row holds more than before.
+        Returns the logits after the last token of each slot, or after its last `wanted` tokens, in the order of
+        `batch`: (all that are wanted, vocabulary), float32, on the model's device. If it raises, no slot has more
+        cached tokens than before.
         """
 
-    def give_back(self, row: Row) -> None:
-        """The row is free, and keeps what it holds until the place is needed."""
+    def release(self, slot: Slot) -> None:
+        """Free the slot. Its tokens stay cached until the slot is needed."""
 
-    def forget(self) -> None:
-        """Drop what no sequence uses at the moment."""
+    def drop_idle(self) -> None:
+        """Drop the cached tokens of free slots."""
 
     def clear(self) -> None:
-        """Give everything back. No row may be taken."""
+        """Free all memory. No slot may be taken."""

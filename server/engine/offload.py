@@ -1,4 +1,4 @@
-"""A model's weights, which can leave their device for the host's memory and come back."""
+"""Offloading a model's weights from their device to the host's memory, and restoring them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,39 +11,42 @@ from server.errors import ModelCannotSleepError, OutOfMemoryError
 
 
 @dataclass(frozen=True)
-class GivenBack:
-    """What a model gave up to fall asleep: bytes of its device's memory."""
+class FreedMemory:
+    """The memory of its device that a model freed when it fell asleep, in bytes."""
 
     kv_bytes: int
     weights_bytes: int
-    """0 where the device is the CPU: there is nowhere else for weights to go."""
+    """0 on the CPU, where offloading has no effect."""
 
 
 class Weights:
-    """The weights of one model. Belongs to the thread that runs the model.
+    """The weights of one model. Only the thread that runs the model may call it.
 
-    What moves is the memory below the tensors, not the tensors: these stay the objects that they are, on the devices
-    that they name, whatever refers to them (tied weights, the state of a quantized layer, accelerate's hooks). So
-    every kind of weights can move, on any number of GPUs; but nothing may touch them while they are away. Memory that
-    only other objects know of, such as bitsandbytes' scales, stays where it is.
+    The storages of the tensors are moved, not the tensors. The tensor objects and their devices stay the same for
+    everything that refers to them (tied weights, the state of a quantized layer, accelerate's hooks). So weights of
+    every kind can be offloaded, from any number of GPUs; but nothing may use them meanwhile. Memory that only other
+    objects reference, such as bitsandbytes' scales, is not offloaded.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
-        self._away: list[tuple[torch.UntypedStorage, torch.UntypedStorage]] = []
-        """Memory on the device, which is empty now, and what was in it."""
+        self._offloaded: list[tuple[torch.UntypedStorage, torch.UntypedStorage]] = []
+        """Storages on the device, which are empty now, and their copies on the host."""
 
     @property
     def bytes(self) -> int:
-        """What they take, here or there."""
-        return sum(storage.nbytes() for storage in self._storages()) + sum(copy.nbytes() for _, copy in self._away)
+        """Their size, on the device or offloaded."""
+        return sum(storage.nbytes() for storage in self._storages()) + sum(
+            copy.nbytes() for _, copy in self._offloaded
+        )
 
-    def move_out(self) -> int:
-        """Move all that isn't in the host's memory there, unless they are away; gives how many bytes that were.
+    def offload(self) -> int:
+        """Move all weights to the host's memory, unless they are there already. Returns the number of bytes moved.
 
-        Raises `OutOfMemoryError` where they find no place there, and `ModelCannotSleepError`; then nothing has moved.
+        Raises `OutOfMemoryError` if the host has too little memory, and `ModelCannotSleepError`; then nothing has
+        moved.
         """
-        if self._away:
+        if self._offloaded:
             return 0
         moving = [storage for storage in self._storages() if not _is_host(storage.device)]
         if not all(storage.resizable() for storage in moving):
@@ -65,23 +68,23 @@ class Weights:
             ) from error
         for storage in moving:
             storage.resize_(0)
-        self._away = list(zip(moving, copies, strict=True))
+        self._offloaded = list(zip(moving, copies, strict=True))
         return needed
 
-    def move_back(self) -> None:
-        """Bring them back. Raises `OutOfMemoryError` where their place is taken; then nothing has moved."""
+    def restore(self) -> None:
+        """Move them back. Raises `OutOfMemoryError` if the device has too little memory; then nothing has moved."""
         try:
-            for storage, copy in self._away:
+            for storage, copy in self._offloaded:
                 storage.resize_(copy.nbytes())
         except (MemoryError, torch.OutOfMemoryError) as error:
-            for storage, _ in self._away:
+            for storage, _ in self._offloaded:
                 storage.resize_(0)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            needed = sum(copy.nbytes() for _, copy in self._away)
+            needed = sum(copy.nbytes() for _, copy in self._offloaded)
             free = sum(
                 torch.cuda.mem_get_info(device)[0]
-                for device in {storage.device for storage, _ in self._away}
+                for device in {storage.device for storage, _ in self._offloaded}
                 if device.type == "cuda"
             )
             raise OutOfMemoryError(
@@ -90,19 +93,19 @@ class Weights:
                 needed_bytes=needed,
                 free_bytes=free,
             ) from error
-        for storage, copy in self._away:
+        for storage, copy in self._offloaded:
             storage.copy_(copy, False)
-        self._away = []
+        self._offloaded = []
 
     def _storages(self) -> list[torch.UntypedStorage]:
-        """The memory below the weights, each piece once, empty ones left out."""
+        """The storages of the weights, each once, without empty ones."""
         tensors = [*self._model.parameters(), *self._model.buffers()]
         found = (plain.untyped_storage() for tensor in tensors for plain in _plain(tensor))
         return list({storage.data_ptr(): storage for storage in found if storage.nbytes()}.values())
 
 
 def _plain(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-    """The tensors with memory of their own that `tensor` is made of: quantized ones may be made of several."""
+    """The tensors with a storage that `tensor` consists of: a quantized tensor may consist of several."""
     parts = getattr(tensor, "__tensor_flatten__", None)
     if parts is None:
         yield tensor

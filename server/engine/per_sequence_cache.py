@@ -1,4 +1,4 @@
-"""KV memory for models whose attention can't be told apart by rows: a Transformers cache a sequence, read in turn."""
+"""A KV cache for models that `SlotKVCache` does not fit: one Transformers cache for each sequence, one pass each."""
 
 import inspect
 import itertools
@@ -10,21 +10,21 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from server.engine.kv_cache import Row, common_prefix
+from server.engine.kv_cache import Slot, common_prefix
 
-#: Sequences at a time, and how many of those that have ended are remembered.
-MOST_ROWS = 16
+#: Maximum number of sequences at a time, and of idle ones that stay cached.
+MAX_SLOTS = 16
 
 
 @dataclass(eq=False)
-class CachedRow(Row):
+class CachedSlot(Slot):
     cache: DynamicCache | None = None
     length: int = 0
-    """Tokens in the cache, which may be more than `held` after a step back."""
+    """Tokens in the cache. It may be more than `cached_tokens` after the grammar has backtracked."""
 
 
-class Caches:
-    """See `Memory`. Each pass is one for each sequence."""
+class PerSequenceCache:
+    """See `KVCache`. Each sequence of a batch is a forward pass of its own."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         """Raises ValueError for a model that takes no cache, such as a plain state-space model."""
@@ -34,13 +34,13 @@ class Caches:
                 "Load a model with attention."
             )
         self._model = model
-        self._rows: list[CachedRow] = []
+        self._slots: list[CachedSlot] = []
         self._clock = itertools.count(1)
 
     @property
     def bytes(self) -> int:
-        # Other threads ask this while the model's thread changes it: of all that may grow a copy is read.
-        caches = [row.cache for row in list(self._rows)]
+        # Other threads read this while the model's thread changes it, so whatever may grow is copied first.
+        caches = [slot.cache for slot in list(self._slots)]
         return sum(
             tensor.nbytes
             for cache in caches
@@ -49,78 +49,81 @@ class Caches:
             if isinstance(tensor, torch.Tensor)
         )
 
-    def take(self, tokens: Sequence[int]) -> Row | None:
-        free = [row for row in self._rows if not row.taken]
-        row = max(free, key=lambda one: common_prefix(one.held, tokens), default=None)
-        if row is None or not common_prefix(row.held, tokens):
-            if len(self._rows) < MOST_ROWS:
-                row = CachedRow(len(self._rows))
-                self._rows.append(row)
+    def take(self, tokens: Sequence[int]) -> Slot | None:
+        free = [slot for slot in self._slots if not slot.taken]
+        slot = max(free, key=lambda one: common_prefix(one.cached_tokens, tokens), default=None)
+        if slot is None or not common_prefix(slot.cached_tokens, tokens):
+            if len(self._slots) < MAX_SLOTS:
+                slot = CachedSlot(len(self._slots))
+                self._slots.append(slot)
             else:
-                row = min(free, key=lambda one: one.used, default=None)
-        if row is not None:
-            row.held = row.held[: min(common_prefix(row.held, tokens), len(tokens) - 1)]
-            row.taken = True
-        return row
+                slot = min(free, key=lambda one: one.used, default=None)
+        if slot is not None:
+            slot.cached_tokens = slot.cached_tokens[: min(common_prefix(slot.cached_tokens, tokens), len(tokens) - 1)]
+            slot.taken = True
+        return slot
 
-    def reach(self, length: int) -> bool:
+    def ensure_capacity(self, length: int) -> bool:
         return True  # a cache grows by itself
 
-    def known(self, tokens: Sequence[int]) -> int:
-        return max((common_prefix(row.held, tokens) for row in self._rows if not row.taken), default=0)
+    def prefix_match(self, tokens: Sequence[int]) -> int:
+        return max((common_prefix(slot.cached_tokens, tokens) for slot in self._slots if not slot.taken), default=0)
 
-    def spare(self, row: Row) -> int:
-        return 0  # many a cache can't be wound back, and is read anew
+    def spare_capacity(self, slot: Slot) -> int:
+        return 0  # many caches can't drop tokens; their sequence would be read again
 
-    def run(self, batch: Sequence[tuple[Row, Sequence[int]]], wanted: Sequence[int] | None = None) -> torch.Tensor:
+    def run(self, batch: Sequence[tuple[Slot, Sequence[int]]], wanted: Sequence[int] | None = None) -> torch.Tensor:
         assert wanted is None or set(wanted) == {1}
-        before = [(row, row.held) for row, _ in batch]
+        before = [(slot, slot.cached_tokens) for slot, _ in batch]
         try:
-            return torch.stack([self._read(row, new) for row, new in batch if isinstance(row, CachedRow)])
+            return torch.stack([self._read(slot, new) for slot, new in batch if isinstance(slot, CachedSlot)])
         except BaseException:
-            for row, held in before:
-                row.held = row.held and held  # nothing where its cache was lost; else the cache is wound back
+            for slot, cached in before:
+                # Empty if its cache was lost; otherwise the next pass crops the cache to this.
+                slot.cached_tokens = slot.cached_tokens and cached
             raise
 
-    def _read(self, row: CachedRow, new: Sequence[int]) -> torch.Tensor:
-        if row.length > len(row.held) and not self._shortened(row):
-            new, row.held = [*row.held, *new], []
-        if row.cache is None:
-            row.cache, row.length = DynamicCache(config=self._model.config), 0
+    def _read(self, slot: CachedSlot, new: Sequence[int]) -> torch.Tensor:
+        if slot.length > len(slot.cached_tokens) and not self._crop(slot):
+            new, slot.cached_tokens = [*slot.cached_tokens, *new], []
+        if slot.cache is None:
+            slot.cache, slot.length = DynamicCache(config=self._model.config), 0
         try:
             with torch.inference_mode():
                 output: Any = self._model(
                     input_ids=torch.tensor([new], device=self._model.device),
-                    past_key_values=row.cache,
+                    past_key_values=slot.cache,
                     use_cache=True,
                     logits_to_keep=1,
                 )
         except BaseException:
-            row.cache, row.length, row.held = None, 0, []  # some layers may have been written and others not
+            # Some layers may have been written and others not.
+            slot.cache, slot.length, slot.cached_tokens = None, 0, []
             raise
-        row.held = [*row.held, *new]
-        row.length = len(row.held)
+        slot.cached_tokens = [*slot.cached_tokens, *new]
+        slot.length = len(slot.cached_tokens)
         logits: torch.Tensor = output.logits[0, -1].float()
         return logits
 
-    def _shortened(self, row: CachedRow) -> bool:
-        """Whether the cache could be wound back to what is held; else it is gone."""
-        assert row.cache is not None
-        if row.held and all(type(layer) is DynamicLayer for layer in row.cache.layers):
-            row.cache.crop(len(row.held) - row.length)
-            row.length = len(row.held)
+    def _crop(self, slot: CachedSlot) -> bool:
+        """Crop the cache to `cached_tokens`. False if it can't be cropped; then it is dropped."""
+        assert slot.cache is not None
+        if slot.cached_tokens and all(type(layer) is DynamicLayer for layer in slot.cache.layers):
+            slot.cache.crop(len(slot.cached_tokens) - slot.length)
+            slot.length = len(slot.cached_tokens)
             return True
-        row.cache, row.length = None, 0  # what slid out of a window, or a recurrent state, can't be wound back
+        # A recurrent state can't be cropped, nor a sliding window whose first tokens are gone.
+        slot.cache, slot.length = None, 0
         return False
 
-    def give_back(self, row: Row) -> None:
-        row.taken = False
-        row.used = next(self._clock)
+    def release(self, slot: Slot) -> None:
+        slot.taken = False
+        slot.used = next(self._clock)
 
-    def forget(self) -> None:
-        self._rows = [row for row in self._rows if row.taken]
-        for index, row in enumerate(self._rows):
-            row.index = index
+    def drop_idle(self) -> None:
+        self._slots = [slot for slot in self._slots if slot.taken]
+        for index, slot in enumerate(self._slots):
+            slot.index = index
 
     def clear(self) -> None:
-        self._rows = []
+        self._slots = []

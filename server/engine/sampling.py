@@ -1,4 +1,4 @@
-"""The choice of the next tokens, on the model's device, for all sequences of a pass at once."""
+"""Choosing the next tokens, on the model's device, for all sequences of a pass together."""
 
 from collections.abc import Sequence as Several
 from typing import Any
@@ -20,24 +20,24 @@ GREEDY_BELOW = 1e-5
 def choose(
     logits: torch.Tensor, places: Several[int], likeliest: Several[int], sequences: Several[Sequence], end: int
 ) -> list[int]:
-    """A token a sequence, from the row of `logits` (rows, vocabulary) at its place. `likeliest` has the likeliest
-    token of each row, whatever a grammar says; `end` is the token that ends a text.
+    """One token for each sequence, from the row of `logits` (rows, vocabulary) at its place. `likeliest`: the argmax
+    of each row, without the grammar. `end`: the token that ends a text.
 
-    Where a grammar may end, what it forbids counts as the wish to end, as in guidance.
+    If a grammar may end and the model chooses a forbidden token, the text ends, as in guidance.
     """
     tokens = [_likeliest(likeliest[place], sequence, end) for place, sequence in zip(places, sequences, strict=True)]
     open_ones = [number for number, token in enumerate(tokens) if token is None]
     if open_ones:
         rows = logits[[places[number] for number in open_ones]]
-        weighed = _weighed(rows, [sequences[number] for number in open_ones], end)
-        for number, token in zip(open_ones, weighed, strict=True):
+        masked = _masked(rows, [sequences[number] for number in open_ones], end)
+        for number, token in zip(open_ones, masked, strict=True):
             tokens[number] = token
     return [token for token in tokens if token is not None]
 
 
 def _likeliest(token: int, sequence: Sequence, end: int) -> int | None:
-    """What a sequence goes on with whose row's likeliest token is `token`, where nothing else has to be known."""
-    if _draws(sequence) or sequence.likelihood is not None:
+    """The next token of a sequence if the argmax of its row, `token`, is enough to know it; else None."""
+    if _draws(sequence) or sequence.logprobs is not None:
         return None
     if sequence.allows(token):
         return token
@@ -48,8 +48,8 @@ def _draws(sequence: Sequence) -> bool:
     return sequence.temperature >= GREEDY_BELOW or bool(sequence.sampling.get("repetition_penalty"))
 
 
-def _weighed(logits: torch.Tensor, sequences: Several[Sequence], end: int) -> list[int]:
-    """A token a sequence, from `logits` (sequences, vocabulary) and all that its grammar allows."""
+def _masked(logits: torch.Tensor, sequences: Several[Sequence], end: int) -> list[int]:
+    """One token for each sequence, from `logits` (sequences, vocabulary) and the masks of the grammars."""
     masks = torch.stack([sequence.mask for sequence in sequences]).to(logits.device)
     bits = masks[..., None] >> torch.arange(8, dtype=torch.uint8, device=logits.device) & 1
     allowed = bits.flatten(1)[:, : logits.shape[1]].bool()
@@ -59,14 +59,14 @@ def _weighed(logits: torch.Tensor, sequences: Several[Sequence], end: int) -> li
     for number, sequence in enumerate(sequences):
         if _draws(sequence):
             chosen[number] = _drawn(offered[number : number + 1], sequence)
-        if sequence.likelihood is not None:
-            sequence.likelihood.log_probability += float(offered[number].float().log_softmax(-1)[chosen[number]])
+        if sequence.logprobs is not None:
+            sequence.logprobs.log_probability += float(offered[number].float().log_softmax(-1)[chosen[number]])
     fits = allowed.gather(1, chosen[:, None])[:, 0]
     return [int(token) for token in torch.where(fits, chosen, end).tolist()]
 
 
 def _drawn(scores: torch.Tensor, sequence: Sequence) -> torch.Tensor:
-    """A token drawn from `scores` (1, vocabulary), by Transformers' own rules for each parameter."""
+    """A token sampled from `scores` (1, vocabulary), with Transformers' own logits processors."""
     wanted = sequence.sampling
     penalty, top_k = wanted.get("repetition_penalty"), wanted.get("top_k")
     top_p, min_p = wanted.get("top_p"), wanted.get("min_p")

@@ -1,4 +1,4 @@
-"""The thread that owns the model: every sequence that is being written takes part in each forward pass."""
+"""The scheduler: a thread that owns the model. Each forward pass serves all active sequences."""
 
 import threading
 import time
@@ -12,9 +12,9 @@ from itertools import accumulate
 
 import torch
 
-from server.engine.kv_cache import Memory, common_prefix, is_out_of_memory
-from server.engine.offload import GivenBack, Weights
-from server.engine.prompt_lookup import LONGEST, Drafts
+from server.engine.kv_cache import KVCache, common_prefix, is_out_of_memory
+from server.engine.offload import FreedMemory, Weights
+from server.engine.prompt_lookup import MAX_DRAFT_TOKENS, RecentTexts
 from server.engine.sampling import choose
 from server.engine.sequence import Sequence
 from server.errors import (
@@ -26,63 +26,64 @@ from server.errors import (
 )
 from server.observability import metrics
 
-#: New tokens a pass: a longer prompt is read in pieces, beside the others' decoding.
+#: Maximum number of new tokens a pass. Longer prompts are split into chunks, so that others decode meanwhile.
 TOKENS_A_PASS = 512
-#: Guessed tokens are read beside others as long as all are no more than this: what is hardly slower than one alone.
+#: Draft tokens are added up to this number of tokens a pass, which takes hardly longer than a pass of one token.
 TOKENS_WITH_DRAFTS = 64
-#: Seconds between two tellings of a reader, who else would wake up for every token.
-TELLING = 0.03
-#: Tokens. A beginning that is longer by so many than what is known, and that somebody else is just reading, is waited
-#: for.
+#: Minimum seconds between two messages to a reader, so that it need not wake up for every token.
+SEND_INTERVAL = 0.03
+#: Tokens. A sequence waits if another one is reading a shared prefix that exceeds what is cached by this number.
 WORTH_WAITING = 32
 
 
 @dataclass
-class Reading:
-    """What the model reads of a sequence in a pass: `new` tokens, with which it has `end`, and guesses behind them.
+class Chunk:
+    """The tokens of one sequence in a pass: `new` ones, after which `end` tokens are cached, and then draft tokens.
 
-    `logits` is the row of the pass's logits that tells what follows, once it is known where that is.
+    `logits`: the row of the pass's logits after the last token that is known to be right.
     """
 
     sequence: Sequence
     new: list[int]
     end: int
-    draft: list[int] = field(default_factory=list)
+    draft_tokens: list[int] = field(default_factory=list)
     logits: int = 0
 
-    def goes_on(self) -> bool:
-        """Whether what the text goes on with was guessed, so that the pass tells its next token as well. What was
-        guessed wrong is taken back."""
-        row, tokens = self.sequence.row, self.sequence.tokens
-        assert row is not None
-        start = min(self.end, len(row.held))
-        agreeing = start + common_prefix(row.held[start:], tokens[start:])
-        right = agreeing - self.end
-        if right > 0 and agreeing == len(tokens):
+    def verify_draft(self) -> bool:
+        """Compare the draft with the tokens that were chosen. True if the draft has them all, so that this pass has
+        the logits of the next token as well. Otherwise the rejected draft tokens are dropped."""
+        slot, tokens = self.sequence.slot, self.sequence.tokens
+        assert slot is not None
+        start = min(self.end, len(slot.cached_tokens))
+        matching = start + common_prefix(slot.cached_tokens[start:], tokens[start:])
+        accepted = matching - self.end
+        if accepted > 0 and matching == len(tokens):
             return True
-        row.held = row.held[: min(agreeing, len(tokens) - 1)]
-        if self.draft:
-            self.sequence.draft.judge(right)
+        slot.cached_tokens = slot.cached_tokens[: min(matching, len(tokens) - 1)]
+        if self.draft_tokens:
+            self.sequence.lookup.report(accepted)
         return False
 
 
-Batch = list[Reading]
+Batch = list[Chunk]
 
 
-class Decoder:
-    """Writes sequences until their grammars end.
+class Scheduler:
+    """Decodes sequences until their grammars end.
 
-    What a sequence has in KV memory counts as there only after the pass that wrote it, so a pass can always be
-    repeated: one that fails is tried again with each sequence alone, and those fail that fail alone.
+    A token counts as cached only after the pass that wrote it, so a pass can always be repeated. A pass that fails is
+    repeated with each sequence alone, and only a sequence that fails alone gets the error.
 
-    While it is asleep it takes no sequences, and holds no KV memory and no weights on another device than the CPU.
+    An asleep scheduler accepts no sequences, and has neither a KV cache nor weights on a device other than the CPU.
     """
 
-    def __init__(self, memory: Memory, weights: Weights, end_token: int, context_length: int, threads: int) -> None:
-        """`end_token` ends a text; `context_length` is how many tokens the model reads at most; `threads` of the CPU
-        run a pass."""
-        self._memory = memory
-        self._drafts = Drafts()
+    def __init__(
+        self, kv_cache: KVCache, weights: Weights, end_token: int, context_length: int, threads: int
+    ) -> None:
+        """`end_token`: the end of a text. `context_length`: the maximum number of tokens that the model reads.
+        `threads`: CPU threads of a pass."""
+        self._kv_cache = kv_cache
+        self._recent_texts = RecentTexts()
         self._weights = weights
         self._end_token = end_token
         self._context_length = context_length
@@ -91,16 +92,16 @@ class Decoder:
         self._arrived: list[Sequence] = []
         self._closed = False
         self._asleep = False
-        """No sequences are taken; those that were are written to their end."""
-        self._errand: tuple[Callable[[], GivenBack | None], Future[GivenBack | None]] | None = None
-        """What the thread is to do when no sequence is being written."""
+        """New sequences are refused. Those that were accepted still run to their end."""
+        self._errand: tuple[Callable[[], FreedMemory | None], Future[FreedMemory | None]] | None = None
+        """What the thread does as soon as no sequence is active or waiting."""
         self._waiting: deque[Sequence] = deque()
         self._active: list[Sequence] = []
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._thread.start()
 
     def submit(self, sequence: Sequence) -> None:
-        """Write `sequence`, from the next pass on that has a place for it."""
+        """Decode `sequence`, from the next pass that has a slot for it."""
         with self._changed:
             if self._closed:
                 raise _unloaded()
@@ -109,11 +110,11 @@ class Decoder:
             self._arrived.append(sequence)
             self._changed.notify()
 
-    def sleep(self) -> GivenBack:
-        """Give up KV memory and, on another device than the CPU, the weights' place, once what is being written has
-        ended. New sequences are refused from now on, with ModelAsleepError, until `wake`.
+    def sleep(self) -> FreedMemory:
+        """Free the KV cache and offload the weights to the host, after all accepted sequences have ended. New
+        sequences are refused with ModelAsleepError until `wake`.
 
-        Raises what `Weights.move_out` raises; then it is awake. Not for several threads at once, as `wake` isn't.
+        Raises what `Weights.offload` raises; then it stays awake. Like `wake`, not safe for several threads at once.
         """
         with self._changed:
             self._asleep = True
@@ -126,21 +127,21 @@ class Decoder:
         return given
 
     def wake(self) -> None:
-        """Be as before `sleep`. Raises what `Weights.move_back` raises; then it sleeps on."""
-        self._run_between(self._weights.move_back)
+        """Undo `sleep`. Raises what `Weights.restore` raises; then it stays asleep."""
+        self._run_between(self._weights.restore)
         self._asleep = False
 
     def close(self) -> None:
-        """End the thread and give the memory back; what is still being written ends with ModelNotLoadedError."""
+        """Stop the thread and free the KV cache. Active sequences end with ModelNotLoadedError."""
         with self._changed:
             self._closed = True
             self._changed.notify()
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
-    def _run_between(self, errand: Callable[[], GivenBack | None]) -> GivenBack | None:
-        """What `errand` gives on the model's thread, when no sequence is being written there."""
-        done: Future[GivenBack | None] = Future()
+    def _run_between(self, errand: Callable[[], FreedMemory | None]) -> FreedMemory | None:
+        """Run `errand` on the model's thread while no sequence is active, and return its result."""
+        done: Future[FreedMemory | None] = Future()
         with self._changed:
             if self._closed:
                 raise _unloaded()
@@ -148,13 +149,13 @@ class Decoder:
             self._changed.notify()
         return done.result()
 
-    def _fall_asleep(self) -> GivenBack:
-        weights_bytes = self._weights.move_out()
-        kv_bytes = self._memory.bytes
-        self._memory.clear()
+    def _fall_asleep(self) -> FreedMemory:
+        weights_bytes = self._weights.offload()
+        kv_bytes = self._kv_cache.bytes
+        self._kv_cache.clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        return GivenBack(kv_bytes, weights_bytes)
+        return FreedMemory(kv_bytes, weights_bytes)
 
     def _run(self) -> None:
         torch.set_num_threads(self._threads)
@@ -173,7 +174,7 @@ class Decoder:
                 continue
             try:
                 self._round()
-            except Exception as error:  # boundary: whatever it is, nobody may wait for ever
+            except Exception as error:  # boundary: any error must reach the readers, or they wait for ever
                 for sequence in [*self._active, *self._waiting]:
                     self._end(sequence, error)
         with self._changed:
@@ -183,10 +184,10 @@ class Decoder:
             errand[1].set_exception(_unloaded())
         for sequence in [*self._active, *self._waiting]:
             self._end(sequence, _unloaded())
-        self._memory.clear()
+        self._kv_cache.clear()
 
     def _round(self) -> None:
-        """One pass, and what comes before and after it."""
+        """Prepare and run one pass."""
         for sequence in [*self._active, *self._waiting]:
             if sequence.abandoned or sequence.cancelled.is_set():
                 self._end(sequence, RunCancelledError("The run was cancelled before it had an answer. Ask again."))
@@ -194,26 +195,26 @@ class Decoder:
                 self._end(sequence, too_long(len(sequence.tokens), self._context_length))
         self._make_room()
         self._admit()
-        # Those that are decoding bring a token or a few; a prompt takes what they leave.
+        # Decoding sequences have one or a few new tokens each; prompts get the rest.
         batch: Batch = []
         room = TOKENS_A_PASS
         for sequence in sorted(self._active, key=lambda one: len(one.new)):
-            reading = self._reading(sequence, room)
-            if reading.new:
-                batch.append(reading)
-                room -= len(reading.new)
+            chunk = self._chunk(sequence, room)
+            if chunk.new:
+                batch.append(chunk)
+                room -= len(chunk.new)
         room -= TOKENS_A_PASS - TOKENS_WITH_DRAFTS
-        for reading in batch:
-            reading.draft = self._draft(reading, room // len(batch))
+        for chunk in batch:
+            chunk.draft_tokens = self._draft(chunk, room // len(batch))
         if batch:
             self._pass(batch)
 
     def _make_room(self) -> None:
-        """Longer rows where a sequence outgrows them; where there is no memory for so many, the last ones wait."""
+        """Make slots longer if a sequence outgrows them. Without memory for all, the last sequences wait again."""
         while self._active:
             longest = max(self._active, key=lambda sequence: len(sequence.tokens))
             try:
-                if self._memory.reach(len(longest.tokens)):
+                if self._kv_cache.ensure_capacity(len(longest.tokens)):
                     return
             except Exception as error:  # boundary: of the device
                 self._refuse(longest, error)
@@ -223,26 +224,26 @@ class Decoder:
             self._waiting.appendleft(last)
 
     def _admit(self) -> None:
-        """Give a row to those that wait, in the order of their arrival, as long as there are any."""
+        """Give free slots to waiting sequences, in the order of their arrival."""
         for sequence in list(self._waiting):
             if self._read_by_another(sequence):
                 continue
             try:
-                row = self._memory.take(sequence.tokens)
+                slot = self._kv_cache.take(sequence.tokens)
             except Exception as error:  # boundary: of the device
                 self._refuse(sequence, error)
                 self._make_room()
                 continue
-            if row is None:
+            if slot is None:
                 return
-            sequence.row = row
+            sequence.slot = slot
             if not sequence.usage.forward_passes:
-                sequence.usage.cached_tokens = min(len(row.held), sequence.usage.prompt_tokens - 1)
+                sequence.usage.cached_tokens = min(len(slot.cached_tokens), sequence.usage.prompt_tokens - 1)
             self._waiting.remove(sequence)
             self._active.append(sequence)
 
     def _read_by_another(self, sequence: Sequence) -> bool:
-        """Whether a good part of its beginning is just being read for somebody else."""
+        """Whether a long prefix of it is just being read for another sequence."""
         ahead = max(
             (
                 common_prefix(other.tokens, sequence.tokens)
@@ -251,27 +252,32 @@ class Decoder:
             ),
             default=0,
         )
-        return ahead > WORTH_WAITING and ahead > self._memory.known(sequence.tokens) + WORTH_WAITING
+        return ahead > WORTH_WAITING and ahead > self._kv_cache.prefix_match(sequence.tokens) + WORTH_WAITING
 
-    def _reading(self, sequence: Sequence, most: int) -> Reading:
-        """At most so many tokens of what the model has not read of it."""
-        assert sequence.row is not None
+    def _chunk(self, sequence: Sequence, most: int) -> Chunk:
+        """Up to `most` tokens of the sequence that the model has not read yet."""
+        assert sequence.slot is not None
         new = sequence.new[:most]
-        return Reading(sequence, new, len(sequence.row.held) + len(new))
+        return Chunk(sequence, new, len(sequence.slot.cached_tokens) + len(new))
 
-    def _draft(self, reading: Reading, most: int) -> list[int]:
-        sequence, row = reading.sequence, reading.sequence.row
-        assert row is not None
-        most = min(most, LONGEST, self._context_length - reading.end, self._memory.spare(row) - len(reading.new))
-        if most <= 0 or reading.end < len(sequence.tokens):
+    def _draft(self, chunk: Chunk, most: int) -> list[int]:
+        sequence, slot = chunk.sequence, chunk.sequence.slot
+        assert slot is not None
+        most = min(
+            most,
+            MAX_DRAFT_TOKENS,
+            self._context_length - chunk.end,
+            self._kv_cache.spare_capacity(slot) - len(chunk.new),
+        )
+        if most <= 0 or chunk.end < len(sequence.tokens):
             return []
-        return list(sequence.draft.next(sequence.tokens, most, self._drafts))
+        return list(sequence.lookup.propose(sequence.tokens, most, self._recent_texts))
 
     def _pass(self, batch: Batch) -> None:
         try:
-            logits = self._memory.run(
-                [(one.sequence.row, one.new + one.draft) for one in batch if one.sequence.row],
-                [1 + len(one.draft) for one in batch],
+            logits = self._kv_cache.run(
+                [(one.sequence.slot, one.new + one.draft_tokens) for one in batch if one.sequence.slot],
+                [1 + len(one.draft_tokens) for one in batch],
             )
             likeliest = logits.argmax(-1)
         except Exception as error:  # boundary: the model's code comes from elsewhere
@@ -279,10 +285,10 @@ class Decoder:
             return
         metrics.PASSES.inc()
         metrics.BATCH.observe(len(batch))
-        # On a GPU the pass is only under way, and what follows is done beside it.
+        # On a GPU the pass is still running, and the grammars are computed meanwhile.
         ready = []
-        for one, end in zip(batch, accumulate(1 + len(one.draft) for one in batch), strict=True):
-            one.logits = end - 1 - len(one.draft)
+        for one, end in zip(batch, accumulate(1 + len(one.draft_tokens) for one in batch), strict=True):
+            one.logits = end - 1 - len(one.draft_tokens)
             one.sequence.usage.forward_passes += 1
             if one.end == len(one.sequence.tokens) and self._guarded(one.sequence, one.sequence.look_ahead):
                 ready.append(one)
@@ -290,54 +296,54 @@ class Decoder:
             ready = self._choose(logits, likeliest, ready)
 
     def _choose(self, logits: torch.Tensor, likeliest: torch.Tensor, ready: Batch) -> Batch:
-        """Each sequence's next token. Gives those of which the pass tells the one behind it as well."""
+        """Choose each sequence's next token. Returns those for which this pass has the logits after it as well."""
         sequences = [one.sequence for one in ready]
         try:
             places = [one.logits for one in ready]
             tokens = choose(logits, places, likeliest.tolist(), sequences, self._end_token)
-        except Exception as error:  # boundary: of the device, which may tell only here that the pass went wrong
+        except Exception as error:  # boundary: of the device, which may report a failed pass only here
             for sequence in sequences:
-                assert sequence.row is not None
-                sequence.row.held = sequence.row.held[: len(sequence.tokens) - 1]
+                assert sequence.slot is not None
+                sequence.slot.cached_tokens = sequence.slot.cached_tokens[: len(sequence.tokens) - 1]
             self._failed(sequences, error)
             return []
         now = time.monotonic()
         further = []
         for one, token in zip(ready, tokens, strict=True):
             sequence = one.sequence
-            behind = len(sequence.tokens)
+            length = len(sequence.tokens)
             if not self._guarded(sequence, partial(sequence.commit, token)):
                 continue
-            if now - sequence.told_at > TELLING:
-                sequence.tell(now)
-            if one.goes_on() and self._guarded(sequence, sequence.look_ahead):
-                one.logits += len(sequence.tokens) - behind
+            if now - sequence.sent_at > SEND_INTERVAL:
+                sequence.send(now)
+            if one.verify_draft() and self._guarded(sequence, sequence.look_ahead):
+                one.logits += len(sequence.tokens) - length
                 further.append(one)
         return further
 
     def _guarded(self, sequence: Sequence, step: Callable[[], bool]) -> bool:
-        """Whether the sequence goes on after a `step` of its grammar; else it has ended."""
+        """Run a `step` of the sequence's grammar. Returns whether the sequence continues; otherwise it has ended."""
         try:
-            goes_on = step()
+            continues = step()
         except Exception as error:  # boundary: of llguidance
             self._end(sequence, None if sequence.out_of_tokens else error)
             return False
-        if not goes_on:
+        if not continues:
             self._end(sequence)
-        return goes_on
+        return continues
 
     def _failed(self, sequences: list[Sequence], error: Exception) -> None:
-        """Find out whom a failed pass was about."""
+        """Repeat a failed pass with each sequence alone, to find the one that fails."""
         if len(sequences) == 1:
             self._refuse(sequences[0], error)
             return
-        self._let_go(error)
+        self._free(error)
         for sequence in sequences:
-            self._pass([self._reading(sequence, TOKENS_A_PASS)])
+            self._pass([self._chunk(sequence, TOKENS_A_PASS)])
 
     def _refuse(self, sequence: Sequence, error: Exception) -> None:
-        """End a sequence that an error is about."""
-        self._let_go(error)
+        """End a sequence with the error that it causes."""
+        self._free(error)
         if is_out_of_memory(error):
             refused = OutOfMemoryError(
                 f"There was not enough memory for a text of {len(sequence.tokens)} tokens. Ask again when fewer "
@@ -348,15 +354,15 @@ class Decoder:
         else:
             self._end(sequence, error)
 
-    def _let_go(self, error: Exception) -> None:
-        """Give back what an error holds on to: by its frames, all that the failed pass had made. Where there is no
-        memory, what idle rows hold as well."""
+    def _free(self, error: Exception) -> None:
+        """Free what an error references: its frames hold the tensors of the failed pass. Without memory, free idle
+        slots as well."""
         traceback.clear_frames(error.__traceback__)
         if is_out_of_memory(error):
-            self._give_back()
+            self._drop_idle()
 
-    def _give_back(self) -> None:
-        self._memory.forget()
+    def _drop_idle(self) -> None:
+        self._kv_cache.drop_idle()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -366,24 +372,24 @@ class Decoder:
         else:
             self._waiting.remove(sequence)
         self._release(sequence)
-        self._drafts.remember(sequence.tokens, sequence.draft.start)
+        self._recent_texts.remember(sequence.tokens, sequence.lookup.start)
         sequence.end(error)
 
     def _release(self, sequence: Sequence) -> None:
-        if sequence.row is not None:
-            self._memory.give_back(sequence.row)
-            sequence.row = None
+        if sequence.slot is not None:
+            self._kv_cache.release(sequence.slot)
+            sequence.slot = None
 
 
-def _do(errand: Callable[[], GivenBack | None], done: "Future[GivenBack | None]") -> None:
+def _do(errand: Callable[[], FreedMemory | None], done: "Future[FreedMemory | None]") -> None:
     try:
         done.set_result(errand())
-    except Exception as error:  # boundary: whoever waits for it is told
+    except Exception as error:  # boundary: the caller gets the error
         done.set_exception(error)
 
 
 def too_long(length: int, limit: int) -> PromptTooLongError:
-    """The error of a text that outgrew the model's window; both in tokens."""
+    """The error for a text that exceeds the context length; both in tokens."""
     return PromptTooLongError(
         f"The text is {length} tokens long, and the model reads at most {limit}. "
         "Ask a shorter question, or load a model with a longer window.",

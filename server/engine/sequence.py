@@ -1,4 +1,4 @@
-"""One text that is being written: its tokens, the grammar that bounds it, and what comes of it."""
+"""A sequence: its tokens, its grammar, and the messages to its reader."""
 
 import json
 import queue
@@ -10,28 +10,28 @@ import llguidance
 import torch
 from guidance._schema import SamplingParams
 
-from server.engine.kv_cache import Row
-from server.engine.prompt_lookup import Draft
-from server.sdk.logprobs import Likelihood
+from server.engine.kv_cache import Slot
+from server.engine.prompt_lookup import PromptLookup
+from server.sdk.logprobs import LogProbs
 from server.sdk.usage import Usage
 
 Progress = list[dict[str, Any]]
-"""What llguidance reports of a step: pieces of text, and captures."""
+"""What llguidance reports of a step: chunks of text, and captures."""
 ENDS = ("NoExtension", "EndOfSentence", "NoExtensionBias")
-"""llguidance's reasons to stop where a grammar has come to its end."""
+"""llguidance's stop reasons for a grammar that is complete."""
 T = TypeVar("T")
 
 
 class Sampling(SamplingParams, total=False):
-    """guidance's parameters, and what it has no place for: the `temperature` where a grammar names none, and a
-    `seed`, with which the same text is drawn again."""
+    """guidance's parameters, and two that it lacks: the `temperature` for grammars that set none, and a `seed`, which
+    makes sampling repeatable."""
 
     temperature: float
     seed: int
 
 
 class Sequence:
-    """Made by the thread that wants the text, decoded by the model's thread, read by the first again."""
+    """One thread creates it and reads its progress; the scheduler's thread decodes it."""
 
     def __init__(
         self,
@@ -42,53 +42,53 @@ class Sequence:
         sampling: Sampling | SamplingParams | None,
         cancelled: threading.Event | None,
         usage: Usage,
-        likelihood: Likelihood | None,
+        logprobs: LogProbs | None,
     ) -> None:
-        """`tokens` as `parser` wants the prompt. `compile_anew` gives a parser that is where `parser` is and shares
-        nothing with others. `usage` and `likelihood` are counted up; `cancelled` may be set at any time."""
+        """`tokens`: the prompt as `parser` returned it. `compile_anew` returns a parser in the same state that shares
+        nothing with others. `usage` and `logprobs` are updated; `cancelled` may be set at any time."""
         self.tokens = tokens
         self.sampling: dict[str, Any] = dict(sampling or {})
         self.cancelled = cancelled or threading.Event()
         self.usage = usage
-        self.likelihood = likelihood
+        self.logprobs = logprobs
         self.parser = parser
-        self.row: Row | None = None
-        self.draft = Draft(tokens)
+        self.slot: Slot | None = None
+        self.lookup = PromptLookup(tokens)
         self.abandoned = False
-        """Nobody reads it any more."""
+        """Its reader is gone."""
         self.unread: Progress = []
-        self.told_at = 0.0
-        """When the reader was last told, by the monotonic clock."""
-        self._told: queue.SimpleQueue[Progress | BaseException | None] = queue.SimpleQueue()
+        self.sent_at = 0.0
+        """When progress was last sent to the reader, by the monotonic clock."""
+        self._outbox: queue.SimpleQueue[Progress | BaseException | None] = queue.SimpleQueue()
         self._buffer = bytearray((vocabulary + 31) // 32 * 4)
         self.mask = torch.frombuffer(self._buffer, dtype=torch.uint8)
-        """A bit a token, the lowest first, on the CPU: 1 where the grammar allows it next."""
+        """One bit for each token of the vocabulary, lowest first, on the CPU: 1 if the grammar allows it next."""
         self.may_end = False
         self.temperature = 0.0
         self.random: torch.Generator | None = None
-        """What tokens are drawn with, if there is a seed."""
+        """The random generator, if there is a seed."""
         self._looked = False
         self._compile_anew: Callable[[], llguidance.LLInterpreter] | None = compile_anew
-        self._way: list[int | None] = []
-        """What the parser was asked: to commit a token, or (None) what may come."""
+        self._history: list[int | None] = []
+        """The calls of the parser: a token that was committed, or None for a mask."""
 
     @property
     def out_of_tokens(self) -> bool:
-        """Whether the `max_tokens` of the whole grammar are used up; llguidance raises an error then."""
+        """Whether the `max_tokens` of the whole grammar are used up. llguidance raises an error in that case."""
         return bool(self.parser.stop_reason() == "MaxTokensTotal")
 
     @property
     def new(self) -> list[int]:
-        """The tokens that the model has not read yet."""
-        assert self.row is not None
-        return self.tokens[len(self.row.held) :]
+        """The tokens that are not cached yet."""
+        assert self.slot is not None
+        return self.tokens[len(self.slot.cached_tokens) :]
 
     def allows(self, token: int) -> bool:
         """Whether the grammar allows `token` next, by `mask`."""
         return bool(self._buffer[token >> 3] >> (token & 7) & 1)
 
     def look_ahead(self) -> bool:
-        """What the grammar allows behind the last token, into `mask`. False where it has come to its end."""
+        """Compute `mask`, the tokens that the grammar allows next. False if the grammar is complete."""
         if not self._looked:
             status = self._ask(None, lambda parser: json.loads(parser.compute_mask_into(self._buffer)))
             self.unread += status["progress"]
@@ -99,23 +99,23 @@ class Sequence:
         return True
 
     def commit(self, token: int) -> bool:
-        """The model has chosen `token`, and the grammar may force more behind it. False where that was the end."""
+        """Add the token that the model chose, and those that the grammar then forces. False if that was the end."""
         backtrack, forced = self._ask(token, lambda parser: parser.commit_token(token))
         self._looked = False
         self.usage.completion_tokens += 1
         self.usage.forced_tokens += len(forced) - (forced[:1] == [token])
         if backtrack:
             self.tokens = self.tokens[:-backtrack]
-            if self.row is not None:
-                self.row.held = self.row.held[: len(self.tokens)]
+            if self.slot is not None:
+                self.slot.cached_tokens = self.slot.cached_tokens[: len(self.tokens)]
         self.tokens = self.tokens + forced
         return self.look_ahead() if self.parser.has_pending_stop() else True
 
     def _ask(self, step: int | None, question: Callable[[llguidance.LLInterpreter], T]) -> T:
-        """What the parser says to `question`.
+        """The parser's answer to `question`.
 
-        Copies of a compiled grammar share what llguidance has found out about it, and the bounds on how much that may
-        be. So where one is in trouble, a parser of its own goes the same way, and is asked again.
+        Copies of a compiled grammar share llguidance's caches and their limits. If one hits a limit, a parser that
+        shares nothing repeats all calls so far, and answers instead.
         """
         try:
             answer = question(self.parser)
@@ -126,32 +126,32 @@ class Sequence:
             troubled = True
         if troubled and self._compile_anew is not None:
             self.parser, self._compile_anew = self._compile_anew(), None
-            for before in self._way:
+            for before in self._history:
                 if before is None:
                     self.parser.compute_mask_into(self._buffer)
                 else:
                     self.parser.commit_token(before)
             answer = question(self.parser)
-        self._way.append(step)
+        self._history.append(step)
         return answer
 
-    def tell(self, now: float) -> None:
-        """Hand on what came since the last time."""
-        self.told_at = now
-        self._told.put(self.unread)
+    def send(self, now: float) -> None:
+        """Send what is new to the reader."""
+        self.sent_at = now
+        self._outbox.put(self.unread)
         self.unread = []
 
     def end(self, error: BaseException | None = None) -> None:
-        """The last word: nothing more comes, or `error` is raised at the reader."""
-        self._told.put(self.unread)
-        self._told.put(error)
+        """Send the rest and the end; with `error`, the reader raises it."""
+        self._outbox.put(self.unread)
+        self._outbox.put(error)
 
     def progress(self) -> Iterator[tuple[Progress, bool]]:
-        """What comes, and whether it is the last. Raises the error that ended it."""
+        """Progress as it comes, each with whether it is the last. Raises the error that ended the sequence."""
         while True:
-            told = self._told.get()
-            if isinstance(told, BaseException):
-                raise told
-            yield told or [], told is None
-            if told is None:
+            sent = self._outbox.get()
+            if isinstance(sent, BaseException):
+                raise sent
+            yield sent or [], sent is None
+            if sent is None:
                 return

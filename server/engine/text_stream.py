@@ -1,4 +1,4 @@
-"""Text as it comes: the engine tells each piece of it, while it is written, to the run that it belongs to."""
+"""Streamed text: the engine sends each chunk of text to the run that it belongs to."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,15 +7,15 @@ from contextvars import ContextVar
 from server.sdk.usage import Usage
 
 Listener = Callable[[str, Usage], None]
-"""Takes a piece of text, and what the call of the engine that it comes from has cost so far: the same object each
-time, which goes on counting."""
+"""Gets a chunk of text, and the usage so far of the engine call that wrote it. The usage is the same object for all
+chunks of a call, and keeps counting."""
 
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 @contextmanager
 def scope(listener: Listener) -> Iterator[None]:
-    """Within it, on this thread and in copies of its context, `listener` is told every piece of text."""
+    """In this context and in copies of it, `listener` gets every chunk of text."""
     token = _listener.set(listener)
     try:
         yield
@@ -23,8 +23,8 @@ def scope(listener: Listener) -> Iterator[None]:
         _listener.reset(token)
 
 
-def tell(text: bytes, counted: Usage) -> None:
-    """Hand a piece of text, whole characters of UTF-8 or nothing yet, to whoever listens in this context."""
+def send(text: bytes, counted: Usage) -> None:
+    """Send a chunk of text, whole UTF-8 characters or nothing, to the listener of this context, if there is one."""
     listener = _listener.get()
     if listener is not None:
         listener(text.decode(), counted)

@@ -1,4 +1,4 @@
-"""Text to tokens and back, for guidance and for the engine; and how text from outside is kept plain text."""
+"""Tokenizing for guidance and for the engine, chat templates, and escaping control tokens in untrusted text."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -13,9 +13,9 @@ from llguidance.hf import from_tokenizer
 from server.errors import InvalidRequestError
 from server.sdk.control_tokens import MARK, ControlTokens
 
-#: Characters, give or take: what spares long texts from being read to their end.
+#: Characters, roughly. Bounds how much of a long text is tokenized.
 LONGEST_TOKEN = 64
-#: Texts whose tokens are remembered.
+#: Maximum number of cached texts.
 REMEMBERED = 32
 
 
@@ -39,8 +39,8 @@ class EngineTokenizer(Tokenizer):
         """Ids of the tokens that no plain text is made of, by name."""
         names = {str(token) for token in added} | set(tokenizer.all_special_tokens)
         self.control = ControlTokens(names)
-        """What `protect` knows."""
-        # An agent asks how long a prompt is, and then has it continued.
+        """The control tokens that `protect` escapes."""
+        # An agent asks for a prompt's length first, and then has it continued.
         self._encoded = lru_cache(maxsize=REMEMBERED)(partial(_encode, tokenizer))
 
     def protect(self, text: str) -> str:
@@ -52,14 +52,14 @@ class EngineTokenizer(Tokenizer):
         return self.control.reveal(text)
 
     def encode_prompt(self, text: str) -> list[int]:
-        """The tokens of a prompt, control tokens recognised except in protected text."""
+        """The tokens of a prompt. Control tokens are recognised, except in protected text."""
         return list(self._encoded(text))
 
     def count(self, text: str) -> int:
         return len(self._encoded(text))
 
     def cut(self, text: str, tokens: int) -> str:
-        """The beginning of `text`, at most so many tokens long."""
+        """`text`, truncated to at most so many tokens."""
         text = text[: tokens * LONGEST_TOKEN]
         while text and (length := self.count(text)) > tokens:
             text = text[: min(len(text) * tokens // length, len(text) - 1)]
@@ -68,12 +68,12 @@ class EngineTokenizer(Tokenizer):
     def render_chat(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None
     ) -> str:
-        """The conversation in the model's own chat template, up to where the assistant's turn begins. `tools` are
-        listed as the template has it, if it does that.
+        """The conversation in the model's own chat template, up to the beginning of the assistant's next message.
+        Templates that support tools list `tools`.
 
-        All but the roles is protected: what people and tools wrote can't end a turn or open another. Where the
-        template knows no system message, the user's first turn begins with it. Raises `InvalidRequestError` where the
-        template does not take such a conversation.
+        Everything except the roles is protected, so text of people and tools can't end a message or open another one.
+        If the template has no system message, that text opens the user's first message. Raises `InvalidRequestError`
+        if the template does not accept the conversation.
         """
         marked = [{**self._protected(message), "role": message["role"]} for message in messages]
         try:
@@ -100,7 +100,7 @@ class EngineTokenizer(Tokenizer):
         )
 
     def _protected(self, value: Any) -> Any:
-        """JSON's `value` with every text in it protected."""
+        """A JSON value with every text in it protected."""
         match value:
             case str():
                 return self.protect(value)
@@ -112,5 +112,5 @@ class EngineTokenizer(Tokenizer):
 
 
 def _encode(tokenizer: Any, text: str) -> tuple[int, ...]:
-    pieces = (tokenizer(piece, add_special_tokens=False)["input_ids"] for piece in text.split(MARK))
-    return tuple(itertools.chain.from_iterable(pieces))
+    parts = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in text.split(MARK))
+    return tuple(itertools.chain.from_iterable(parts))

@@ -24,7 +24,7 @@ from server.errors import (
 )
 
 if TYPE_CHECKING:
-    from server.engine import GivenBack, GuidedEngine
+    from server.engine import FreedMemory, GuidedEngine
     from server.providers import RemoteModel
 
 log = logging.getLogger(__name__)
@@ -204,7 +204,7 @@ class ResidentModels:
             self._vacate(going, [place for place in self._places if place not in going])
             self._share_memory()
 
-    def sleep(self) -> "list[tuple[ResidentModel, GivenBack]]":
+    def sleep(self) -> "list[tuple[ResidentModel, FreedMemory]]":
         """Let every model that runs here give up what memory it can, once no run uses any; gives what each gave up
         that was awake.
 
@@ -218,7 +218,7 @@ class ResidentModels:
                     model.state = "asleep"
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: not any(model.users for model in awake))
-            slept: list[tuple[ResidentModel, GivenBack]] = []
+            slept: list[tuple[ResidentModel, FreedMemory]] = []
             try:
                 for model in awake:
                     assert model.own_engine is not None

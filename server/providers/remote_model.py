@@ -364,11 +364,11 @@ class _Reply:
         self.counted.cached_tokens = self._cached_tokens
         if self._told.startswith(text):
             # A try that repeats what was told of the one before.
-            text_stream.tell(b"", self.counted)
+            text_stream.send(b"", self.counted)
             return
         fresh = text.removeprefix(self._told) if text.startswith(self._told) else "\n" + text
         self._told = text
-        text_stream.tell(fresh.encode("utf-8", "replace"), self.counted)
+        text_stream.send(fresh.encode("utf-8", "replace"), self.counted)
 
 
 def _bytes(text: str) -> int:

@@ -1,4 +1,4 @@
-"""How likely the model finds what it writes."""
+"""Log-probabilities of the tokens that the model chooses."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,27 +7,27 @@ from dataclasses import dataclass
 
 
 @dataclass
-class Likelihood:
-    """`log_probability`: of the tokens that were chosen, each among those that the grammar allowed at its place, at
-    temperature 1. What a grammar forces has the probability 1."""
+class LogProbs:
+    """`log_probability`: the sum over the chosen tokens, at temperature 1, each among the tokens that the grammar
+    allowed there. A token that the grammar forces has the probability 1."""
 
     log_probability: float = 0.0
 
 
-_current: ContextVar[Likelihood | None] = ContextVar("likelihood", default=None)
+_current: ContextVar[LogProbs | None] = ContextVar("logprobs", default=None)
 
 
 @contextmanager
-def measured() -> Iterator[Likelihood]:
-    """Counts what the engine writes in this context."""
-    likelihood = Likelihood()
-    token = _current.set(likelihood)
+def measured() -> Iterator[LogProbs]:
+    """Sums the log-probabilities of what the engine writes in this context."""
+    logprobs = LogProbs()
+    token = _current.set(logprobs)
     try:
-        yield likelihood
+        yield logprobs
     finally:
         _current.reset(token)
 
 
-def current() -> Likelihood | None:
-    """Where the calls of this context are counted; None where nobody asks."""
+def current() -> LogProbs | None:
+    """The sum of this context; None outside of `measured`."""
     return _current.get()
