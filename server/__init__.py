@@ -39,7 +39,7 @@ def create_app(host: "Host") -> "Flask":
         tools,
         workspaces,
     )
-    from server.http.concurrency_limit import WaitingRoom, places
+    from server.http.concurrency_limit import ConcurrencyLimit, max_waiting
     from server.http.openai import chat, completions, responses
     from server.http.openai import errors as openai_errors
     from server.http.openai import models as openai_models
@@ -67,19 +67,19 @@ def create_app(host: "Host") -> "Flask":
     request_log.register(app)
     auth.register(app, settings)
 
-    room = WaitingRoom(places(settings), "wait for a model, tools or a reload")
-    followers = WaitingRoom(places(settings), "follow the events of runs")
+    slow_requests = ConcurrencyLimit(max_waiting(settings), "wait for a model, tools or a reload")
+    event_streams = ConcurrencyLimit(max_waiting(settings), "follow the events of runs")
     for routes in (
         about.blueprint(),
         health.blueprint(host),
         metrics.blueprint(host),
-        models.blueprint(host, room),
-        tools.blueprint(host, room),
+        models.blueprint(host, slow_requests),
+        tools.blueprint(host, slow_requests),
         questions.blueprint(host),
-        reload.blueprint(host, room),
+        reload.blueprint(host, slow_requests),
         workspaces.blueprint(host),
         generations.blueprint(host),
-        runs.blueprint(host, followers),
+        runs.blueprint(host, event_streams),
         sessions.blueprint(host),
         openai_models.blueprint(host),
         chat.blueprint(host),

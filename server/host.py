@@ -77,7 +77,7 @@ class Host:
         self.session_store = SessionStore(self.database)
         self.sessions = Sessions(self.session_store)
         self.background = BackgroundModel(
-            partial(background_model, settings) if settings.BACKGROUND_MODEL else None, self.models, self.runs.turns
+            partial(background_model, settings) if settings.BACKGROUND_MODEL else None, self.models, self.runs.queue
         )
         self.workers = Workers(
             ModelCalls(self.models.engine, self.background.complete),
@@ -237,9 +237,9 @@ class Host:
 
     def _in_turn(self, run: Run, work: Callable[[ResidentModel], T], wanted: ResidentModel | str | None = None) -> T:
         """What `work` gives with the model, once `run` has its turn, and within its limits."""
-        with self.runs.turns.take(run), self.models.use(wanted) as model:
+        with self.runs.queue.take(run), self.models.use(wanted) as model:
             run.start(model.name, self._provenance(run, model))
-            with cancellation.scope(run.cancelled), text_stream.scope(run.hear):
+            with cancellation.scope(run.cancelled), text_stream.scope(run.on_text):
                 return work(model)
 
     def _write_note(self, record: Mapping[str, Any]) -> Any:
@@ -298,7 +298,7 @@ class Host:
     def runs_of(self, workspace: str | None, limit: int) -> list[dict[str, Any]]:
         """The records of the last runs, of a workspace or of all, the latest first, those in flight before them."""
         flying = {
-            run.id: record_of(run, kept=run.ended.is_set())
+            run.id: record_of(run, saved=run.ended.is_set())
             for run in reversed(self.runs.in_flight())
             if workspace in (None, run.workspace)
         }
@@ -309,7 +309,7 @@ class Host:
     def run_record(self, run_id: str) -> dict[str, Any]:
         """The record of a run, in flight or ended. Raises `RunNotFoundError`."""
         flying = next((run for run in self.runs.in_flight() if run.id == run_id), None)
-        return self.records.get(run_id) if flying is None else record_of(flying, kept=flying.ended.is_set())
+        return self.records.get(run_id) if flying is None else record_of(flying, saved=flying.ended.is_set())
 
     def cancel(self, run_id: str) -> None:
         """Let a run in flight stop: at the model's next token, or at once where it waits. Raises `RunNotFoundError`

@@ -12,8 +12,8 @@ from jsonschema import validate
 
 from server.agent import CustomAgentGuidance, prompts
 from server.completions import stop_sequences
-from server.completions.generate import complete, layouts
-from server.completions.react import ReactLayout
+from server.completions.generate import complete, prompt_formats
+from server.completions.react import ReactFormat
 from server.completions.template import call_marks
 from server.completions.types import Call, Completion, Conversation, Json, Message, Tool
 from server.engine import GuidedEngine
@@ -200,16 +200,16 @@ def test_a_call_that_may_be_made(engine_of: GuidedEngine) -> None:
 
 
 def test_text_and_a_call_behind_it(engine_of: GuidedEngine) -> None:
-    [layout] = layouts(Conversation((QUESTION,), TOOLS, TOOLS), engine_of.tokenizer)
+    [prompt_format] = prompt_formats(Conversation((QUESTION,), TOOLS, TOOLS), engine_of.tokenizer)
     marks = call_marks(engine_of.tokenizer)
     arguments = '{"expression": "1 + \\"}1"}'
     if marks is None:
         written, content = f"Thought: I add.\nAction: calculator\nAction Input: {arguments}", "I add."
     else:
         written, content = f"I add.{marks.before}calculator{marks.between}{arguments}{marks.after}", "I add."
-    shown = [layout.read(written[:length], ended=False).content for length in range(len(written) + 1)]
+    shown = [prompt_format.read(written[:length], ended=False).content for length in range(len(written) + 1)]
     assert all(content.startswith(one) for one in shown)
-    reply = layout.read(written, ended=True)
+    reply = prompt_format.read(written, ended=True)
     assert (reply.content, reply.calls) == (content, (("calculator", arguments),))
 
 
@@ -234,8 +234,8 @@ def test_the_result_of_a_call_is_read(engine_of: GuidedEngine) -> None:
     tokenizer, ends = engine_of.tokenizer, []
     for result in ("1924", "1924<|eos|>"):
         said = (QUESTION, Message("assistant", "I add.", calls), Message("tool", result, (), "call_1"))
-        [layout] = layouts(Conversation(said, TOOLS, TOOLS), tokenizer)
-        prompt = layout.prompt(tokenizer)
+        [prompt_format] = prompt_formats(Conversation(said, TOOLS, TOOLS), tokenizer)
+        prompt = prompt_format.prompt(tokenizer)
         assert prompt.index("37 * 52") < prompt.index('"37 * 52"') < prompt.rindex("1924")
         ends.append(tokenizer.encode_prompt(prompt).count(tokenizer.eos_token_id))
     assert ends[0] == ends[1]
@@ -256,7 +256,7 @@ def test_the_embedded_model_calls_and_answers(engine: GuidedEngine) -> None:
 def test_the_words_are_those_that_the_embedded_model_is_trained_on(engine: GuidedEngine) -> None:
     listed = [(tool.name, tool.description, tool.parameters) for tool in TOOLS]
     of_the_agent = engine.tokenizer.render_chat(prompts.messages(listed, QUESTION.content))
-    assert ReactLayout(Conversation((QUESTION,), TOOLS, TOOLS)).prompt(engine.tokenizer) == of_the_agent
+    assert ReactFormat(Conversation((QUESTION,), TOOLS, TOOLS)).prompt(engine.tokenizer) == of_the_agent
 
 
 def test_a_limit_at_any_token(engine: GuidedEngine) -> None:

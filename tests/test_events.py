@@ -21,9 +21,9 @@ TOLD = st.lists(
 
 def tell(events: Events, kind: str, value: Any, tool: str | None) -> None:
     if kind == "token":
-        events.tell_text(value, tool)
+        events.publish_text(value, tool)
     else:
-        events.tell(kind, {"value": value})  # type: ignore[arg-type]
+        events.publish(kind, {"value": value})  # type: ignore[arg-type]
 
 
 def flat(events: list[Event]) -> list[tuple[Any, ...]]:
@@ -49,7 +49,7 @@ def test_whoever_comes_back_misses_nothing_and_reads_nothing_twice(
         if place in breaks:
             read += events.since(number)
             number = read[-1].number if read else 0
-    events.tell("answer", {"value": "the end"})
+    events.publish("answer", {"value": "the end"})
     read += events.since(number)
     assert flat(read) == flat(events.since(0))
     numbers = [event.number for event in read]
@@ -60,9 +60,9 @@ def test_whoever_comes_back_misses_nothing_and_reads_nothing_twice(
 def test_text_of_one_origin_is_merged_for_whoever_reads_late() -> None:
     events = Events()
     for piece in ("Th", "ought", ": "):
-        events.tell_text(piece, None)
-    events.tell_text("happy", "sentiment")
-    events.tell_text("", None)
+        events.publish_text(piece, None)
+    events.publish_text("happy", "sentiment")
+    events.publish_text("", None)
     assert events.since(0) == [
         Event(3, "token", {"text": "Thought: ", "tool": None}),
         Event(4, "token", {"text": "happy", "tool": "sentiment"}),
@@ -72,9 +72,9 @@ def test_text_of_one_origin_is_merged_for_whoever_reads_late() -> None:
 
 def test_nothing_is_told_after_the_end() -> None:
     events = Events()
-    events.tell("error", {"type": "run_cancelled"})
-    events.tell("step", {})
-    events.tell_text("late", None)
+    events.publish("error", {"type": "run_cancelled"})
+    events.publish("step", {})
+    events.publish_text("late", None)
     assert [event.kind for event in events.since(0)] == ["error"]
     assert events.since(1, 60) == [], "and nobody waits for it"
 
@@ -89,8 +89,8 @@ def test_a_reader_is_woken_by_what_is_told() -> None:
     readers = [threading.Thread(target=follow) for _ in range(2)]
     for reader in readers:
         reader.start()
-    events.tell_text("a", None)
-    events.tell("answer", {})
+    events.publish_text("a", None)
+    events.publish("answer", {})
     for reader in readers:
         reader.join(60)
     assert flat([event for event in read if event.kind == "token"])

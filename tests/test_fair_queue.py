@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.errors import HearthError, RunCancelledError
-from server.runs.fair_queue import HALF_LIFE_SECONDS, INTERACTIVE_IN_A_ROW, Spending, Turns, in_order
+from server.runs.fair_queue import HALF_LIFE_SECONDS, INTERACTIVE_IN_A_ROW, FairQueue, RecentUsage, in_order
 from server.runs.run import Priority, Run
 from server.sdk.usage import Usage
 
@@ -61,29 +61,29 @@ def test_one_question_among_many_is_next_but_one() -> None:
 
 def test_what_was_used_fades() -> None:
     now = 0.0
-    spending = Spending(clock=lambda: now)
-    spending.add("anna", 1000)
+    recent = RecentUsage(clock=lambda: now)
+    recent.add("anna", 1000)
     now = HALF_LIFE_SECONDS
-    assert spending.by_person() == {"anna": 500}
-    spending.add("anna", 100)
-    assert spending.by_person() == {"anna": 600}
+    assert recent.by_person() == {"anna": 500}
+    recent.add("anna", 100)
+    assert recent.by_person() == {"anna": 600}
     now = 20 * HALF_LIFE_SECONDS
-    assert spending.by_person() == {}
+    assert recent.by_person() == {}
 
 
 class Asking(threading.Thread):
     """A run in a thread of its own, which goes on until it is told to end."""
 
-    def __init__(self, turns: Turns, run: Run) -> None:
+    def __init__(self, queue: FairQueue, run: Run) -> None:
         super().__init__()
-        self.turns, self.run_ = turns, run
+        self.queue, self.run_ = queue, run
         self.has_turn, self.may_end = threading.Event(), threading.Event()
         self.error: HearthError | None = None
         self.start()
 
     def run(self) -> None:
         try:
-            with self.turns.take(self.run_):
+            with self.queue.take(self.run_):
                 self.has_turn.set()
                 self.may_end.wait(60)
         except HearthError as error:
@@ -103,16 +103,16 @@ class Asking(threading.Thread):
 
 
 def test_a_person_who_used_less_goes_first_with_what_is_under_way_counted() -> None:
-    turns = Turns(1)
-    first = Asking(turns, a_run("anna"))
+    queue = FairQueue(1)
+    first = Asking(queue, a_run("anna"))
     assert first.has_turn.wait(60)
-    again = Asking(turns, a_run("anna"))
+    again = Asking(queue, a_run("anna"))
     again.is_at(1)
-    other = Asking(turns, a_run("bert"))
+    other = Asking(queue, a_run("bert"))
     other.is_at(2)
     # What it has used counts before it has ended.
-    first.run_.hear("text", Usage(prompt_tokens=50, cached_tokens=20, completion_tokens=10))
-    last = Asking(turns, a_run("bert"))
+    first.run_.on_text("text", Usage(prompt_tokens=50, cached_tokens=20, completion_tokens=10))
+    last = Asking(queue, a_run("bert"))
     last.is_at(2)
     other.is_at(1)
     again.is_at(3)
@@ -124,12 +124,12 @@ def test_a_person_who_used_less_goes_first_with_what_is_under_way_counted() -> N
 
 
 def test_a_run_that_is_stopped_while_it_waits_gives_its_place_up() -> None:
-    turns = Turns(1)
-    first = Asking(turns, a_run("anna"))
+    queue = FairQueue(1)
+    first = Asking(queue, a_run("anna"))
     assert first.has_turn.wait(60)
-    second = Asking(turns, a_run("anna"))
+    second = Asking(queue, a_run("anna"))
     second.is_at(1)
-    third = Asking(turns, a_run("anna"))
+    third = Asking(queue, a_run("anna"))
     third.is_at(2)
     second.run_.stop(RunCancelledError("It was cancelled."))
     second.join(60)
@@ -142,19 +142,19 @@ def test_a_run_that_is_stopped_while_it_waits_gives_its_place_up() -> None:
 
 @pytest.mark.parametrize("at_once", [1, 3])
 def test_no_turn_is_lost_or_given_twice(at_once: int) -> None:
-    turns, had, most, now = Turns(at_once), set(), 0, 0
+    queue, had, most, now = FairQueue(at_once), set(), 0, 0
     counting = threading.Lock()
     runs = [a_run(f"p{number % 5}", "batch" if number % 3 else "interactive") for number in range(60)]
 
     def work(run: Run) -> None:
         nonlocal most, now
         try:
-            with turns.take(run):
+            with queue.take(run):
                 with counting:
                     now += 1
                     most = max(most, now)
                     had.add(run.id)
-                run.hear("text", Usage(completion_tokens=random.randrange(50)))
+                run.on_text("text", Usage(completion_tokens=random.randrange(50)))
                 with counting:
                     now -= 1
         except RunCancelledError:
@@ -169,18 +169,18 @@ def test_no_turn_is_lost_or_given_twice(at_once: int) -> None:
         assert not thread.is_alive(), "a turn was lost"
     assert most <= at_once
     assert {run.id for run in runs} - stopped <= had
-    with turns.take(a_run("anna")):
+    with queue.take(a_run("anna")):
         pass
 
 
 def test_how_long_it_takes_until_a_place_is_free() -> None:
     now = 0.0
-    turns = Turns(2, clock=lambda: now)
-    assert turns.seconds_until(5) == 1, "nothing is known yet"
+    queue = FairQueue(2, clock=lambda: now)
+    assert queue.seconds_until(5) == 1, "nothing is known yet"
     for seconds in (10, 14):
         run = a_run("anna")
-        with turns.take(run):
-            run.hear("text", Usage(completion_tokens=5))
+        with queue.take(run):
+            run.on_text("text", Usage(completion_tokens=5))
             now += seconds
     # A run takes 12 s, and two run at a time.
-    assert [turns.seconds_until(ends) for ends in (1, 2, 5)] == [6, 12, 30]
+    assert [queue.seconds_until(ends) for ends in (1, 2, 5)] == [6, 12, 30]

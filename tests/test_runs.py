@@ -49,7 +49,7 @@ class Lab:
         def wait() -> Result:
             run.start("embedded", {})
             with cancellation.scope(run.cancelled):
-                run.did_step(step())
+                run.add_step(step())
                 while not self.may_end.wait(0.01):
                     cancellation.check()
             return result or Result()
@@ -132,7 +132,7 @@ def test_steps_that_an_agent_does_not_send_are_sent_at_its_end(lab: Lab) -> None
     run = a_run()
 
     def work() -> Result:
-        run.did_step(step("first"))
+        run.add_step(step("first"))
         return Result(steps=[step("first"), step("second"), {**step("third"), "error": "it failed"}])
 
     lab.runs.begin(run, work)

@@ -1,5 +1,5 @@
-"""PERSISTENT. What the model itself writes, without an agent: a turn of a conversation, or the end of a text.
+"""PERSISTENT. Completions of the model itself, without an agent: the next message of a conversation, or the
+continuation of a text.
 
-Rule: nothing here knows HTTP or agents. A text is held to a grammar, so that whatever has to have a form has it:
-calls of tools, and JSON by a schema.
+Rule: nothing here knows HTTP or agents. A grammar guarantees the form of tool calls and of JSON by a schema.
 """

@@ -1,4 +1,4 @@
-"""Writing what is asked for, within a run."""
+"""Generating completions, within a run."""
 
 import json
 import secrets
@@ -9,9 +9,9 @@ from typing import Any
 from guidance.models._engine import EngineState
 
 from server.completions import stop_sequences
-from server.completions.prompt_format import Continuation, Layout, Reply
-from server.completions.react import ReactLayout
-from server.completions.template import TemplateLayout, call_marks
+from server.completions.prompt_format import Continuation, PromptFormat, Reply
+from server.completions.react import ReactFormat
+from server.completions.template import TemplateFormat, call_marks
 from server.completions.types import Completion, Conversation
 from server.engine import GuidedEngine, text_stream
 from server.engine.sequence import Sampling
@@ -23,8 +23,8 @@ from server.sdk.usage import Usage
 
 
 @dataclass
-class Completed:
-    """What a run gives back; see `AgentResult`. `details` has the `choices`, as the event of each has it."""
+class CompletionResult:
+    """The result of a run; see `AgentResult`. `details` has the `choices`, as in their events."""
 
     answer: str
     usage: dict[str, int]
@@ -33,39 +33,41 @@ class Completed:
     steps: list[Any] = field(default_factory=list)
 
 
-def complete(run: Run, completion: Completion, engine: GuidedEngine) -> Completed:
-    """The texts that are asked for, one after the other. `run` hears their content as it comes, and of each text when
-    it is done: a `choice` with its `index`, `content`, `tool_calls`, `finish_reason` and `usage`.
+def complete(run: Run, completion: Completion, engine: GuidedEngine) -> CompletionResult:
+    """Generate the texts one after the other. `run` gets their content as it is written, and the event `choice` at
+    the end of each text, with `index`, `content`, `tool_calls`, `finish_reason` and `usage`.
 
-    Raises `InvalidRequestError` where the model's chat template does not take the conversation, or no grammar can be
-    made of what is asked for, and what the engine raises.
+    Raises `InvalidRequestError` if the model's chat template does not accept the conversation or the request can't
+    become a grammar, and what the engine raises.
     """
     choices: list[dict[str, Any]] = []
     with usage.measured() as used:
-        for layout in layouts(completion.source, engine.tokenizer):
+        for prompt_format in prompt_formats(completion.source, engine.tokenizer):
             for number in range(completion.count):
-                choices.append({"index": len(choices), **_choice(run, completion, engine, layout, number)})
-                run.events.tell("choice", choices[-1])
-    return Completed(choices[0]["content"], asdict(used), {"choices": choices})
+                choices.append({"index": len(choices), **_choice(run, completion, engine, prompt_format, number)})
+                run.events.publish("choice", choices[-1])
+    return CompletionResult(choices[0]["content"], asdict(used), {"choices": choices})
 
 
-def layouts(source: Conversation | tuple[str, ...], tokenizer: EngineTokenizer) -> list[Layout]:
-    """How the model is asked: for calls of tools in the way of its own chat template, if that has one."""
+def prompt_formats(source: Conversation | tuple[str, ...], tokenizer: EngineTokenizer) -> list[PromptFormat]:
+    """The format of each prompt. Tool calls use the model's chat template if it has them, else ReAct."""
     if isinstance(source, tuple):
         return [Continuation(text) for text in source]
     marks = call_marks(tokenizer)
     with_tools = source.tools or any(message.calls or message.role == "tool" for message in source.messages)
-    return [ReactLayout(source) if with_tools and marks is None else TemplateLayout(source, marks)]
+    return [ReactFormat(source) if with_tools and marks is None else TemplateFormat(source, marks)]
 
 
-def _choice(run: Run, completion: Completion, engine: GuidedEngine, layout: Layout, number: int) -> dict[str, Any]:
-    """One text, the one with that number of those with the same prompt."""
+def _choice(
+    run: Run, completion: Completion, engine: GuidedEngine, prompt_format: PromptFormat, number: int
+) -> dict[str, Any]:
+    """Generate one text, the one with that `number` among those with the same prompt."""
     sampling = {**engine.sampling, **completion.sampling}
     if sampling.get("seed") is not None:
         sampling["seed"] += number
-    text = _Text(run, layout, completion.stop)
+    text = _Text(run, prompt_format, completion.stop)
     with usage.measured() as used:
-        finish = _write(engine, layout, completion.max_tokens, Sampling(**sampling), text)  # type: ignore[typeddict-item]
+        finish = _write(engine, prompt_format, completion.max_tokens, Sampling(**sampling), text)  # type: ignore[typeddict-item]
     reply = text.end()
     calls = [{"id": f"call_{secrets.token_hex(12)}", "name": name, "arguments": given} for name, given in reply.calls]
     return {
@@ -76,12 +78,16 @@ def _choice(run: Run, completion: Completion, engine: GuidedEngine, layout: Layo
     }
 
 
-def _write(engine: GuidedEngine, layout: Layout, max_tokens: int, sampling: Sampling, text: "_Text") -> str:
-    """Let the model write `text`. Gives why it ended: `stop`, or `length` where there was no room for more."""
+def _write(
+    engine: GuidedEngine, prompt_format: PromptFormat, max_tokens: int, sampling: Sampling, text: "_Text"
+) -> str:
+    """Let the model write `text`. Returns the finish reason: `stop`, or `length` at a limit."""
     state = EngineState()
-    state.prompt = layout.prompt(engine.tokenizer)
-    grammar = json.dumps({"grammars": [{"lark_grammar": layout.grammar(engine.tokenizer)}], "max_tokens": max_tokens})
-    with text_stream.scope(text.hear), closing(engine(state, grammar, sampling_params=sampling)) as responses:
+    state.prompt = prompt_format.prompt(engine.tokenizer)
+    grammar = json.dumps(
+        {"grammars": [{"lark_grammar": prompt_format.grammar(engine.tokenizer)}], "max_tokens": max_tokens}
+    )
+    with text_stream.scope(text.on_text), closing(engine(state, grammar, sampling_params=sampling)) as responses:
         try:
             for _ in responses:
                 if text.stopped:
@@ -101,36 +107,36 @@ def _write(engine: GuidedEngine, layout: Layout, max_tokens: int, sampling: Samp
 
 
 class _Text:
-    """What is written of a text, and what its run was told of it."""
+    """A text while it is written, and the part of it that was sent to its run."""
 
-    def __init__(self, run: Run, layout: Layout, stop: tuple[str, ...]) -> None:
+    def __init__(self, run: Run, prompt_format: PromptFormat, stop: tuple[str, ...]) -> None:
         self.written = ""
         self.stopped = False
-        """Whether one of `stop` has come."""
+        """Whether a stop sequence has come."""
         self._run = run
-        self._layout = layout
+        self._format = prompt_format
         self._stop = stop
-        self._told = ""
+        self._sent = ""
 
-    def hear(self, piece: str, counted: Usage) -> None:
-        """The model wrote a piece more; see `text_stream.Listener`."""
-        self.written += piece
-        self._tell(self._read(ended=False).content, counted)
+    def on_text(self, chunk: str, counted: Usage) -> None:
+        """The model wrote a chunk; see `text_stream.Listener`."""
+        self.written += chunk
+        self._send(self._read(ended=False).content, counted)
 
     def end(self) -> Reply:
-        """All that it says; the run is told what it has not been told before."""
+        """Parse the whole text, and send the rest of it to the run."""
         reply = self._read(ended=True)
-        self._tell(reply.content, Usage())
+        self._send(reply.content, Usage())
         return reply
 
     def _read(self, ended: bool) -> Reply:
-        reply = self._layout.read(self.written, ended)
+        reply = self._format.read(self.written, ended)
         content = stop_sequences.cut(reply.content, self._stop)
         self.stopped = content != reply.content
         if reply.calls and not self.stopped:
             return reply
         return Reply(content if self.stopped or ended else stop_sequences.settled(content, self._stop))
 
-    def _tell(self, content: str, counted: Usage) -> None:
-        self._run.hear(content[len(self._told) :], counted)
-        self._told = content
+    def _send(self, content: str, counted: Usage) -> None:
+        self._run.on_text(content[len(self._sent) :], counted)
+        self._sent = content

@@ -1,4 +1,4 @@
-"""How a model is asked for a text, and how it writes what it is asked for."""
+"""The format of a prompt, and of the completion that the model writes."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,29 +9,28 @@ from server.engine.tokenizer import EngineTokenizer
 
 @dataclass(frozen=True)
 class Reply:
-    """What there is of a text. `calls`: the tools' names, and the arguments as JSON."""
+    """A parsed completion. `calls`: the tools' names, and the arguments as JSON."""
 
     content: str
     calls: tuple[tuple[str, str], ...] = ()
 
 
-class Layout(Protocol):
-    """The form of one text."""
+class PromptFormat(Protocol):
+    """The format of one prompt and its completion."""
 
     def prompt(self, tokenizer: EngineTokenizer) -> str:
-        """What stands before it. Raises `InvalidRequestError` where the model's chat template does not take such a
-        conversation."""
+        """The prompt. Raises `InvalidRequestError` if the model's chat template does not accept the conversation."""
 
     def grammar(self, tokenizer: EngineTokenizer) -> str:
-        """What it may be, in llguidance's dialect of Lark."""
+        """The grammar of the completion, in llguidance's dialect of Lark."""
 
     def read(self, written: str, ended: bool) -> Reply:
-        """What it says. Before it has ended, only content that stays whatever is written behind it."""
+        """Parse what was written so far. Before it has ended, only content that later text can't change."""
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """Goes on with a text as it stands, control tokens included; see `Layout`."""
+    """Continues a text as it is, control tokens included; see `PromptFormat`."""
 
     text: str
 

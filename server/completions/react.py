@@ -1,7 +1,7 @@
-"""Turns with tools for a model whose chat template knows none: thought, action, observation, as text (ReAct,
+"""Messages with tool calls for a model whose chat template has none: thought, action, observation, as text (ReAct,
 https://arxiv.org/abs/2210.03629).
 
-The words are those of the default agent, which the embedded model is trained on.
+The labels are those of the default agent, on which the embedded model is trained.
 """
 
 import json
@@ -31,57 +31,57 @@ Answer: the answer"""
 NO_TOOLS = "(none)"
 THOUGHT, ACTION, INPUT = "Thought: ", "\nAction: ", "\nAction Input: "
 OBSERVATION, NEXT_THOUGHT, ANSWER = "\nObservation: ", "\nThought: ", "\nAnswer: "
-#: Where a caller has not kept what the model thought.
+#: Used if the client did not send the model's thought back.
 CALLING, KNOWING = "I use {tool}.", "Now I know the answer."
 
 THOUGHT_TOKENS = 160
 
 
-class ReactLayout:
-    """See `Layout`. A turn has one call at most, and its content is the thought before it."""
+class ReactFormat:
+    """See `PromptFormat`. A message has at most one call, and its content is the thought before it."""
 
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
         listed = "\n".join(map(_listed, conversation.tools)) or NO_TOOLS
-        told = [message.content for message in conversation.messages if message.role == "system"]
-        self._turns = [{"role": "system", "content": "\n\n".join([SYSTEM.format(tools=listed), *told])}]
-        self._turn = ""
-        """What the model's turn that is asked for has already: calls and their results stand in one turn, which goes
-        on until somebody else speaks."""
+        system = [message.content for message in conversation.messages if message.role == "system"]
+        self._messages = [{"role": "system", "content": "\n\n".join([SYSTEM.format(tools=listed), *system])}]
+        self._open = ""
+        """The beginning of the message that the model continues: its calls and their results are one message, until
+        the user writes again."""
         for message in conversation.messages:
             if message.role == "user":
-                if self._turn:
-                    self._turns.append({"role": "assistant", "content": self._turn})
-                    self._turn = ""
-                self._turns.append({"role": "user", "content": message.content})
+                if self._open:
+                    self._messages.append({"role": "assistant", "content": self._open})
+                    self._open = ""
+                self._messages.append({"role": "user", "content": message.content})
             elif message.role == "tool":
-                self._turn += OBSERVATION + message.content
+                self._open += OBSERVATION + message.content
             elif message.calls:
-                self._turn += self._lead + (message.content or CALLING.format(tool=message.calls[0].name))
-                self._turn += "".join(ACTION + call.name + INPUT + call.arguments for call in message.calls)
+                self._open += self._lead + (message.content or CALLING.format(tool=message.calls[0].name))
+                self._open += "".join(ACTION + call.name + INPUT + call.arguments for call in message.calls)
             elif message.role == "assistant":
-                self._turn += self._lead + KNOWING + ANSWER + message.content if self._turn else message.content
+                self._open += self._lead + KNOWING + ANSWER + message.content if self._open else message.content
 
     @property
     def _lead(self) -> str:
-        return NEXT_THOUGHT if self._turn else THOUGHT
+        return NEXT_THOUGHT if self._open else THOUGHT
 
     def prompt(self, tokenizer: EngineTokenizer) -> str:
-        return tokenizer.render_chat(self._turns) + tokenizer.protect(self._turn)
+        return tokenizer.render_chat(self._messages) + tokenizer.protect(self._open)
 
     def grammar(self, tokenizer: EngineTokenizer) -> str:
-        asked = self._conversation
+        conversation = self._conversation
         ways = []
-        if asked.callable:
+        if conversation.callable:
             calls = " | ".join(
                 f"{grammar.literal(tool.name + INPUT)} {grammar.json_by(Json(tool.parameters, tool.strict))}"
-                for tool in asked.callable
+                for tool in conversation.callable
             )
             ways.append(f"{grammar.literal(ACTION)} ({calls})")
         rules = f"thought[max_tokens={THOUGHT_TOKENS}]: /[^\\n]+/\n"
-        if not asked.must_call:
+        if not conversation.must_call:
             ways.append(f"{grammar.literal(ANSWER)} answer")
-            rules += grammar.answer_rule(asked.answer)
+            rules += grammar.answer_rule(conversation.answer)
         return f"start: {grammar.literal(self._lead)} thought ({' | '.join(ways)})\n{rules}"
 
     def read(self, written: str, ended: bool) -> Reply:
@@ -96,7 +96,7 @@ class ReactLayout:
 
 
 def _listed(tool: Tool) -> str:
-    """A tool in a line: `- description: name(argument: type, optional?: type)`."""
+    """A tool in one line: `- description: name(argument: type, optional?: type)`."""
     required = tool.parameters.get("required", ())
     arguments = ", ".join(
         f"{argument}{'' if argument in required else '?'}: {_type(part)}"
@@ -106,7 +106,7 @@ def _listed(tool: Tool) -> str:
 
 
 def _type(schema: Any) -> str:
-    """The type of an argument in a word; the choices where it is an enumeration."""
+    """The type of an argument in one word; the choices of an enumeration."""
     if not isinstance(schema, Mapping):
         return "any"
     if "enum" in schema:

@@ -1,4 +1,5 @@
-"""What is asked for: a turn of a conversation, with tools that it may call, or the end of a text."""
+"""The request types: the next message of a conversation, with tools that it may call, or the continuation of a
+text."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -6,8 +7,8 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Tool:
-    """A function that whoever asks will call. `parameters`: the JSON schema of its arguments. `strict`: it has to be
-    kept in all its parts, and not as far as a grammar can say."""
+    """A function that the client executes. `parameters`: the JSON schema of its arguments. `strict`: refuse a schema
+    that a grammar can't express in full."""
 
     name: str
     description: str
@@ -17,7 +18,7 @@ class Tool:
 
 @dataclass(frozen=True)
 class Call:
-    """A call of a tool. `arguments`: a JSON object, as it was written."""
+    """A call of a tool. `arguments`: a JSON object, as text."""
 
     id: str
     name: str
@@ -26,7 +27,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Message:
-    """What has been said. `calls`: of an assistant; `call_id`: which of them the result of a tool belongs to."""
+    """A message of a conversation. `calls`: of an assistant. `call_id`: the call whose result a tool message has."""
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str
@@ -36,7 +37,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Json:
-    """What an answer has to be: JSON that fits `schema`; see `Tool` for `strict`."""
+    """An answer must be JSON that fits `schema`. For `strict` see `Tool`."""
 
     schema: dict[str, Any]
     strict: bool = False
@@ -44,24 +45,24 @@ class Json:
 
 @dataclass(frozen=True)
 class Conversation:
-    """The messages so far, and what the next turn may be: an answer, or calls of tools."""
+    """The messages so far, and what the next message may be: an answer, or tool calls."""
 
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
     callable: tuple[Tool, ...] = ()
-    """Those of the tools that this turn may call."""
+    """The tools that the next message may call."""
     must_call: bool = False
     several_calls: bool = True
     answer: Json | None = None
-    """What an answer has to be; None: any text."""
+    """The required form of an answer; None: any text."""
 
 
 @dataclass(frozen=True)
 class Completion:
-    """`count` turns of a conversation, or of each of some texts as many ways to go on.
+    """`count` alternatives for the next message of a conversation, or for the continuation of each text.
 
-    `max_tokens`: of each. `stop`: texts at which an answer ends, without them. `sampling`: `temperature`, `top_p` and
-    `seed`; what it leaves out is as the model's makers have it. With a seed the texts are the same each time.
+    `max_tokens`: of each. `stop`: stop sequences; an answer ends before the first one. `sampling`: `temperature`,
+    `top_p` and `seed`; missing ones come from the model's generation config. With a seed the texts are repeatable.
     """
 
     source: Conversation | tuple[str, ...]

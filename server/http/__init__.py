@@ -1,6 +1,5 @@
 """Everything that knows HTTP.
 
-Rule: one blueprint a file; a view parses, calls, returns. A blueprint is made by a function that is handed
-the host. The others are what stands before every view: the token, reading JSON, the request's line in the
-log, the socket.
+Rule: one blueprint a file; a view parses, calls, returns. A function makes the blueprint and gets the host. The other
+files serve every view: authentication, JSON bodies, the request log, server-sent events, the socket.
 """

@@ -1,4 +1,4 @@
-"""`GET /`, `GET /openapi.json` and `GET /hearth.py`: what this server is, and how it is called."""
+"""`GET /`, `GET /openapi.json` and `GET /hearth.py`: the server's name, its API and its client."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Who may come in: whoever knows the token."""
+"""Authentication: a bearer token, or local requests only."""
 
 import hmac
 import re
@@ -11,13 +11,13 @@ from server.http import cors
 
 
 def register(app: Flask, settings: Settings) -> None:
-    """Check every request before anything else looks at it, `GET /health` excepted."""
+    """Check every request before any view, except `GET /health`."""
 
     def before() -> Response | None:
         if request.path == "/health" and request.method in ("GET", "HEAD"):
             return None
         if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
-            # A browser asks beforehand, and without the token. The answer is the same for every path.
+            # A CORS preflight request, which has no token. The answer is the same for every path.
             return Response(status=204)
         check(settings)
         return None
@@ -26,15 +26,15 @@ def register(app: Flask, settings: Settings) -> None:
 
 
 def check(settings: Settings) -> None:
-    """Raises `UnauthorizedError` or `ForbiddenError` unless whoever sent the current request may come in."""
+    """Raises `UnauthorizedError` or `ForbiddenError` if the current request is not allowed."""
     if settings.TOKEN:
         _check_token(settings.TOKEN)
     else:
         _check_local([cors.pattern(origin) for origin in settings.CORS_ORIGINS])
 
 
-def may_come_in(settings: Settings) -> bool:
-    """Whether `check` lets the current request in."""
+def is_authorized(settings: Settings) -> bool:
+    """Whether `check` accepts the current request."""
     try:
         check(settings)
     except (UnauthorizedError, ForbiddenError):
@@ -55,8 +55,8 @@ def _check_token(token: str) -> None:
 
 
 def _check_local(pages: list[re.Pattern[str]]) -> None:
-    # Without a token, a web page in this machine's browser could call the server behind its user's back:
-    # directly, or under a name of its own that leads to this machine.
+    # Without a token, a web page in a browser of this machine could call the server unnoticed: directly, or under a
+    # host name of its own that resolves to this machine (DNS rebinding).
     name = re.sub(r":\d*$", "", request.host).strip("[]")
     origin = request.headers.get("Origin")
     if not is_loopback(name):

@@ -1,4 +1,4 @@
-"""Reading a request's body: the bytes of a file, or strictly JSON, and what is wrong with it in our own shape."""
+"""Reading a request's body, as bytes or as strict JSON. Its errors are `HearthError`s."""
 
 import json
 from typing import Any
@@ -15,10 +15,10 @@ LONGEST_NAME = 100
 
 
 class JsonRequest(Request):
-    """A request whose body is JSON whatever its Content-Type says; nothing at all stands for `{}`."""
+    """A request whose body is JSON, whatever its Content-Type says. An empty body means `{}`."""
 
     def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> dict[str, Any]:
-        """The body's object. The arguments are Flask's, and change nothing.
+        """The body's object. Flask's arguments have no effect.
 
         Raises `TooLargeError`, `MalformedRequestError`, and `InvalidRequestError` for JSON that is no object.
         """
@@ -30,20 +30,20 @@ class JsonRequest(Request):
 
 
 def read_bytes(request: Request) -> bytes:
-    """The body as it came. Raises `TooLargeError`."""
+    """The raw body. Raises `TooLargeError`."""
     try:
         return request.get_data()
     except RequestEntityTooLarge:
         raise TooLargeError(
-            f"The body is longer than {request.max_content_length} bytes, as HEARTH_MAX_BODY_BYTES has it."
+            f"The body is longer than {request.max_content_length} bytes, the limit of HEARTH_MAX_BODY_BYTES."
         ) from None
 
 
 def read_json(data: bytes) -> Any:
-    """The value that `data` writes. Raises `MalformedRequestError`.
+    """The JSON value in `data`. Raises `MalformedRequestError`.
 
-    Stricter than `json.loads`: UTF-8 only, no NaN, no half of a surrogate pair, no name twice in an object,
-    and not nested deeper than 200.
+    Stricter than `json.loads`: UTF-8 only, no NaN, no lone surrogates, no duplicate names in an object, and a depth
+    of at most 200.
     """
     try:
         from_json(data, allow_inf_nan=False)
@@ -53,7 +53,7 @@ def read_json(data: bytes) -> Any:
 
 
 def refuse(error: ValidationError) -> None:
-    """Raise pydantic's `error` as an `InvalidRequestError`, without the values, which may be long."""
+    """Raise pydantic's `error` as an `InvalidRequestError`, without the values, because they may be long."""
     problems = [
         {
             "type": problem["type"],

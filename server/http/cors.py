@@ -1,10 +1,10 @@
-"""Which web pages may call the server."""
+"""CORS: which web pages may call the server."""
 
 import re
 
 
 def pattern(origin: str) -> re.Pattern[str]:
-    """What an entry of `CORS_ORIGINS` matches, in full: an origin, one with any port (`:*`), or all (`*`)."""
+    """The pattern for an entry of `CORS_ORIGINS`: an origin, an origin with any port (`:*`), or all (`*`)."""
     if origin == "*":
         return re.compile(r".*\Z")
     if origin.endswith(":*"):

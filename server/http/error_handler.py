@@ -9,11 +9,11 @@ from werkzeug.exceptions import HTTPException
 from server.errors import HearthError, NotFoundError, known
 
 Shape = Callable[[HearthError], tuple[dict[str, Any], int, dict[str, str]]]
-"""Gives the JSON, the status and the headers with which an error is answered."""
+"""The JSON, the status and the headers of an error response."""
 
 
 def register(app: Flask, shapes: Mapping[str, Shape]) -> None:
-    """Answer every error of `app` with the one JSON shape, or as `shapes` has it for the beginning of the path."""
+    """Answer every error of `app` in the same JSON shape. `shapes`: other shapes, by the prefix of the path."""
 
     def answer(error: Exception) -> Response:
         shape = next((shape for prefix, shape in shapes.items() if request.path.startswith(prefix)), _own_shape)
@@ -27,12 +27,12 @@ def _own_shape(error: HearthError) -> tuple[dict[str, Any], int, dict[str, str]]
 
 
 def _answer(error: Exception, shape: Shape) -> Response:
-    told = _from_http(error) if isinstance(error, HTTPException) else known(error)
-    body, status, headers = shape(told)
+    shown = _from_http(error) if isinstance(error, HTTPException) else known(error)
+    body, status, headers = shape(shown)
     if isinstance(error, HTTPException):
         headers |= {name: value for name, value in error.get_headers() if name == "Allow"}
-    if "retry_after" in told.details:
-        headers["Retry-After"] = str(told.details["retry_after"])
+    if "retry_after" in shown.details:
+        headers["Retry-After"] = str(shown.details["retry_after"])
     response = jsonify(body)
     response.status_code = status
     response.headers.update(headers)
@@ -40,11 +40,11 @@ def _answer(error: Exception, shape: Shape) -> Response:
 
 
 def _from_http(error: HTTPException) -> HearthError:
-    """What Flask raises by itself: an unknown route, a method that a route does not take."""
+    """An error that Flask raises itself: an unknown route, or a method that a route does not have."""
     if error.code == NotFoundError.status:
-        return NotFoundError(f"There is no route {request.path}. GET /openapi.json lists those that there are.")
-    told = HearthError(error.description or error.name)
-    # On the instance: there is a class for each status, and little to say about most of them.
-    told.status = error.code or 500  # type: ignore[misc]
-    told.code = error.name.lower().replace(" ", "_")  # type: ignore[misc]
-    return told
+        return NotFoundError(f"There is no route {request.path}. GET /openapi.json lists all routes.")
+    shown = HearthError(error.description or error.name)
+    # On the instance, since a class for each status would say nothing more.
+    shown.status = error.code or 500  # type: ignore[misc]
+    shown.code = error.name.lower().replace(" ", "_")  # type: ignore[misc]
+    return shown

@@ -9,7 +9,7 @@ from flask_openapi3 import APIBlueprint
 from server import VERSION
 from server.errors import HearthError, StoreError
 from server.host import Host
-from server.http.auth import may_come_in
+from server.http.auth import is_authorized
 from server.http.schemas import Health
 from server.models.resident import ResidentModel, ResidentModels
 
@@ -25,7 +25,7 @@ def blueprint(host: Host) -> APIBlueprint:
         states = [run.state for run in host.runs.in_flight()]
         # Linux alone enforces it: see `isolation.py`.
         memory = host.workers.memory_bytes if sys.platform == "linux" else None
-        trusted = may_come_in(host.settings)
+        trusted = is_authorized(host.settings)
         answer = {
             "status": "ok",
             "version": VERSION,

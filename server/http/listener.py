@@ -14,7 +14,7 @@ from waitress.task import ErrorTask
 
 from constants import Settings
 from server.errors import TooLargeError
-from server.http.concurrency_limit import places
+from server.http.concurrency_limit import max_waiting
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Listener:
             app,
             sockets=[bound],
             # As many as may wait for a run, for something else, or for events, and some that never wait.
-            threads=settings.MAX_RUNS + 2 * places(settings) + QUICK_THREADS,
+            threads=settings.MAX_RUNS + 2 * max_waiting(settings) + QUICK_THREADS,
             # So that it is read, and noticed, when a client closes a connection that is being answered.
             channel_request_lookahead=1,
             connection_limit=MOST_CONNECTIONS,

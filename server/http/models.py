@@ -14,14 +14,14 @@ from flask_openapi3 import APIBlueprint
 
 from server.errors import HearthError, known
 from server.host import Host
-from server.http.concurrency_limit import WaitingRoom
+from server.http.concurrency_limit import ConcurrencyLimit
 from server.http.health import describe, describe_all
 from server.http.schemas import ErrorAnswer, ModelChoice, ModelLoaded, ModelName, ModelsShown, ModelsSlept, Nothing
-from server.http.sse import LOOK_SECONDS, Message, event_stream, wants_events
+from server.http.sse import LOOK_SECONDS, ServerSentEvent, event_stream, wants_events
 from server.models.resident import Report
 
 
-def blueprint(host: Host, room: WaitingRoom) -> APIBlueprint:
+def blueprint(host: Host, slow_requests: ConcurrencyLimit) -> APIBlueprint:
     """The routes, over `host`."""
     routes = APIBlueprint("models", __name__)
 
@@ -33,7 +33,7 @@ def blueprint(host: Host, room: WaitingRoom) -> APIBlueprint:
     def load_model(body: ModelChoice) -> dict[str, Any] | Response:
         def load(report: Report = lambda *_: None) -> dict[str, Any]:
             started = time.perf_counter()
-            with room.place():
+            with slow_requests.acquire():
                 resident = host.load_model(**dict(body), report=report)
             return {"model": describe(resident), "seconds": time.perf_counter() - started}
 
@@ -49,7 +49,7 @@ def blueprint(host: Host, room: WaitingRoom) -> APIBlueprint:
     )
     def unload_model(body: ModelName) -> dict[str, Any]:
         started = time.perf_counter()
-        with room.place():
+        with slow_requests.acquire():
             host.models.unload(body.model)
         return shown(started)
 
@@ -60,7 +60,7 @@ def blueprint(host: Host, room: WaitingRoom) -> APIBlueprint:
     )
     def sleep(body: Nothing) -> dict[str, Any]:
         started = time.perf_counter()
-        with room.place():
+        with slow_requests.acquire():
             slept = host.models.sleep()
         given = [{"model": model.name, **asdict(given_back)} for model, given_back in slept]
         return {**shown(started), "given_back": given}
@@ -72,16 +72,16 @@ def blueprint(host: Host, room: WaitingRoom) -> APIBlueprint:
     )
     def wake(body: Nothing) -> dict[str, Any]:
         started = time.perf_counter()
-        with room.place():
+        with slow_requests.acquire():
             host.models.wake()
         return shown(started)
 
     return routes
 
 
-def _progress(load: Callable[[Report], dict[str, Any]], begun: Callable[[], bool]) -> Iterator[list[Message]]:
+def _progress(load: Callable[[Report], dict[str, Any]], begun: Callable[[], bool]) -> Iterator[list[ServerSentEvent]]:
     """What `load` reports, and then what it gives or raises; it goes on to its end whoever reads this."""
-    told: SimpleQueue[Message | HearthError] = SimpleQueue()
+    told: SimpleQueue[ServerSentEvent | HearthError] = SimpleQueue()
 
     def report(stage: str, done: int, total: int) -> None:
         told.put((None, "progress", {"stage": stage, "done": done, "total": total}))

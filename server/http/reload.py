@@ -6,11 +6,11 @@ from typing import Any
 from flask_openapi3 import APIBlueprint
 
 from server.host import Host
-from server.http.concurrency_limit import WaitingRoom
+from server.http.concurrency_limit import ConcurrencyLimit
 from server.http.schemas import ErrorAnswer, ReloadChoice, Reloaded
 
 
-def blueprint(host: Host, room: WaitingRoom) -> APIBlueprint:
+def blueprint(host: Host, slow_requests: ConcurrencyLimit) -> APIBlueprint:
     """The route, over `host`."""
     routes = APIBlueprint("reload", __name__)
 
@@ -20,7 +20,7 @@ def blueprint(host: Host, room: WaitingRoom) -> APIBlueprint:
         responses={200: Reloaded, 404: ErrorAnswer, 422: ErrorAnswer},
     )
     def reload_modules(body: ReloadChoice) -> dict[str, Any]:
-        with room.place():
+        with slow_requests.acquire():
             return asdict(host.reload(body.workspace, body.dry_run, body.generation))
 
     return routes

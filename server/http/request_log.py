@@ -1,4 +1,4 @@
-"""A request's id, and its line in the log."""
+"""The request log: an id for each request, and a line for each response."""
 
 import logging
 import secrets
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 def register(app: Flask) -> None:
-    """Give every request an id, which the log's lines and the answer's `X-Request-Id` have."""
+    """Give every request an id, for its log lines and for the header `X-Request-Id` of its response."""
 
     def begin() -> None:
         request_id.set(secrets.token_hex(4))
@@ -21,9 +21,9 @@ def register(app: Flask) -> None:
 
     def end(response: Response) -> Response:
         response.headers["X-Request-Id"] = request_id.get()
-        # /health is asked every few seconds by whatever watches the server.
+        # Monitoring calls /health every few seconds.
         level = logging.DEBUG if request.path == "/health" else logging.INFO
-        # The path alone, since a query may hold the token; quoted, since a path may hold a line's end.
+        # Without the query, which may contain the token; quoted, because a path may contain a line break.
         path, milliseconds = quote(request.path), (time.perf_counter() - g.arrived) * 1000
         log.log(level, "%s %s %d, %.0f ms", request.method, path, response.status_code, milliseconds)
         return response

@@ -9,7 +9,7 @@ from flask import Response
 from flask_openapi3 import APIBlueprint
 
 from server.host import Host
-from server.http.concurrency_limit import WaitingRoom
+from server.http.concurrency_limit import ConcurrencyLimit
 from server.http.schemas import (
     EVENTS,
     ErrorAnswer,
@@ -24,7 +24,7 @@ from server.http.schemas import (
 from server.http.sse import PING, event_stream, events_after, last_event_id, wait_for
 
 
-def blueprint(host: Host, followers: WaitingRoom) -> APIBlueprint:
+def blueprint(host: Host, event_streams: ConcurrencyLimit) -> APIBlueprint:
     """The routes, over `host`."""
     routes = APIBlueprint("runs", __name__)
     responses: dict[int | str | HTTPStatus, Any] = {
@@ -51,7 +51,7 @@ def blueprint(host: Host, followers: WaitingRoom) -> APIBlueprint:
             # By this a browser knows that there is nothing to come back for.
             return Response(status=204)
         held = ExitStack()
-        held.enter_context(followers.place())
+        held.enter_context(event_streams.acquire())
         # The headers leave with the first bytes, and whoever comes back is to see at once that the run is there.
         return event_stream(lambda _: chain([[PING]], events_after(run, number)), when_left=held.close)
 

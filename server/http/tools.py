@@ -6,12 +6,12 @@ from typing import Any
 from flask_openapi3 import APIBlueprint
 
 from server.host import Host
-from server.http.concurrency_limit import WaitingRoom
+from server.http.concurrency_limit import ConcurrencyLimit
 from server.http.schemas import ErrorAnswer, ToolsLoaded, WorkspaceChoice, WorkspaceQuery
 from server.reload import Workspace
 
 
-def blueprint(host: Host, room: WaitingRoom) -> APIBlueprint:
+def blueprint(host: Host, slow_requests: ConcurrencyLimit) -> APIBlueprint:
     """The routes, over `host`."""
     routes = APIBlueprint("tools", __name__)
     responses: dict[int | str | HTTPStatus, Any] = {
@@ -23,7 +23,7 @@ def blueprint(host: Host, room: WaitingRoom) -> APIBlueprint:
 
     @routes.post("/load_tools", summary="Build the tools if they aren't built, and list them", responses=responses)
     def load_tools(body: WorkspaceChoice) -> dict[str, Any]:
-        with room.place():
+        with slow_requests.acquire():
             host.load_tools(body.workspace)
         return _list(host.workspaces.get(body.workspace))
 

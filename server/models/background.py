@@ -11,7 +11,7 @@ from server.errors import SchemaRefusedError
 from server.models.resident import ResidentModels
 from server.providers import RemoteModel
 from server.runs import Run
-from server.runs.fair_queue import Turns
+from server.runs.fair_queue import FairQueue
 from server.sdk import cancellation
 
 if TYPE_CHECKING:
@@ -26,11 +26,11 @@ class BackgroundModel:
     """The model of HEARTH_BACKGROUND_MODEL, which is reached when it is first asked; without one the resident model,
     at the priority `batch`. Safe for any number of threads."""
 
-    def __init__(self, reach: Callable[[], RemoteModel] | None, models: ResidentModels, turns: Turns) -> None:
+    def __init__(self, reach: Callable[[], RemoteModel] | None, models: ResidentModels, queue: FairQueue) -> None:
         """`reach` gives the model; None: the resident one is to do its work."""
         self._reach = reach
         self._models = models
-        self._turns = turns
+        self._queue = queue
         self._model: RemoteModel | None = None
         self._reaching = threading.Lock()
         self._closing = threading.Event()
@@ -57,7 +57,7 @@ class BackgroundModel:
                         self._model = self._reach()
                 return _complete(self._model, messages, max_tokens, schema)
             run = Run("", workspace, max_steps=0, priority="batch")
-            with self._turns.take(run), self._models.use() as resident, text_stream.scope(run.hear):
+            with self._queue.take(run), self._models.use() as resident, text_stream.scope(run.on_text):
                 assert resident.engine is not None, "it is ready"
                 return _complete(resident.engine, messages, max_tokens, schema)
 

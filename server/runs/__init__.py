@@ -1,6 +1,6 @@
-"""A question's life, from its arrival to its answer.
+"""Runs: from a question's arrival to its answer.
 
-Rule: nothing here knows HTTP. A run is handed what it works with, and counts what it uses.
+Rule: nothing here knows HTTP. A run gets what it works with, and counts its usage.
 """
 
 from server.runs.events import LAST

@@ -1,4 +1,4 @@
-"""What happens in a run, in order, for any number of readers."""
+"""The events of a run, in order, for any number of readers."""
 
 import threading
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 Kind = Literal["queued", "started", "token", "step", "plan", "choice", "answer", "error"]
 LAST: tuple[Kind, ...] = ("answer", "error")
-"""After one of these nothing more happens."""
+"""The kinds of the last event."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened. `number`: greater than that of every event before it. `data`: as JSON has it."""
+    """An event. `number`: greater than those of all earlier events. `data`: a JSON object."""
 
     number: int
     kind: Kind
@@ -19,29 +19,29 @@ class Event:
 
 
 class _Text:
-    """Pieces of text without anything else between them; each piece has a number. `tool`: whose text it is."""
+    """Chunks of text with no other event between them; each has a number. `tool`: the tool that asked for it."""
 
     def __init__(self, first: int, tool: str | None) -> None:
         self.first = first
         self.tool = tool
-        self.pieces: list[str] = []
+        self.chunks: list[str] = []
 
     @property
     def last(self) -> int:
-        return self.first + len(self.pieces) - 1
+        return self.first + len(self.chunks) - 1
 
     def since(self, number: int) -> Event:
-        text = "".join(self.pieces[max(0, number + 1 - self.first) :])
+        text = "".join(self.chunks[max(0, number + 1 - self.first) :])
         return Event(self.last, "token", {"text": text, "tool": self.tool})
 
 
 class Events:
-    """The record of a run. Safe for any number of threads; no reader, however slow, holds the run up.
+    """The events of one run. Safe for any number of threads. A slow reader never blocks the run.
 
-    A reader says up to which number it has read, and so may come back at any time, also after the end. Pieces of text
-    that came since then are given as one event, and of several places in the queue only the latest: so whoever reads
-    fast gets every piece when it is made, and whoever reads slowly gets few and long ones. The record is bounded by
-    what bounds a run: its tokens and its steps.
+    A reader passes the number of the last event that it has read, so it may reconnect at any time, also after the
+    end. Chunks of text since then are merged into one event, and only the latest position in the queue is reported.
+    So a fast reader gets each chunk at once, and a slow reader gets few long ones. The limits of a run, its tokens
+    and its steps, also limit its events.
     """
 
     def __init__(self) -> None:
@@ -50,8 +50,8 @@ class Events:
         self._ended = False
         self._changed = threading.Condition()
 
-    def tell(self, kind: Kind, data: dict[str, Any]) -> None:
-        """Something happened. After the last event nothing is taken any more."""
+    def publish(self, kind: Kind, data: dict[str, Any]) -> None:
+        """Add an event. Events after the last one are ignored."""
         with self._changed:
             if self._ended:
                 return
@@ -62,8 +62,8 @@ class Events:
             self._ended = kind in LAST
             self._changed.notify_all()
 
-    def tell_text(self, text: str, tool: str | None) -> None:
-        """The model wrote `text`, for the agent or, when `tool` is its name, for a tool that asked it."""
+    def publish_text(self, text: str, tool: str | None) -> None:
+        """Add text that the model wrote for the agent or, if `tool` is given, for that tool."""
         with self._changed:
             if self._ended or not text:
                 return
@@ -71,12 +71,12 @@ class Events:
             if not isinstance(last, _Text) or last.tool != tool:
                 last = _Text(self._count + 1, tool)
                 self._entries.append(last)
-            last.pieces.append(text)
+            last.chunks.append(text)
             self._count += 1
             self._changed.notify_all()
 
     def since(self, number: int, seconds: float = 0.0) -> list[Event]:
-        """What happened after the event with that number (0: all). Waits up to `seconds` for something."""
+        """The events after the one with that number (0: all). Waits up to `seconds` for one."""
         with self._changed:
             self._changed.wait_for(lambda: self._ended or self._count > number, timeout=seconds)
             found: list[Event] = []
@@ -93,7 +93,7 @@ class Events:
 
     @property
     def ended(self) -> bool:
-        """Whether the last event was told."""
+        """Whether the last event was published."""
         return self._ended
 
     def _kind_of_last(self) -> Kind:

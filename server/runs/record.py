@@ -1,4 +1,4 @@
-"""A run as the routes show it and as it is kept."""
+"""A run as the routes show it and as the database saves it."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -7,14 +7,14 @@ from server.runs.run import Run
 
 
 class AgentResult(Protocol):
-    """An answer and how it came about, in plain values."""
+    """An answer and its steps, in plain values."""
 
     @property
     def answer(self) -> str: ...
 
     @property
     def function(self) -> str | None:
-        """The name of the tool that was called last."""
+        """The name of the last tool that was called."""
 
     @property
     def steps(self) -> list[dict[str, Any]]:
@@ -25,11 +25,11 @@ class AgentResult(Protocol):
 
     @property
     def details(self) -> Mapping[str, Any]:
-        """What else there is to say."""
+        """Anything else that the agent reports."""
 
 
 def answer_of(run: Run, result: AgentResult) -> dict[str, Any]:
-    """The answer that an agent's result makes, with the times of this moment."""
+    """The answer of a run, from its agent's result and the current times."""
     answer: dict[str, Any] = {
         "run_id": run.id,
         "answer": result.answer,
@@ -52,13 +52,13 @@ def answer_of(run: Run, result: AgentResult) -> dict[str, Any]:
     return answer
 
 
-def record_of(run: Run, kept: bool = True) -> dict[str, Any]:
-    """A run in any state: what was asked, how far it is, and its answer or its error where there is one. Until that
-    is `kept`, the run counts as running: nobody is told what might be lost."""
+def record_of(run: Run, saved: bool = True) -> dict[str, Any]:
+    """A run in any state: the question, the progress, and the answer or the error if there is one. Until it is
+    `saved`, the run counts as running, because no answer is reported that a crash could lose."""
     ended = run.answer is not None or run.error is not None
     record = {
         "run_id": run.id,
-        "state": "running" if ended and not kept else run.state,
+        "state": "running" if ended and not saved else run.state,
         "asked": run.asked,
         "question": run.question,
         "agent": run.agent,
@@ -72,16 +72,16 @@ def record_of(run: Run, kept: bool = True) -> dict[str, Any]:
     }
     if run.session_id is not None:
         record["session_id"] = run.session_id
-    # Of what was recalled, messages of the system stand for turns that are not shown themselves.
+    # System messages among the recalled ones summarise exchanges that are not shown themselves.
     recalled = [{**one, "summary": True} if one["role"] == "system" else one for one in run.recalled]
     if run.history or recalled:
         record["history"] = [*run.history, *recalled]
     if run.state == "queued" and run.position is not None:
         record["position"] = run.position
-    if run.answer is not None and kept:
+    if run.answer is not None and saved:
         return {**record, **run.answer}
     if run.steps:
         record |= {"steps": list(run.steps), "usage": run.usage}
-    if run.error is not None and kept:
+    if run.error is not None and saved:
         record["error"] = {"type": run.error.code, "message": run.error.message}
     return record

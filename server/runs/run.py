@@ -1,4 +1,4 @@
-"""One question on its way."""
+"""A run: one question and its state."""
 
 import math
 import secrets
@@ -21,10 +21,10 @@ Priority = Literal["interactive", "batch"]
 
 @dataclass(eq=False)
 class Run:
-    """A question, and how far it has come. Times are seconds of `time.monotonic()`.
+    """A question and its state. Times are seconds of `time.monotonic()`.
 
-    It ends once: with an answer, with an error of its own, or with the reason for which it was stopped. Whichever
-    comes first holds, and a run that `stop` has taken never ends with an answer.
+    It ends once: with an answer, with an error, or with the reason that was passed to `stop`. The first one counts. A
+    run that was stopped never ends with an answer.
     """
 
     question: str
@@ -32,41 +32,41 @@ class Run:
     max_steps: int
     agent: str = "react"
     priority: Priority = "interactive"
-    """Whose turn comes first: see `fair_queue`."""
+    """Its class in the queue; see `fair_queue`."""
     max_tokens: int | None = None
-    """How many it may write; None: any number."""
+    """Maximum number of tokens that it may write; None: unlimited."""
     timeout: float | None = None
-    """Seconds that it may take once it has its turn; None: as long as it takes."""
+    """Time limit in seconds, from its start; None: unlimited."""
     history: Sequence[dict[str, str]] = ()
-    """What was said before the question, as whoever asked tells it: turns with a `role` and a `content`."""
+    """Earlier messages that the client sent, each with a `role` and a `content`."""
     recalled: Sequence[dict[str, str]] = ()
-    """What it was shown of its session behind that."""
+    """Messages from its session that the agent was shown, after `history`."""
     session_id: str | None = None
     """The session of its workspace that the question belongs to."""
     id: str = field(default_factory=lambda: secrets.token_hex(8))
     state: Literal["queued", "running"] | Outcome = "queued"
     position: int | None = None
-    """Its place among those that wait, 1 is next; None before it waits."""
+    """Its position in the queue, 1 is next; None before it waits."""
     generation: str | None = None
-    """The hash of the code that answers it; None before it is pinned."""
+    """The hash of its generation; None before it is pinned."""
     model: str | None = None
-    """The name of the model that it works with."""
+    """The name of its model."""
     provenance: dict[str, Any] = field(default_factory=dict)
-    """What else decides the answer, besides question and code; for asking the same again."""
+    """What else determines the answer, besides question and code; needed for a replay."""
     steps: list[dict[str, Any]] = field(default_factory=list)
-    """Those that are done, as the routes show them."""
+    """Finished steps, as the routes show them."""
     answer: dict[str, Any] | None = None
-    """What it answers, as the routes show it; None before that, and when there is an error."""
+    """The answer, as the routes show it; None before the end, and if there is an error."""
     not_reloaded: dict[str, Any] | None = None
-    """Why code that has changed on disk did not answer it: `message` and `errors`."""
+    """Why changed code on disk was not used: `message` and `errors`."""
     error: HearthError | None = None
-    """Why it has no answer."""
+    """The error, if it failed or was stopped."""
     asked: float = field(default_factory=time.time)
     """Seconds since 1970."""
     cancelled: threading.Event = field(default_factory=threading.Event)
-    """Set by `stop`; the engine looks at it before each token."""
+    """Set by `stop`; the engine checks it before each token."""
     ended: threading.Event = field(default_factory=threading.Event)
-    """Set when it has ended, its record is kept, and its last event is told."""
+    """Set when it has ended, its record is saved, and its last event is published."""
     events: Events = field(default_factory=Events)
     arrived: float = field(default_factory=time.monotonic)
     started: float | None = None
@@ -79,74 +79,74 @@ class Run:
         self._calls: dict[int, Usage] = {}
 
     def wait_at(self, position: int) -> None:
-        """It waits for its turn; `position` 1 is next."""
+        """Set its position in the queue; 1 is next."""
         if self.position != position:
             self.position = position
-            self.events.tell("queued", {"run_id": self.id, "position": position, "generation": self.generation})
+            self.events.publish("queued", {"run_id": self.id, "position": position, "generation": self.generation})
 
-    def have_turn(self) -> None:
-        """Its turn has come."""
+    def give_turn(self) -> None:
+        """Its turn in the queue has come."""
         with self._settling:
             self._has_turn = True
             self._settling.notify_all()
 
     def wait_for_turn(self) -> None:
-        """Waits until its turn has come. Raises `RunCancelledError` when it is stopped before it goes on."""
+        """Wait for its turn. Raises `RunCancelledError` if it is stopped meanwhile."""
         with self._settling:
             self._settling.wait_for(lambda: self._has_turn or self._reason is not None)
             self.check()
 
     def check(self) -> None:
-        """Raises `RunCancelledError` when it is to stop, for what waits on its way."""
+        """Raises `RunCancelledError` if it was stopped. For code that waits on behalf of the run."""
         if self._reason is not None:
             raise RunCancelledError(self._reason.message)
 
     def start(self, model: str, provenance: dict[str, Any]) -> None:
-        """From waiting to working, with a model."""
+        """Start it with a model: from queued to running."""
         self.model = model
         self.provenance = provenance
         self.started = time.monotonic()
         self.state = "running"
-        self.events.tell("started", {"run_id": self.id, "generation": self.generation, "model": model})
+        self.events.publish("started", {"run_id": self.id, "generation": self.generation, "model": model})
 
-    def hear(self, text: str, call: "Usage") -> None:
-        """The model wrote a piece of text, in a call of the engine that costs `call` in the end."""
+    def on_text(self, text: str, call: "Usage") -> None:
+        """The model wrote a chunk of text. `call`: the usage of the engine call, which keeps counting."""
         self._calls[id(call)] = call
-        self.events.tell_text(text, current_tool())
+        self.events.publish_text(text, current_tool())
         if self.max_tokens is not None and self.written > self.max_tokens:
             self.stop(
                 TokenLimitError(
-                    f"The run has written {self.max_tokens} tokens, and that is as many as it may. Ask for less at "
-                    "once, or for more tokens: max_tokens, and HEARTH_MAX_TOKENS.",
+                    f"The run has reached its limit of {self.max_tokens} tokens. Shorten the question, or raise "
+                    "max_tokens or HEARTH_MAX_TOKENS.",
                     limit=self.max_tokens,
                 )
             )
 
     @property
     def seconds_left(self) -> float:
-        """How long it may go on working."""
+        """The rest of its time limit."""
         if self.timeout is None or self.started is None:
             return math.inf
         return max(self.started + self.timeout - time.monotonic(), 0.0)
 
     def stop_if_late(self) -> None:
-        """Let it end when none are left."""
+        """Stop it if its time limit has passed."""
         if not self.seconds_left:
             self.stop(
                 RunTimedOutError(
-                    f"The run took longer than {self.timeout:g} seconds. Ask for less at once, or for more time: "
-                    "timeout, and HEARTH_RUN_TIMEOUT."
+                    f"The run took longer than {self.timeout:g} seconds. Shorten the question, or raise timeout or "
+                    "HEARTH_RUN_TIMEOUT."
                 )
             )
 
-    def did_step(self, step: dict[str, Any]) -> None:
-        """A step is done."""
+    def add_step(self, step: dict[str, Any]) -> None:
+        """Add a finished step."""
         self.steps.append(step)
-        self.events.tell("step", step)
+        self.events.publish("step", step)
 
     def stop(self, reason: HearthError) -> bool:
-        """Let it end with `reason`, at the model's next token or at once where it waits. Gives whether it will end
-        with that or an earlier reason; if not, it has ended."""
+        """Stop it with `reason`: at the model's next token, or at once while it waits. Returns False if it has ended
+        already. The first reason counts."""
         with self._settling:
             if self.finished is not None:
                 return False
@@ -157,7 +157,7 @@ class Run:
             return True
 
     def settle(self, answer: dict[str, Any] | None, error: HearthError | None) -> None:
-        """The end, with one of both, unless it was stopped: then that is how it ends, whatever came of it."""
+        """End it, with an answer or an error. If it was stopped, it ends with that reason instead."""
         with self._settling:
             if self._reason is not None:
                 answer, error = None, self._reason
@@ -170,48 +170,48 @@ class Run:
                 stopped = isinstance(error, RunCancelledError | ShuttingDownError)
                 self.state = "cancelled" if stopped else "failed"
 
-    def is_not_recorded(self, reason: HearthError) -> None:
-        """Whoever reads its answer or its error reads there that no record of it is kept, and why."""
-        told = {"type": reason.code, "message": reason.message}
+    def mark_not_recorded(self, reason: HearthError) -> None:
+        """Note in its answer or its error that its record was not saved, and why."""
+        note = {"type": reason.code, "message": reason.message}
         if self.error is not None:
-            self.error.details["not_recorded"] = told
+            self.error.details["not_recorded"] = note
         elif self.answer is not None:
-            self.answer["not_recorded"] = told
+            self.answer["not_recorded"] = note
 
-    def tell_the_end(self) -> None:
-        """The last event, for all who follow it."""
+    def publish_end(self) -> None:
+        """Publish its last event."""
         if self.error is not None:
-            self.events.tell("error", {"status": self.error.status, **self.error.to_dict()["error"]})
+            self.events.publish("error", {"status": self.error.status, **self.error.to_dict()["error"]})
         else:
             assert self.answer is not None, "it was settled"
-            self.events.tell("answer", self.answer)
+            self.events.publish("answer", self.answer)
         self.ended.set()
 
     @property
     def queued_seconds(self) -> float:
-        """How long it waited, or has waited so far, before it had its turn and a model."""
+        """How long it has waited for its turn and its model."""
         until = self.started or self.finished or time.monotonic()
         return until - self.arrived
 
     @property
     def seconds(self) -> float:
-        """How long it has been there in all, waiting included."""
+        """How long it has taken since its arrival, waiting included."""
         return (self.finished or time.monotonic()) - self.arrived
 
     @property
     def written(self) -> int:
-        """Tokens of text so far."""
+        """Tokens of text so far, chosen by the model or forced by a grammar."""
         return sum(call.completion_tokens + call.forced_tokens for call in list(self._calls.values()))
 
     @property
-    def spent(self) -> int:
-        """Tokens that the model has had to work on so far: text that was written, and prompts that it didn't hold."""
+    def tokens_used(self) -> int:
+        """Tokens that the model has processed so far: written text, and prompts without their cached tokens."""
         usage = self.usage
         return self.written + usage["prompt_tokens"] - usage["cached_tokens"]
 
     @property
     def usage(self) -> dict[str, int]:
-        """What it has cost so far, summed over all calls of the engine, its tools' own included."""
+        """Its usage so far, summed over all engine calls, those of its tools included."""
         names = ("prompt_tokens", "cached_tokens", "completion_tokens", "forced_tokens", "forward_passes")
         calls = list(self._calls.values())
         return {name: sum(getattr(call, name) for call in calls) for name in names}

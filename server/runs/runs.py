@@ -1,4 +1,4 @@
-"""The runs in flight: how many there may be, and how they end when the server ends."""
+"""The runs in flight: their limit, their threads, and how they end at shutdown."""
 
 import logging
 import threading
@@ -8,34 +8,34 @@ from collections.abc import Callable
 
 from server.errors import HearthError, QueueFullError, RunNotFoundError, ShuttingDownError, known
 from server.observability import logs, metrics
-from server.runs.fair_queue import Turns
+from server.runs.fair_queue import FairQueue
 from server.runs.record import AgentResult, answer_of
 from server.runs.run import Run
 
 log = logging.getLogger(__name__)
 
 CANCEL_SECONDS = 5.0
-"""How long a cancelled run may take to notice. Then the server ends without it: a tool that never returns."""
+"""Seconds for cancelled runs to end. Then the server stops without them: a tool may never return."""
 NOTICE_SECONDS = 0.1
-"""How soon it is noticed that a run is out of time."""
+"""Interval of the checks for time limits."""
 REMEMBERED = 256
-"""Runs that have ended whose events can still be read."""
-KEPT_FREE = 8
-"""Of the places for runs, an eighth is kept for people who have none in flight, so that nobody fills them all."""
+"""Maximum number of ended runs whose events stay readable."""
+RESERVED_SHARE = 8
+"""One eighth of the places is reserved for people without a run in flight, so that nobody takes all of them."""
 
 
 class Runs:
-    """Admits runs up to a limit, and knows each one until it ends and a while longer. Safe for any number of threads.
+    """Accepts runs up to a limit, and knows the last ones that have ended. Safe for any number of threads.
 
-    Each run has a thread of its own, so that whoever asked may leave, or read along.
+    Each run has a thread of its own, so that the client may disconnect, or stream its events.
     """
 
-    def __init__(self, limit: int, at_once: int, keep: Callable[[Run], None]) -> None:
-        """Up to `limit` in flight, of which `at_once` have a turn. `keep` is called with every run that has ended,
-        before anybody is told its answer; where it raises, that is told with the answer."""
-        self.turns = Turns(at_once)
+    def __init__(self, limit: int, at_once: int, save: Callable[[Run], None]) -> None:
+        """Up to `limit` runs in flight, of which `at_once` work at a time. `save` is called with every run that has
+        ended, before its answer is sent; if it raises, the answer says so."""
+        self.queue = FairQueue(at_once)
         self._limit = limit
-        self._keep = keep
+        self._save = save
         self._in_flight: dict[str, Run] = {}
         self._remembered: OrderedDict[str, Run] = OrderedDict()
         self._closing = False
@@ -43,10 +43,10 @@ class Runs:
         self._changed = threading.Condition()
 
     def begin(self, run: Run, work: Callable[[], AgentResult]) -> None:
-        """Let `work` find the answer of `run`, on a thread of its own.
+        """Start `run` on a thread of its own, where `work` finds the answer.
 
-        Raises `QueueFullError` when the limit is reached and `ShuttingDownError` once `drain` has begun. All that
-        goes wrong later is the run's `error`.
+        Raises `QueueFullError` at the limit and `ShuttingDownError` after `drain` has begun. Any later error becomes
+        the run's `error`.
         """
         thread = threading.Thread(
             target=self._do, args=(run, work, logs.request_id.get()), name=f"run {run.id}", daemon=True
@@ -55,7 +55,7 @@ class Runs:
             if self._closing:
                 raise ShuttingDownError("The server is shutting down and takes no new questions. Ask again later.")
             self._find_place(run)
-            # With the lock held: should there be no thread for it, it was never in flight.
+            # Within the lock: if no thread can be started, the run was never in flight.
             thread.start()
             self._in_flight[run.id] = run
             if self._timekeeper is None:
@@ -64,17 +64,17 @@ class Runs:
             self._changed.notify_all()
 
     def _find_place(self, run: Run) -> None:
-        places = f"{self._limit} questions are in flight, and that is as many as HEARTH_MAX_RUNS allows."
-        taken, kept_free = len(self._in_flight), 0
+        places = f"{self._limit} questions are in flight, the maximum (HEARTH_MAX_RUNS)."
+        taken, reserved = len(self._in_flight), 0
         if any(other.workspace == run.workspace for other in self._in_flight.values()):
-            kept_free = self._limit // KEPT_FREE
+            reserved = self._limit // RESERVED_SHARE
             places = (
-                f"{taken} questions are in flight, some of the workspace {run.workspace!r} among them, and the last "
-                f"{kept_free} of {self._limit} places (HEARTH_MAX_RUNS) are kept for people who have none in flight."
+                f"{taken} questions are in flight, some of them of the workspace {run.workspace!r}, and the last "
+                f"{reserved} of {self._limit} places (HEARTH_MAX_RUNS) are reserved for people without one."
             )
-        missing = taken + 1 + kept_free - self._limit
+        missing = taken + 1 + reserved - self._limit
         if missing > 0:
-            seconds = self.turns.seconds_until(missing)
+            seconds = self.queue.seconds_until(missing)
             raise QueueFullError(f"{places} Ask again in about {seconds} s.", retry_after=seconds)
 
     def _do(self, run: Run, work: Callable[[], AgentResult], request_id: str) -> None:
@@ -84,29 +84,29 @@ class Runs:
             answer = answer_of(run, work())
             for step in answer["steps"][len(run.steps) :]:
                 # An agent need not send its steps.
-                run.did_step(step)
-        except BaseException as raised:  # boundary: a run that did not end would keep its place for ever
-            # Of one that was stopped the reason is told, and not how its code took it.
+                run.add_step(step)
+        except BaseException as raised:  # boundary: a run that does not end would hold its place for ever
+            # A run that was stopped reports that reason, and not the error that its code raised then.
             answer = None
             error = None if run.cancelled.is_set() else _without_frames(known(raised))
         run.settle(answer, error)
         metrics.RUNS.labels(run.state).inc()
         try:
-            self._keep(run)
+            self._save(run)
         except Exception as raised:  # boundary: the answer is worth more than its record
             reason = known(raised)
             log.error("run %s is not recorded: %s", run.id, reason.message)
-            run.is_not_recorded(reason)
+            run.mark_not_recorded(reason)
         with self._changed:
             del self._in_flight[run.id]
             self._remembered[run.id] = run
             while len(self._remembered) > REMEMBERED:
                 self._remembered.popitem(last=False)
             self._changed.notify_all()
-        run.tell_the_end()
+        run.publish_end()
 
     def _stop_late(self) -> None:
-        """Let runs end whose time is up. On a thread of its own: a run's may be waiting for the model."""
+        """Stop runs whose time is up. On a thread of its own, since a run's thread may be waiting for the model."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._in_flight or self._closing)
@@ -117,23 +117,23 @@ class Runs:
             time.sleep(NOTICE_SECONDS)
 
     def in_flight(self) -> list[Run]:
-        """Those that haven't ended, in the order of their arrival."""
+        """The runs that have not ended, in the order of their arrival."""
         with self._changed:
             return list(self._in_flight.values())
 
     def get(self, run_id: str) -> Run:
-        """A run that is in flight, or one of the last that have ended. Raises `RunNotFoundError`."""
+        """A run in flight, or one of the last that have ended. Raises `RunNotFoundError`."""
         with self._changed:
             run = self._in_flight.get(run_id) or self._remembered.get(run_id)
         if run is None:
             raise RunNotFoundError(
-                f"The events of run {run_id!r} are not known: those of the last {REMEMBERED} runs are. "
-                f"GET /runs/{run_id} tells what came of it."
+                f"The events of run {run_id!r} are not in memory: only those of the last {REMEMBERED} runs are. "
+                f"GET /runs/{run_id} shows its record."
             )
         return run
 
     def drain(self, grace: float) -> bool:
-        """Take no more runs, let those in flight finish for `grace` seconds, then cancel the rest.
+        """Accept no more runs, give those in flight `grace` seconds to finish, then cancel the rest.
 
         Returns whether all have ended.
         """
@@ -152,6 +152,6 @@ class Runs:
 
 
 def _without_frames(error: HearthError) -> HearthError:
-    """`error` as one that may be kept: its traceback would hold the code that failed."""
+    """`error` without its traceback, whose frames would keep the failed code in memory."""
     error.__cause__ = error.__context__ = None
     return error.with_traceback(None)

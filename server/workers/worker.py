@@ -573,9 +573,9 @@ class _Job:
             case messages.Done() | messages.Failed():
                 self.inbox.put(message)
             case messages.Step() if self.run is not None:
-                self.run.did_step(message.step)
+                self.run.add_step(message.step)
             case messages.Plan() if self.run is not None:
-                self.run.events.tell("plan", {"steps": message.steps})
+                self.run.events.publish("plan", {"steps": message.steps})
             case messages.Recalled() if self.run is not None:
                 self.run.recalled = message.messages
             case messages.ToolBegan():

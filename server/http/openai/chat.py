@@ -10,7 +10,7 @@ from server.host import Host
 from server.http.openai.errors import invalid
 from server.http.openai.run_factory import begin, conversation, json_of, most_tokens, text_of, tool_of
 from server.http.openai.schemas import ChatMessage, ChatRequest, ChatToolNamed, OpenAIAnswer, ResponseFormat
-from server.http.openai.serializers import REFUSED, Texts, sampling_of
+from server.http.openai.serializers import REFUSED, TextSerializer, sampling_of
 from server.http.sse import stream, wait_for
 
 
@@ -33,13 +33,13 @@ def blueprint(host: Host) -> APIBlueprint:
             sampling_of(body, body.seed),
         )
         run = begin(host, body, completion)
-        texts = ChatTexts(run, body)
+        texts = ChatSerializer(run, body)
         return stream(run, False, texts.chunks) if body.stream else texts.answer(wait_for(run, detach=False))
 
     return routes
 
 
-class ChatTexts(Texts):
+class ChatSerializer(TextSerializer):
     """An answer of chat."""
 
     prefix, whole, chunk = "chatcmpl", "chat.completion", "chat.completion.chunk"

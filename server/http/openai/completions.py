@@ -10,7 +10,7 @@ from server.host import Host
 from server.http.openai.errors import invalid
 from server.http.openai.run_factory import begin, most_tokens, names_agent
 from server.http.openai.schemas import MOST_TEXTS, CompletionRequest, OpenAIAnswer
-from server.http.openai.serializers import REFUSED, Texts, sampling_of
+from server.http.openai.serializers import REFUSED, TextSerializer, sampling_of
 from server.http.sse import stream, wait_for
 
 DEFAULT_TOKENS = 16
@@ -39,13 +39,13 @@ def blueprint(host: Host) -> APIBlueprint:
             sampling_of(body, body.seed),
         )
         run = begin(host, body, completion)
-        answers = CompletionTexts(run, body)
+        answers = CompletionSerializer(run, body)
         return stream(run, False, answers.chunks) if body.stream else answers.answer(wait_for(run, detach=False))
 
     return routes
 
 
-class CompletionTexts(Texts):
+class CompletionSerializer(TextSerializer):
     """An answer of completions."""
 
     prefix, whole, chunk = "cmpl", "text_completion", "text_completion"

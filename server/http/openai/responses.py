@@ -12,14 +12,14 @@ from server.http.openai.run_factory import (
     begin,
     choices_of,
     conversation,
-    counts,
     events_of,
+    hearth_fields,
     json_of,
     model_of,
     most_tokens,
     text_of,
+    token_counts,
     tool_of,
-    trace_of,
 )
 from server.http.openai.schemas import (
     ResponsesAnswer,
@@ -29,8 +29,7 @@ from server.http.openai.schemas import (
     ResponsesToolNamed,
 )
 from server.http.openai.serializers import REFUSED, sampling_of
-from server.http.sse import Message as Event
-from server.http.sse import stream, wait_for
+from server.http.sse import ServerSentEvent, stream, wait_for
 from server.runs import Run
 
 
@@ -100,7 +99,7 @@ class Told:
             return shown
         [choice] = choices_of(self._run, answer)
         cut = choice["finish_reason"] == "length"
-        prompt, cached, written = counts([choice], 1)
+        prompt, cached, written = token_counts([choice], 1)
         return {
             **shown,
             "status": "incomplete" if cut else "completed",
@@ -113,14 +112,14 @@ class Told:
                 "output_tokens_details": {"reasoning_tokens": 0},
                 "total_tokens": prompt + written,
             },
-            "x_hearth": trace_of(self._run, answer),
+            "x_hearth": hearth_fields(self._run, answer),
         }
 
-    def events(self, event: Event) -> list[Event]:
+    def events(self, event: ServerSentEvent) -> list[ServerSentEvent]:
         """What a stream tells of an event of the run."""
         return [told for _, kind, data in events_of(self._run, event) for told in self._events(kind, data)]
 
-    def _events(self, kind: str | None, data: Any) -> list[Event]:
+    def _events(self, kind: str | None, data: Any) -> list[ServerSentEvent]:
         if kind == "token":
             return [
                 *self._begin(),
@@ -142,13 +141,13 @@ class Told:
             return [*self._begin(), self._event("failed", response=response)]
         return []
 
-    def _begin(self) -> list[Event]:
+    def _begin(self) -> list[ServerSentEvent]:
         if self._number:
             return []
         response = self.response(None)
         return [self._event("created", response=response), self._event("in_progress", response=response)]
 
-    def _open_message(self) -> list[Event]:
+    def _open_message(self) -> list[ServerSentEvent]:
         """That the message begins, if it was not told yet."""
         if self._opened:
             return []
@@ -159,8 +158,8 @@ class Told:
             self._event("content_part.added", **self._place, part=item["content"][0]),
         ]
 
-    def _close(self, items: list[dict[str, Any]]) -> list[Event]:
-        events: list[Event] = []
+    def _close(self, items: list[dict[str, Any]]) -> list[ServerSentEvent]:
+        events: list[ServerSentEvent] = []
         for index, item in enumerate(items):
             if item["type"] == "message":
                 [part] = item["content"]
@@ -178,7 +177,7 @@ class Told:
             events.append(self._event("output_item.done", output_index=index, item=item))
         return events
 
-    def _event(self, kind: str, **data: Any) -> Event:
+    def _event(self, kind: str, **data: Any) -> ServerSentEvent:
         kind, number = f"response.{kind}", self._number
         self._number += 1
         return (None, kind, {"type": kind, "sequence_number": number, **data})

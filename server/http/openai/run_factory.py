@@ -10,7 +10,7 @@ from server.host import Host
 from server.http.openai.errors import invalid
 from server.http.openai.schemas import Asked, FunctionDefinition, TextPart
 from server.http.schemas import LONGEST_QUESTION
-from server.http.sse import Message as Event
+from server.http.sse import ServerSentEvent
 from server.runs import AgentResult, Run
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def choices_of(run: Run, answer: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def events_of(run: Run, event: Event) -> list[Event]:
+def events_of(run: Run, event: ServerSentEvent) -> list[ServerSentEvent]:
     """An event of a run, as it is when the model itself is asked: an agent's text comes at its end, without what it
     thought on the way."""
     number, kind, data = event
@@ -187,7 +187,7 @@ def events_of(run: Run, event: Event) -> list[Event]:
     return [(number, "token", {"text": choice["content"]}), (number, "choice", choice), event]
 
 
-def counts(choices: Sequence[dict[str, Any]], texts: int) -> tuple[int, int, int]:
+def token_counts(choices: Sequence[dict[str, Any]], texts: int) -> tuple[int, int, int]:
     """Tokens of the prompts, those of them that were in KV memory, and tokens of the `choices`, `texts` a prompt."""
 
     def total(among: Sequence[dict[str, Any]], *names: str) -> int:
@@ -199,7 +199,7 @@ def counts(choices: Sequence[dict[str, Any]], texts: int) -> tuple[int, int, int
     return total(prompts, "prompt_tokens"), total(prompts, "cached_tokens"), written
 
 
-def trace_of(run: Run, answer: dict[str, Any]) -> dict[str, Any]:
+def hearth_fields(run: Run, answer: dict[str, Any]) -> dict[str, Any]:
     """What Hearth tells of a run beyond what OpenAI has a place for."""
     shown_elsewhere = ("answer", "details") if _by_the_model(run) else ("answer",)
     return {name: value for name, value in answer.items() if name not in shown_elsewhere}

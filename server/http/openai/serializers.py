@@ -5,9 +5,9 @@ from http import HTTPStatus
 from typing import Any, ClassVar
 
 from server.http.openai.errors import shape
-from server.http.openai.run_factory import choices_of, counts, events_of, model_of, trace_of
+from server.http.openai.run_factory import choices_of, events_of, hearth_fields, model_of, token_counts
 from server.http.openai.schemas import Asked, AskedForTexts, OpenAIError
-from server.http.sse import Message
+from server.http.sse import ServerSentEvent
 from server.runs import Run
 
 REFUSED: dict[int | str | HTTPStatus, Any] = dict.fromkeys((400, 401, 404, 408, 409, 413, 429, 499, 503), OpenAIError)
@@ -21,7 +21,7 @@ def sampling_of(asked: Asked, seed: int | None = None) -> dict[str, Any]:
     return {name: value for name, value in wanted.items() if value is not None}
 
 
-class Texts(ABC):
+class TextSerializer(ABC):
     """The answer that a run makes. What chat and completions call the parts of a choice, the subclasses know."""
 
     prefix: ClassVar[str]
@@ -63,14 +63,14 @@ class Texts(ABC):
         return {
             **self._head(self.whole, shown),
             "usage": self._usage(choices),
-            "x_hearth": trace_of(self._run, answer),
+            "x_hearth": hearth_fields(self._run, answer),
         }
 
-    def chunks(self, event: Message) -> list[Message]:
+    def chunks(self, event: ServerSentEvent) -> list[ServerSentEvent]:
         """What a stream tells of an event of the run."""
         return [message for one in events_of(self._run, event) for message in self._chunks(*one)]
 
-    def _chunks(self, number: int | None, kind: str | None, data: Any) -> list[Message]:
+    def _chunks(self, number: int | None, kind: str | None, data: Any) -> list[ServerSentEvent]:
         if kind == "token":
             return [*self._begin(), self._chunk([_choice(self._index, self.piece(data["text"]))])]
         if kind == "choice":
@@ -87,20 +87,20 @@ class Texts(ABC):
             return [(None, None, shape(self._run.error)[0])]
         return []
 
-    def _begin(self) -> list[Message]:
+    def _begin(self) -> list[ServerSentEvent]:
         begun, self._begun = None if self._begun else self.begun(), True
         return [] if begun is None else [self._chunk([_choice(self._index, begun)])]
 
-    def _end(self, answer: dict[str, Any]) -> list[Message]:
+    def _end(self, answer: dict[str, Any]) -> list[ServerSentEvent]:
         choices = choices_of(self._run, answer)
         ends = [_choice(choice["index"], self.ended(), choice["finish_reason"]) for choice in choices]
         messages = [self._chunk([end]) for end in ends[:-1]]
-        messages.append(self._chunk(ends[-1:], x_hearth=trace_of(self._run, answer)))
+        messages.append(self._chunk(ends[-1:], x_hearth=hearth_fields(self._run, answer)))
         if self._asked.stream_options is not None and self._asked.stream_options.include_usage:
             messages.append(self._chunk([], usage=self._usage(choices)))
         return [*messages, (None, None, "[DONE]")]
 
-    def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> Message:
+    def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> ServerSentEvent:
         return (None, None, {**self._head(self.chunk, choices), **more})
 
     def _head(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
@@ -113,7 +113,7 @@ class Texts(ABC):
         }
 
     def _usage(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
-        prompt, cached, written = counts(choices, self._asked.n or 1)
+        prompt, cached, written = token_counts(choices, self._asked.n or 1)
         return {
             "prompt_tokens": prompt,
             "completion_tokens": written,
