@@ -231,7 +231,7 @@ class Host:
             self.sessions.wait_for(run)
             return self._in_turn(
                 run,
-                lambda model: pinned.answer(run, model, self.sessions.turns(run), self.settings.TOOL_TIMEOUT),
+                lambda model: pinned.answer(run, model, self.sessions.exchanges(run), self.settings.TOOL_TIMEOUT),
                 wanted,
             )
 

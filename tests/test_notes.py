@@ -13,7 +13,7 @@ from server.errors import NoHistoryError
 from server.models.resident import ModelRequest, ResidentModel
 from server.runs import Run
 from server.sessions.entry import entry_of
-from server.store import Turn
+from server.store import Exchange
 from tests.reload_code import Code, code
 
 __all__ = ["code"]  # a fixture
@@ -21,7 +21,7 @@ __all__ = ["code"]  # a fixture
 
 def turn(number: int, question: str, answer: str) -> dict[str, Any]:
     entry = entry_of({"question": question, "answer": answer, "steps": []})
-    return asdict(Turn(number, question, answer, f"r{number}", 0.0, entry))
+    return asdict(Exchange(number, question, answer, f"r{number}", 0.0, entry))
 
 
 def conversation(turns: int) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ from server.errors import (
     StoreRefusedError,
 )
 from server.reload import Snapshot
-from server.store import Database, GenerationStore, RunStore, SessionStore, Turn
+from server.store import Database, Exchange, GenerationStore, RunStore, SessionStore
 from server.store.group_writer import GroupWriter
 from server.store.schema import LATEST
 from server.store.tables import METADATA
@@ -160,12 +160,12 @@ def test_what_is_kept_with_a_record_is_kept_with_it_or_not_at_all(database: Data
         runs.add(record("r3", HASH), sessions.adding("main", "monday", turn("r3")))
     with pytest.raises(StoreError):
         runs.add(record("r4", None), sessions.adding("main", "monday", turn("nobody's")))
-    assert [(one.number, one.run) for one in sessions.turns("main", "monday")] == [(1, "r1"), (2, "r2")]
+    assert [(one.number, one.run) for one in sessions.exchanges("main", "monday")] == [(1, "r1"), (2, "r2")]
     assert [one["run_id"] for one in runs.latest(None, 10)] == ["r2", "r1"]
 
 
-def turn(run: str) -> Turn:
-    return Turn(0, "What is 37 * 52?", "1924", run, 5.0, {"title": None, "found": "1924"})
+def turn(run: str) -> Exchange:
+    return Exchange(0, "What is 37 * 52?", "1924", run, 5.0, {"title": None, "found": "1924"})
 
 
 def test_a_note_that_somebody_has_changed_is_not_written_over(database: Database, runs: RunStore) -> None:

@@ -1,4 +1,4 @@
-"""`GET /health`: whether the server is there, and how far it is."""
+"""`GET /health`: liveness and loading state."""
 
 import sys
 from dataclasses import asdict
@@ -23,7 +23,7 @@ def blueprint(host: Host) -> APIBlueprint:
         live = host.workspaces.main.live
         tools = live.tools if live is not None else None
         states = [run.state for run in host.runs.in_flight()]
-        # Linux alone enforces it: see `isolation.py`.
+        # Only Linux enforces it: see `isolation.py`.
         memory = host.workers.memory_bytes if sys.platform == "linux" else None
         trusted = is_authorized(host.settings)
         answer = {
@@ -36,12 +36,12 @@ def blueprint(host: Host) -> APIBlueprint:
             "worker_memory": None if memory is None else {"bytes": memory, "by": "RLIMIT_DATA"},
         }
         if trusted:
-            # Whose they are is nobody's business.
+            # The workers show the names of workspaces.
             answer["workers"] = [asdict(one) for one in host.workers.describe()]
         if host.autoload_error is not None and tools is None:
-            answer["autoload_error"] = told(host.autoload_error, trusted)
+            answer["autoload_error"] = error_shown(host.autoload_error, trusted)
         if host.database.failure is not None:
-            answer["store_error"] = told(StoreError(host.database.failure), trusted)
+            answer["store_error"] = error_shown(StoreError(host.database.failure), trusted)
         return answer
 
     return routes
@@ -65,11 +65,11 @@ def describe(resident: ResidentModel, trusted: bool = True) -> dict[str, Any]:
     if resident.state == "loading":
         shown["progress"] = dict(zip(("stage", "done", "total"), resident.progress, strict=True))
     if resident.error is not None:
-        shown["error"] = told(resident.error, trusted)
+        shown["error"] = error_shown(resident.error, trusted)
     return shown
 
 
-def told(error: HearthError, trusted: bool) -> dict[str, str]:
-    """An error without its details and, for who has not shown the token, without what providers, code and the disk
-    had to say."""
+def error_shown(error: HearthError, trusted: bool) -> dict[str, str]:
+    """An error without its details. Without the token, also without its message, which may quote providers, code and
+    paths."""
     return {"type": error.code, "message": error.message if trusted else "With the token, the message says why."}

@@ -80,22 +80,22 @@ def blueprint(host: Host, slow_requests: ConcurrencyLimit) -> APIBlueprint:
 
 
 def _progress(load: Callable[[Report], dict[str, Any]], begun: Callable[[], bool]) -> Iterator[list[ServerSentEvent]]:
-    """What `load` reports, and then what it gives or raises; it goes on to its end whoever reads this."""
-    told: SimpleQueue[ServerSentEvent | HearthError] = SimpleQueue()
+    """The progress of `load`, and then its result or error. The load continues if the client disconnects."""
+    sent: SimpleQueue[ServerSentEvent | HearthError] = SimpleQueue()
 
     def report(stage: str, done: int, total: int) -> None:
-        told.put((None, "progress", {"stage": stage, "done": done, "total": total}))
+        sent.put((None, "progress", {"stage": stage, "done": done, "total": total}))
 
     def work() -> None:
         try:
-            told.put((None, "model", load(report)))
+            sent.put((None, "model", load(report)))
         except Exception as error:  # boundary: the thread's end
-            told.put(known(error))
+            sent.put(known(error))
 
     threading.Thread(target=copy_context().run, args=(work,), name="load for a stream", daemon=True).start()
     while True:
         try:
-            message = told.get(timeout=LOOK_SECONDS)
+            message = sent.get(timeout=LOOK_SECONDS)
         except Empty:
             yield []
             continue

@@ -23,7 +23,7 @@ from server.http.schemas import (
     WorkspaceQuery,
 )
 from server.sessions.markdown import as_markdown
-from server.store import SessionShown, Turn
+from server.store import Exchange, SessionShown
 from server.store.sessions import entries_of
 
 
@@ -46,7 +46,7 @@ def blueprint(host: Host) -> APIBlueprint:
     )
     def show(path: SessionPath, query: HistoryQuery) -> dict[str, Any]:
         session = store.get(query.workspace, path.session_id)
-        return _told(session, store.turns(query.workspace, path.session_id, query.limit))
+        return _with_messages(session, store.exchanges(query.workspace, path.session_id, query.limit))
 
     @routes.get(
         "/sessions/<session_id>/export",
@@ -55,10 +55,10 @@ def blueprint(host: Host) -> APIBlueprint:
     )
     def export(path: SessionPath, query: ExportQuery) -> dict[str, Any] | Response:
         session = store.get(query.workspace, path.session_id)
-        turns = store.turns(query.workspace, path.session_id)
+        exchanges = store.exchanges(query.workspace, path.session_id)
         if query.format == "markdown":
-            return Response(as_markdown(session, turns), content_type="text/markdown; charset=utf-8")
-        return {**_told(session, turns), "notepad": entries_of(turns)}
+            return Response(as_markdown(session, exchanges), content_type="text/markdown; charset=utf-8")
+        return {**_with_messages(session, exchanges), "notepad": entries_of(exchanges)}
 
     @routes.delete(
         "/sessions/<session_id>",
@@ -74,7 +74,7 @@ def blueprint(host: Host) -> APIBlueprint:
         return {
             "session_id": session,
             "workspace": workspace,
-            "entries": entries_of(store.turns(workspace, session)),
+            "entries": entries_of(store.exchanges(workspace, session)),
         }
 
     @routes.get(
@@ -102,10 +102,10 @@ def _shown(session: SessionShown) -> dict[str, Any]:
     return {"session_id": session.id, **{name: value for name, value in asdict(session).items() if name != "id"}}
 
 
-def _told(session: SessionShown, turns: list[Turn]) -> dict[str, Any]:
+def _with_messages(session: SessionShown, exchanges: list[Exchange]) -> dict[str, Any]:
     said = [
         {"turn": one.number, "role": role, "content": content, "run_id": one.run, "time": one.time}
-        for one in turns
+        for one in exchanges
         for role, content in (("user", one.question), ("assistant", one.answer))
     ]
     return {**_shown(session), "messages": said}

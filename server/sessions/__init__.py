@@ -1,8 +1,8 @@
-"""Sessions: questions that know what was said before them.
+"""Sessions: conversations of several questions, and their notepads.
 
-The rule of this folder: what is kept of a turn is copied from its run, so that it is right whatever a model writes; a
-model only adds to it, later and in the background. What is said to a model, and how much of a session a question is
-shown, is reloadable code: `server/agent/notes.py`.
+The rule of this folder: an exchange is copied from its run, so that it is right whatever a model writes. A model only
+adds to its note, later and in the background. Prompts, and the selection of what a question is shown of its session,
+are reloadable code: `server/agent/notes.py`.
 """
 
 from server.sessions.note_taker import NoteTaker

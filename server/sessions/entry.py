@@ -1,4 +1,4 @@
-"""What a notepad says of a turn, copied from the record of its run."""
+"""The notepad's entry of an exchange, copied from the record of its run."""
 
 import json
 import re
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 LONGEST_TEXT = 300
-"""Of a question or an answer, in characters."""
+"""Maximum length of a question or an answer, in characters."""
 _LONGEST_CALL = 160
 _MOST = 20
 _QUOTED = re.compile(r"""(["'])([^"'\n]+)\1""")
@@ -15,8 +15,8 @@ _VARIABLE = re.compile(r"^[ \t]*([^\W\d]\w*)[ \t]*=(?!=)", re.MULTILINE)
 
 
 def entry_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The entry of a run that is done: what was asked, done and found, and the names of files and variables in the
-    calls of its tools. `title` is for a model to write."""
+    """The entry of a finished run: its question, calls and answer, and the names of files and variables in its tool
+    calls. A model writes the `title` later."""
     inputs = [text for step in record["steps"] for text in _texts(step["input"])]
     return {
         "title": None,
@@ -29,25 +29,25 @@ def entry_of(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def shortened(text: str, characters: int) -> str:
-    """`text` in one line, its end cut off where it is longer."""
+    """`text` in one line, truncated to so many characters."""
     line = " ".join(text.split())
     return line if len(line) <= characters else line[: characters - 1] + "…"
 
 
 def _call(step: Mapping[str, Any]) -> str:
-    # Of a researcher's own agent it may be anything.
+    # A custom agent may report anything as input.
     given = step["input"] if isinstance(step["input"], Mapping) else {"input": step["input"]}
     shown = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in given.items())
     return f"{step['tool']}({shown})"
 
 
 def _quoted(text: str) -> list[str]:
-    """`text`, and all in it that stands in quotation marks, as names of files do in code."""
+    """`text`, and everything in it that is in quotation marks, like file names in code."""
     return [text, *(found[1] for found in _QUOTED.findall(text))]
 
 
 def _texts(value: Any) -> list[str]:
-    """Every text within a value that is JSON."""
+    """Every string within a JSON value."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, Mapping):

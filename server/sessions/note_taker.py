@@ -1,4 +1,4 @@
-"""What a model adds to notepads, when the answers have gone out."""
+"""A background thread in which a model adds to notepads, after the answers are sent."""
 
 import logging
 import queue
@@ -13,17 +13,17 @@ from server.store import SessionStore
 log = logging.getLogger(__name__)
 
 MOST_WAITING = 1000
-"""Entries; to those that come while so many wait nothing is added."""
+"""Maximum number of waiting entries. The model adds nothing to entries beyond that."""
 LONGEST = {"title": 200, "found": 2000}
-"""What a model may write of an entry, in characters."""
+"""Maximum length of the model's texts in an entry, in characters."""
 
 
 class NoteTaker:
-    """Has one entry after the other written, in the order of their turns. Nobody waits for it, and what fails leaves
-    an entry as it is."""
+    """Improves one entry after the other, in the order of their exchanges. Nothing waits for it. If it fails, the
+    entry stays as it is."""
 
     def __init__(self, store: SessionStore, write: Callable[[Mapping[str, Any]], Any]) -> None:
-        """`write` gives what there is to add to the entry of a run's record."""
+        """`write` returns the model's texts for the entry of a run's record."""
         self._store = store
         self._write = write
         self._waiting: queue.Queue[dict[str, Any]] = queue.Queue(MOST_WAITING)
@@ -32,7 +32,7 @@ class NoteTaker:
         self._closing = threading.Event()
 
     def add(self, record: dict[str, Any]) -> None:
-        """A turn was kept, the one of that run."""
+        """The exchange of that run was saved: improve its entry."""
         with self._starting:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="notes", daemon=True)
@@ -45,7 +45,7 @@ class NoteTaker:
             )
 
     def close(self) -> None:
-        """Begin no more."""
+        """Start no more entries."""
         self._closing.set()
 
     def _work(self) -> None:
@@ -67,7 +67,7 @@ class NoteTaker:
 
 
 def _checked(written: Any) -> dict[str, str]:
-    """What reloadable code gave, as far as it fits an entry."""
+    """The result of reloadable code, reduced to what an entry accepts."""
     if not isinstance(written, Mapping):
         raise TypeError(f"a note is a dict with {', '.join(LONGEST)}, and not {type(written).__name__}")
     fits = {name: str(written[name])[:longest] for name, longest in LONGEST.items() if written.get(name)}

@@ -1,4 +1,4 @@
-"""Which question of a session is next, and what it knows of those before it."""
+"""The order of a session's questions, and their earlier exchanges."""
 
 import threading
 import time
@@ -11,13 +11,13 @@ from typing import Any
 from server.errors import SessionBusyError
 from server.runs import Run
 from server.sessions.entry import entry_of
-from server.store import SessionStore, Turn
+from server.store import Exchange, SessionStore
 from server.store.group_writer import Change
 
 NOTICE_SECONDS = 0.1
-"""How soon it is noticed that a run that waits was stopped."""
-MOST_TURNS = 2000
-"""How far back a session reaches."""
+"""Interval of the checks whether a waiting run was stopped."""
+MAX_EXCHANGES = 2000
+"""Maximum number of earlier exchanges that a question gets."""
 
 
 class Sessions:
@@ -30,7 +30,7 @@ class Sessions:
 
     @contextmanager
     def joined(self, run: Run) -> Iterator[None]:
-        """Let the run have its place in the line of its session, if it has one; where this raises, it has none."""
+        """Add the run to the line of its session, if it has one. If the body raises, the run is removed again."""
         if run.session_id is not None:
             with self._changed:
                 self._lines.setdefault((run.workspace, run.session_id), deque()).append(run)
@@ -41,9 +41,9 @@ class Sessions:
             raise
 
     def wait_for(self, run: Run) -> None:
-        """Wait until no earlier question of its session is being answered.
+        """Wait for the earlier questions of its session.
 
-        Raises `RunCancelledError` when it is stopped meanwhile.
+        Raises `RunCancelledError` if it is stopped meanwhile.
         """
         if run.session_id is None:
             return
@@ -55,7 +55,7 @@ class Sessions:
                 self._changed.wait(NOTICE_SECONDS)
 
     def leave(self, run: Run) -> None:
-        """It has ended, and what is kept of it is kept: the next one may go on."""
+        """Remove a run that has ended and was saved, so that the next one continues."""
         if run.session_id is None:
             return
         key = (run.workspace, run.session_id)
@@ -67,21 +67,22 @@ class Sessions:
                 self._lines.pop(key, None)
             self._changed.notify_all()
 
-    def turns(self, run: Run) -> list[dict[str, Any]]:
-        """The exchanges of the run's session before it, the latest last; none where it has no session."""
+    def exchanges(self, run: Run) -> list[dict[str, Any]]:
+        """The earlier exchanges of the run's session, the latest last; none without a session."""
         if run.session_id is None:
             return []
-        return [asdict(turn) for turn in self._store.turns(run.workspace, run.session_id, MOST_TURNS)]
+        return [asdict(one) for one in self._store.exchanges(run.workspace, run.session_id, MAX_EXCHANGES)]
 
     def adding(self, run: Run, record: dict[str, Any]) -> Change | None:
-        """The change that adds what came of a run to its session; None if it has none, or no answer."""
+        """The change that adds a run's exchange to its session; None without a session or an answer."""
         if run.session_id is None or run.answer is None:
             return None
-        turn = Turn(0, run.question, run.answer["answer"], run.id, time.time(), entry_of(record))
-        return self._store.adding(run.workspace, run.session_id, turn)
+        exchange = Exchange(0, run.question, run.answer["answer"], run.id, time.time(), entry_of(record))
+        return self._store.adding(run.workspace, run.session_id, exchange)
 
     def delete(self, workspace: str, session: str) -> None:
-        """Forget a session. Raises `SessionNotFoundError`, and `SessionBusyError` while it is being asked."""
+        """Delete a session. Raises `SessionNotFoundError`, and `SessionBusyError` while one of its runs is in
+        flight."""
         with self._changed:
             line = self._lines.get((workspace, session))
             if line:

@@ -7,6 +7,6 @@ the state after it. Nothing here knows what code or answers mean; it keeps bytes
 from server.store.database import Database
 from server.store.generations import GenerationStore, TakeOver
 from server.store.runs import RunStore
-from server.store.sessions import SessionShown, SessionStore, Turn
+from server.store.sessions import Exchange, SessionShown, SessionStore
 
-__all__ = ["Database", "GenerationStore", "RunStore", "SessionShown", "SessionStore", "TakeOver", "Turn"]
+__all__ = ["Database", "Exchange", "GenerationStore", "RunStore", "SessionShown", "SessionStore", "TakeOver"]

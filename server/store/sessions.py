@@ -1,4 +1,4 @@
-"""Sessions: what was asked and answered in them, and their notepads."""
+"""Sessions: their exchanges and their notepads."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -13,13 +13,13 @@ from server.store.group_writer import Change
 from server.store.tables import MESSAGE, NOTE, SESSION
 
 Entry = dict[str, Any]
-"""An entry of a notepad, as JSON has it."""
+"""An entry of a notepad, as JSON."""
 
 
 @dataclass(frozen=True)
-class Turn:
-    """A question and its answer. `number`: 1 is the session's first. `time`: when it was answered, in seconds since
-    1970. `entry` is what the notepad says of it; None: it was taken out."""
+class Exchange:
+    """A question and its answer. `number`: 1 is the first of the session. `time`: of the answer, in seconds since
+    1970. `entry`: its entry in the notepad; None: it was removed."""
 
     number: int
     question: str
@@ -31,8 +31,8 @@ class Turn:
 
 @dataclass(frozen=True)
 class SessionShown:
-    """A session of a workspace. `title`: what its first turn is called in the notepad, or the first question. Times:
-    seconds since 1970, of its first and its last turn."""
+    """A session of a workspace. `title`: of its first exchange in the notepad, or the first question. Times: seconds
+    since 1970, of its first and its last exchange."""
 
     id: str
     workspace: str
@@ -43,23 +43,23 @@ class SessionShown:
 
 
 class SessionStore:
-    """Sessions by workspace and name; a session is there from its first turn on."""
+    """Sessions by workspace and name. A session exists from its first exchange on."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def adding(self, workspace: str, session: str, turn: Turn) -> Change:
-        """The change that adds a turn to a session; its number is the next one, whatever `turn` says."""
+    def adding(self, workspace: str, session: str, exchange: Exchange) -> Change:
+        """The change that adds an exchange to a session. It gets the next number; `exchange.number` is ignored."""
 
         def change(connection: Connection) -> None:
             key = connection.execute(_key(workspace, session)).scalar()
             if key is None:
-                row = {"workspace": workspace, "id": session, "created": turn.time, "used": turn.time}
+                row = {"workspace": workspace, "id": session, "created": exchange.time, "used": exchange.time}
                 made = connection.execute(insert(SESSION).values(row)).inserted_primary_key
                 assert made is not None, "a row was inserted"
                 key = made[0]
             else:
-                connection.execute(update(SESSION).where(SESSION.c.key == key).values(used=turn.time))
+                connection.execute(update(SESSION).where(SESSION.c.key == key).values(used=exchange.time))
             last = select(func.coalesce(func.max(MESSAGE.c.turn), 0)).where(MESSAGE.c.session == key)
             number = connection.execute(last).scalar_one() + 1
             connection.execute(
@@ -70,20 +70,20 @@ class SessionStore:
                         "turn": number,
                         "role": role,
                         "content": json.dumps(content),
-                        "run": turn.run,
-                        "time": turn.time,
+                        "run": exchange.run,
+                        "time": exchange.time,
                     }
-                    for role, content in (("user", turn.question), ("assistant", turn.answer))
+                    for role, content in (("user", exchange.question), ("assistant", exchange.answer))
                 ],
             )
             connection.execute(
-                insert(NOTE).values(session=key, turn=number, run=turn.run, entry=json.dumps(turn.entry))
+                insert(NOTE).values(session=key, turn=number, run=exchange.run, entry=json.dumps(exchange.entry))
             )
 
         return change
 
     def latest(self, workspace: str | None, limit: int) -> list[SessionShown]:
-        """The `limit` sessions that were used last, of a workspace or of all, the latest first."""
+        """The `limit` sessions that were used last, of one workspace or of all, the latest first."""
         wanted = _shown().order_by(SESSION.c.used.desc(), SESSION.c.key.desc()).limit(limit)
         if workspace is not None:
             wanted = wanted.where(SESSION.c.workspace == workspace)
@@ -100,8 +100,8 @@ class SessionStore:
             raise _not_found(workspace, session)
         return _as_session(row)
 
-    def turns(self, workspace: str, session: str, limit: int | None = None) -> list[Turn]:
-        """The last `limit` turns of a session or all of them, in order; none of a session that is not there."""
+    def exchanges(self, workspace: str, session: str, limit: int | None = None) -> list[Exchange]:
+        """The last `limit` exchanges of a session, or all of them, in order; none if there is no such session."""
         question, answer = MESSAGE.alias("question"), MESSAGE.alias("answer")
         wanted = (
             select(question.c.turn, question.c.content, answer.c.content, answer.c.run, answer.c.time, NOTE.c.entry)
@@ -115,14 +115,14 @@ class SessionStore:
         with self._database.reading() as connection:
             rows = connection.execute(wanted).all()
         return [
-            Turn(number, json.loads(asked), json.loads(answered), run, time, entry and json.loads(entry))
+            Exchange(number, json.loads(asked), json.loads(answered), run, time, entry and json.loads(entry))
             for number, asked, answered, run, time, entry in reversed(rows)
         ]
 
     def replace_entries(self, workspace: str, session: str, entries: Mapping[int, Entry]) -> None:
-        """Make `entries`, by their turn, the session's notepad; what it said before is gone.
+        """Replace the session's notepad by `entries`, by the numbers of their exchanges.
 
-        Raises `SessionNotFoundError`, and `InvalidRequestError` when there is no such turn.
+        Raises `SessionNotFoundError`, and `InvalidRequestError` for a number that does not exist.
         """
         with self._database.writing() as connection:
             key = _existing_key(connection, workspace, session)
@@ -143,7 +143,7 @@ class SessionStore:
                 connection.execute(insert(NOTE), rows)
 
     def improve_entry(self, run: str, was: Entry, entry: Entry) -> None:
-        """Put `entry` in the place of what a notepad says of the turn that `run` answered, if that is `was` still."""
+        """Replace the entry of the exchange that `run` answered by `entry`, if it is still `was`."""
         statement = update(NOTE).where(NOTE.c.run == run, NOTE.c.entry == json.dumps(was))
 
         def change(connection: Connection) -> None:
@@ -158,9 +158,9 @@ class SessionStore:
             connection.execute(delete(SESSION).where(SESSION.c.key == key))
 
 
-def entries_of(turns: Iterable[Turn]) -> list[dict[str, Any]]:
-    """What the notepad says of `turns`, as it is shown."""
-    return [{"turn": one.number, "run_id": one.run, **one.entry} for one in turns if one.entry is not None]
+def entries_of(exchanges: Iterable[Exchange]) -> list[dict[str, Any]]:
+    """The notepad's entries of `exchanges`, as the routes show them."""
+    return [{"turn": one.number, "run_id": one.run, **one.entry} for one in exchanges if one.entry is not None]
 
 
 def _key(workspace: str, session: str) -> Any:

@@ -8,7 +8,7 @@ from flask_openapi3 import APIBlueprint
 from server.completions.types import Call, Completion, Conversation, Json, Message
 from server.host import Host
 from server.http.openai.errors import invalid
-from server.http.openai.run_factory import begin, conversation, json_of, most_tokens, text_of, tool_of
+from server.http.openai.run_factory import conversation, json_of, most_tokens, start_run, text_of, tool_of
 from server.http.openai.schemas import ChatMessage, ChatRequest, ChatToolNamed, OpenAIAnswer, ResponseFormat
 from server.http.openai.serializers import REFUSED, TextSerializer, sampling_of
 from server.http.sse import stream, wait_for
@@ -32,15 +32,17 @@ def blueprint(host: Host) -> APIBlueprint:
             tuple(body.stop or ()),
             sampling_of(body, body.seed),
         )
-        run = begin(host, body, completion)
-        texts = ChatSerializer(run, body)
-        return stream(run, False, texts.chunks) if body.stream else texts.answer(wait_for(run, detach=False))
+        run = start_run(host, body, completion)
+        serializer = ChatSerializer(run, body)
+        if body.stream:
+            return stream(run, False, serializer.chunks)
+        return serializer.answer(wait_for(run, detach=False))
 
     return routes
 
 
 class ChatSerializer(TextSerializer):
-    """An answer of chat."""
+    """The names of chat for the parts of a choice."""
 
     prefix, whole, chunk = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
@@ -52,7 +54,7 @@ class ChatSerializer(TextSerializer):
     def begun(self) -> dict[str, Any]:
         return {"delta": {"role": "assistant", "content": ""}}
 
-    def piece(self, text: str) -> dict[str, Any]:
+    def delta(self, text: str) -> dict[str, Any]:
         return {"delta": {"content": text}}
 
     def beside(self, choice: dict[str, Any]) -> list[dict[str, Any]]:

@@ -8,13 +8,13 @@ from flask_openapi3 import APIBlueprint
 from server.completions.types import Completion
 from server.host import Host
 from server.http.openai.errors import invalid
-from server.http.openai.run_factory import begin, most_tokens, names_agent
+from server.http.openai.run_factory import most_tokens, names_agent, start_run
 from server.http.openai.schemas import MOST_TEXTS, CompletionRequest, OpenAIAnswer
 from server.http.openai.serializers import REFUSED, TextSerializer, sampling_of
 from server.http.sse import stream, wait_for
 
 DEFAULT_TOKENS = 16
-"""Of a text, as OpenAI has it."""
+"""OpenAI's default for `max_tokens`."""
 
 
 def blueprint(host: Host) -> APIBlueprint:
@@ -38,22 +38,24 @@ def blueprint(host: Host) -> APIBlueprint:
             tuple(body.stop or ()),
             sampling_of(body, body.seed),
         )
-        run = begin(host, body, completion)
-        answers = CompletionSerializer(run, body)
-        return stream(run, False, answers.chunks) if body.stream else answers.answer(wait_for(run, detach=False))
+        run = start_run(host, body, completion)
+        serializer = CompletionSerializer(run, body)
+        if body.stream:
+            return stream(run, False, serializer.chunks)
+        return serializer.answer(wait_for(run, detach=False))
 
     return routes
 
 
 class CompletionSerializer(TextSerializer):
-    """An answer of completions."""
+    """The names of completions for the parts of a choice."""
 
     prefix, whole, chunk = "cmpl", "text_completion", "text_completion"
 
     def shown(self, choice: dict[str, Any]) -> dict[str, Any]:
         return {"text": choice["content"]}
 
-    def piece(self, text: str) -> dict[str, Any]:
+    def delta(self, text: str) -> dict[str, Any]:
         return {"text": text}
 
     def ended(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`POST /v1/responses`, as far as agents need it: nothing is kept, so a request brings all that was said before."""
+"""`POST /v1/responses`, as far as agents need it. Nothing is stored, so a request must contain all earlier items."""
 
 from typing import Any
 
@@ -9,7 +9,6 @@ from server.completions.types import Call, Completion, Conversation, Json, Messa
 from server.host import Host
 from server.http.openai.errors import invalid, shape
 from server.http.openai.run_factory import (
-    begin,
     choices_of,
     conversation,
     events_of,
@@ -17,6 +16,7 @@ from server.http.openai.run_factory import (
     json_of,
     model_of,
     most_tokens,
+    start_run,
     text_of,
     token_counts,
     tool_of,
@@ -46,26 +46,28 @@ def blueprint(host: Host) -> APIBlueprint:
         completion = Completion(
             _conversation(body), most_tokens(host, body.max_output_tokens, 1), sampling=sampling_of(body)
         )
-        run = begin(host, body, completion)
-        told = Told(run, body)
-        return stream(run, False, told.events) if body.stream else told.response(wait_for(run, detach=False))
+        run = start_run(host, body, completion)
+        serializer = ResponseSerializer(run, body)
+        if body.stream:
+            return stream(run, False, serializer.events)
+        return serializer.response(wait_for(run, detach=False))
 
     return routes
 
 
-class Told:
-    """The response that a run makes, whole or as events."""
+class ResponseSerializer:
+    """The response of a run, whole or as events."""
 
     def __init__(self, run: Run, asked: ResponsesRequest) -> None:
         self._run = run
         self._asked = asked
         self._number = 0
-        """Of the next event."""
+        """The sequence number of the next event."""
         self._opened = False
-        """The message was begun."""
+        """Whether the events that open the message were sent."""
 
     def response(self, answer: dict[str, Any] | None) -> dict[str, Any]:
-        """The response, of what the run answered; None: there is no answer yet."""
+        """The response with the run's answer; None: there is no answer yet."""
         asked = self._asked
         shown: dict[str, Any] = {
             "id": f"resp_{self._run.id}",
@@ -116,8 +118,8 @@ class Told:
         }
 
     def events(self, event: ServerSentEvent) -> list[ServerSentEvent]:
-        """What a stream tells of an event of the run."""
-        return [told for _, kind, data in events_of(self._run, event) for told in self._events(kind, data)]
+        """The events of the stream for one event of the run."""
+        return [sent for _, kind, data in events_of(self._run, event) for sent in self._events(kind, data)]
 
     def _events(self, kind: str | None, data: Any) -> list[ServerSentEvent]:
         if kind == "token":
@@ -134,9 +136,9 @@ class Told:
             response = self.response(data)
             return [self._event(response["status"], response=response)]
         if kind == "error":
-            assert self._run.error is not None, "it was told"
-            told = shape(self._run.error)[0]["error"]
-            failed = {"code": told["code"] or "server_error", "message": told["message"]}
+            assert self._run.error is not None, "its error is known"
+            shown = shape(self._run.error)[0]["error"]
+            failed = {"code": shown["code"] or "server_error", "message": shown["message"]}
             response = {**self.response(None), "status": "failed", "error": failed}
             return [*self._begin(), self._event("failed", response=response)]
         return []
@@ -148,7 +150,7 @@ class Told:
         return [self._event("created", response=response), self._event("in_progress", response=response)]
 
     def _open_message(self) -> list[ServerSentEvent]:
-        """That the message begins, if it was not told yet."""
+        """The events that open the message, unless they were sent."""
         if self._opened:
             return []
         self._opened = True
@@ -184,7 +186,7 @@ class Told:
 
     @property
     def _place(self) -> dict[str, Any]:
-        """Where the text is: in the first item."""
+        """The position of the text: in the first item."""
         return {"item_id": f"msg_{self._run.id}", "output_index": 0, "content_index": 0}
 
     def _items(self, choice: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""From a request to a run, of the model itself or of an agent; and from the run to what every answer has."""
+"""Making runs from requests, of the model itself or of an agent; and the fields that all answers have."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from server.engine import GuidedEngine
 
 OWN = "hearth"
-"""The default model, whichever it is; with a slash and a name behind it, an agent."""
+"""The name of the default model; with a slash and a name after it, an agent."""
 COMPLETION = "completion"
-"""What a run of the model itself has in place of an agent's name."""
+"""The agent's name in a run of the model itself."""
 NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}}
 
 
@@ -29,7 +29,7 @@ def text_of(parts: Sequence[TextPart] | None) -> str:
 
 
 def tool_of(function: FunctionDefinition, *loc: str | int) -> Tool:
-    """A tool of the caller's. Raises `InvalidRequestError` about `loc` where its arguments can't be constrained."""
+    """A tool of the client. Raises `InvalidRequestError` about `loc` if its arguments can't become a grammar."""
     schema = {"type": "object", **(NO_ARGUMENTS if function.parameters is None else function.parameters)}
     if schema["type"] != "object":
         raise invalid("The schema of a function's arguments has to be that of an object.", *loc)
@@ -41,7 +41,7 @@ def tool_of(function: FunctionDefinition, *loc: str | int) -> Tool:
 
 
 def json_of(schema: dict[str, Any] | None, strict: bool | None, *loc: str | int) -> Json:
-    """The JSON that an answer has to be; any object, without a schema. Raises as `tool_of` does."""
+    """The required JSON of an answer; without a schema, any object. Raises what `tool_of` raises."""
     wanted = Json({"type": "object"} if schema is None else schema, bool(strict))
     _check(wanted, *loc)
     return wanted
@@ -60,8 +60,8 @@ def conversation(
     parallel: bool | None,
     answer: Json | None,
 ) -> Conversation:
-    """A conversation with what its next turn may be. `choice`: none, auto or required; `named`: the function that has
-    to be called. Raises `InvalidRequestError`."""
+    """A conversation, and what its next message may be. `choice`: none, auto or required. `named`: the function that
+    must be called. Raises `InvalidRequestError`."""
     if len({tool.name for tool in tools}) < len(tools):
         raise invalid("Two of the tools have the same name.", "tools")
     callable_ = [tool for tool in tools if named in (None, tool.name)]
@@ -73,8 +73,8 @@ def conversation(
     return Conversation(tuple(messages), tuple(tools), tuple(callable_), must_call, parallel is not False, answer)
 
 
-def begin(host: Host, asked: Asked, completion: Completion) -> Run:
-    """Set a run going: of the agent that `asked.model` names, or of the model itself.
+def start_run(host: Host, asked: Asked, completion: Completion) -> Run:
+    """Start a run: of the agent that `asked.model` names, or of the model itself.
 
     Raises `UnknownModelError`, what `ResidentModels.ready` raises, `InvalidRequestError` for what an agent can't do,
     and what `Host.ask` raises.
@@ -106,23 +106,23 @@ def begin(host: Host, asked: Asked, completion: Completion) -> Run:
 
 
 def resident_names(host: Host) -> list[str]:
-    """What the models that are ready can be asked for as. Raises what `ResidentModels.ready` raises."""
+    """The names of the ready models. Raises what `ResidentModels.ready` raises."""
     return [*host.models.ready(), OWN]
 
 
 def names_agent(asked: Asked) -> bool:
-    """Whether an agent is to answer, and not the model itself."""
+    """Whether the request names an agent, and not the model itself."""
     return asked.model.startswith(f"{OWN}/")
 
 
 def most_tokens(host: Host, wanted: int | None, texts: int) -> int:
-    """Of each text: what is wanted, as far as all together are what a run may write."""
+    """The token limit of each text: `wanted`, up to an equal share of the limit of a run."""
     most = max(host.settings.MAX_TOKENS // texts, 1)
     return most if wanted is None else min(wanted, most)
 
 
 def _question(host: Host, asked: Asked, completion: Completion, agent: str) -> Run:
-    """The last message as a question for an agent, with those before it as its history."""
+    """A run of an agent: the last message is its question, the earlier ones are its history."""
     source, count = completion.source, completion.count
     if isinstance(source, tuple):
         count *= len(source)
@@ -150,17 +150,17 @@ def _question(host: Host, asked: Asked, completion: Completion, agent: str) -> R
 
 
 def model_of(run: Run, asked: Asked) -> str:
-    """What answers say of the model: an agent by the name that was asked for."""
+    """The model's name in answers; for an agent, the name in the request."""
     return asked.model if names_agent(asked) else run.model or asked.model
 
 
 def _by_the_model(run: Run) -> bool:
-    """Whether the model itself answers: an agent may have its name."""
+    """Whether the model itself answers. An agent may have the same name."""
     return run.agent == COMPLETION and run.generation is None
 
 
 def choices_of(run: Run, answer: dict[str, Any]) -> list[dict[str, Any]]:
-    """The texts of a run that has ended, as the event `choice` has them."""
+    """The texts of a run that has ended, in the form of the event `choice`."""
     if _by_the_model(run):
         choices: list[dict[str, Any]] = answer["details"]["choices"]
         return choices
@@ -176,8 +176,8 @@ def choices_of(run: Run, answer: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def events_of(run: Run, event: ServerSentEvent) -> list[ServerSentEvent]:
-    """An event of a run, as it is when the model itself is asked: an agent's text comes at its end, without what it
-    thought on the way."""
+    """An event of a run in the form of the model's own runs: an agent's text comes at the end, without its
+    thoughts."""
     number, kind, data = event
     if _by_the_model(run) or kind not in ("token", "answer"):
         return [event]
@@ -188,10 +188,10 @@ def events_of(run: Run, event: ServerSentEvent) -> list[ServerSentEvent]:
 
 
 def token_counts(choices: Sequence[dict[str, Any]], texts: int) -> tuple[int, int, int]:
-    """Tokens of the prompts, those of them that were in KV memory, and tokens of the `choices`, `texts` a prompt."""
+    """Tokens of the prompts, cached ones among them, and tokens of the `choices`, with `texts` for each prompt."""
 
     def total(among: Sequence[dict[str, Any]], *names: str) -> int:
-        # An agent that asks no model may count nothing.
+        # An agent that calls no model may report no usage.
         return sum(choice["usage"].get(name, 0) for choice in among for name in names)
 
     prompts = choices[::texts]
@@ -200,6 +200,6 @@ def token_counts(choices: Sequence[dict[str, Any]], texts: int) -> tuple[int, in
 
 
 def hearth_fields(run: Run, answer: dict[str, Any]) -> dict[str, Any]:
-    """What Hearth tells of a run beyond what OpenAI has a place for."""
+    """The fields of a run that OpenAI's answers have no place for."""
     shown_elsewhere = ("answer", "details") if _by_the_model(run) else ("answer",)
     return {name: value for name, value in answer.items() if name not in shown_elsewhere}

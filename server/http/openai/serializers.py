@@ -1,4 +1,4 @@
-"""What the answers of chat and of completions have in common, whole or in chunks."""
+"""Serializing the answers of chat and of completions, whole or in chunks."""
 
 from abc import ABC, abstractmethod
 from http import HTTPStatus
@@ -14,18 +14,19 @@ REFUSED: dict[int | str | HTTPStatus, Any] = dict.fromkeys((400, 401, 404, 408, 
 
 
 def sampling_of(asked: Asked, seed: int | None = None) -> dict[str, Any]:
-    """How the model is to choose its tokens; see `Completion`."""
-    # The smallest share of all that is likely is the likeliest token.
+    """The sampling parameters of a request; see `Completion`."""
+    # top_p of 0 leaves only the likeliest token.
     temperature = 0.0 if asked.top_p == 0 else asked.temperature
     wanted = {"temperature": temperature, "top_p": asked.top_p, "seed": seed}
     return {name: value for name, value in wanted.items() if value is not None}
 
 
 class TextSerializer(ABC):
-    """The answer that a run makes. What chat and completions call the parts of a choice, the subclasses know."""
+    """Serializes the answer of a run. Subclasses have the names that chat and completions give the parts of a
+    choice."""
 
     prefix: ClassVar[str]
-    """What the answer's id begins with."""
+    """The prefix of the answer's id."""
     whole: ClassVar[str]
     chunk: ClassVar[str]
 
@@ -33,31 +34,31 @@ class TextSerializer(ABC):
         self._run = run
         self._asked = asked
         self._index = 0
-        """Of the text that comes next in a stream."""
+        """The index of the next text in a stream."""
         self._begun = False
 
     @abstractmethod
     def shown(self, choice: dict[str, Any]) -> dict[str, Any]:
-        """A whole text."""
+        """The fields of a whole text."""
 
     def begun(self) -> dict[str, Any] | None:
-        """What the first chunk of a text is, before there is any; None: there is no such chunk."""
+        """The fields of the chunk that opens a text; None: there is none."""
         return None
 
     @abstractmethod
-    def piece(self, text: str) -> dict[str, Any]:
-        """What a chunk with a piece of text is."""
+    def delta(self, text: str) -> dict[str, Any]:
+        """The fields of a chunk of text."""
 
     def beside(self, choice: dict[str, Any]) -> list[dict[str, Any]]:
-        """What chunks are that come when a text is whole, with what it has beside its pieces."""
+        """The fields of the chunks after the text of a choice, such as its tool calls."""
         return []
 
     @abstractmethod
     def ended(self) -> dict[str, Any]:
-        """What the last chunk of a text is, beside its reason."""
+        """The fields of the last chunk of a text, besides its finish reason."""
 
     def answer(self, answer: dict[str, Any]) -> dict[str, Any]:
-        """The whole answer, of what the run answered."""
+        """The whole answer, from that of the run."""
         choices = choices_of(self._run, answer)
         shown = [_choice(choice["index"], self.shown(choice), choice["finish_reason"]) for choice in choices]
         return {
@@ -67,12 +68,12 @@ class TextSerializer(ABC):
         }
 
     def chunks(self, event: ServerSentEvent) -> list[ServerSentEvent]:
-        """What a stream tells of an event of the run."""
+        """The chunks of the stream for one event of the run."""
         return [message for one in events_of(self._run, event) for message in self._chunks(*one)]
 
     def _chunks(self, number: int | None, kind: str | None, data: Any) -> list[ServerSentEvent]:
         if kind == "token":
-            return [*self._begin(), self._chunk([_choice(self._index, self.piece(data["text"]))])]
+            return [*self._begin(), self._chunk([_choice(self._index, self.delta(data["text"]))])]
         if kind == "choice":
             messages = [*self._begin(), *(self._chunk([_choice(self._index, part)]) for part in self.beside(data))]
             self._index, self._begun = self._index + 1, False
@@ -83,7 +84,7 @@ class TextSerializer(ABC):
         if kind == "answer":
             return self._end(data)
         if kind == "error":
-            assert self._run.error is not None, "it was told"
+            assert self._run.error is not None, "its error is known"
             return [(None, None, shape(self._run.error)[0])]
         return []
 
