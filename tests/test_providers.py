@@ -37,7 +37,7 @@ from server.errors import (
 from server.host import Host
 from server.providers import RemoteModel
 from server.providers.catalog import NO_KEY, PROVIDERS
-from server.providers.failures import PassingError, explained
+from server.providers.failures import RetryableError, explained
 from server.sdk import ResidentChatModel, cancellation, usage
 from server.tools import load_tools
 from tests import gguf_file
@@ -346,7 +346,7 @@ def test_a_connection_that_breaks_with_a_code_of_its_own_passes() -> None:
     """As aiohttp's do, by which Google's package asks where that is installed."""
     broken = ConnectionError("Not enough data to satisfy transfer length header.")
     broken.code = 400  # type: ignore[attr-defined]
-    assert isinstance(explained(broken, "google_genai:gemini", 8192), PassingError)
+    assert isinstance(explained(broken, "google_genai:gemini", 8192), RetryableError)
 
 
 def test_mistral_ends_what_it_cannot_finish_with_an_error(api: ModelApi, models: dict[str, RemoteModel]) -> None:

@@ -1,7 +1,7 @@
-"""PERSISTENT. Models behind an API, as LangChain reaches them, with what the rest of Hearth asks of a model.
+"""PERSISTENT. Remote models: models behind an API, reached with LangChain.
 
-Rule: a provider's package is imported when a model of it is loaded, and nothing here imports torch or guidance. No
-text that leaves this folder, an error's or a log's, has a key in it.
+Rule: a provider's package is imported when one of its models is loaded, and nothing here imports torch or guidance.
+No error and no log line from this folder contains a key.
 """
 
 from server.providers.catalog import PROVIDERS, Provider, is_remote

@@ -1,4 +1,4 @@
-"""The providers that there are, and how each one's models are named, reached and limited."""
+"""The providers, and how each one's models are named, reached and limited."""
 
 import os
 import re
@@ -12,17 +12,17 @@ from server.errors import ModelNotFoundError, ProviderUnauthorizedError
 from server.observability.redaction import hide
 
 NO_KEY = "no-key-needed"
-"""What is sent where no key is: the packages want something."""
+"""Sent if there is no key, because the packages require one."""
 
 
 @dataclass(frozen=True)
 class Provider:
     """A provider of models.
 
-    `requirement`: its package and the version that fits, as pip takes it. `keys`: the variables that may hold the
-    key, the first that is set wins. `langchain`: the name by which `init_chat_model` knows it. `limit`: what its chat
-    model calls the most tokens of a reply. `base_url`: where it is, if its package doesn't know. `is_local`: it runs
-    on this machine as a rule, and wants no key there. `options`: what the chat model is made with besides.
+    `requirement`: its package with the version, for pip. `keys`: the environment variables for the key; the first one
+    that is set wins. `langchain`: its name in `init_chat_model`. `limit`: its chat model's parameter for the maximum
+    number of tokens. `base_url`: its address, if its package has none. `is_local`: it usually runs on this machine
+    and needs no key. `options`: other arguments of the chat model.
     """
 
     requirement: str
@@ -35,14 +35,14 @@ class Provider:
 
     @property
     def module(self) -> str:
-        """What its package is imported as."""
+        """The name under which its package is imported."""
         return self.requirement.partition("==")[0].replace("-", "_")
 
     def key(self) -> str | None:
-        """Its key, from the environment or a file `.env` in the current folder; None where none is set."""
+        """Its key, from the environment or a file `.env` in the current folder; None if none is set."""
         in_file = dotenv_values(".env")
         for name in self.keys:
-            # Without the end of line that a mounted secret may bring.
+            # Without the line break that a mounted secret may end with.
             key = (os.environ.get(name) or in_file.get(name) or "").strip()
             if key:
                 hide(key)
@@ -50,7 +50,7 @@ class Provider:
         return None
 
     def needed_key(self) -> str:
-        """Its key. Raises `ProviderUnauthorizedError` where it wants one and none is set."""
+        """Its key. Raises `ProviderUnauthorizedError` if it needs one and none is set."""
         key = self.key()
         if key is None and not self.is_local:
             raise ProviderUnauthorizedError(
@@ -59,8 +59,8 @@ class Provider:
         return key or NO_KEY
 
 
-# Retries are Hearth's own, in one place and the same for all, and so is the time that nothing may come. Google's
-# package and Mistral's count the first try among the retries.
+# Hearth itself does retries and timeouts, in one place for all providers. The packages of Google and Mistral count
+# the first try as a retry.
 _OPENAI = "langchain-openai==1.7.3"
 _OPENAI_OPTIONS = {"max_retries": 0, "stream_usage": True, "stream_chunk_timeout": None}
 
@@ -79,8 +79,8 @@ PROVIDERS: Mapping[str, Provider] = {
     "mistralai": Provider(
         "langchain-mistralai==1.1.6", ("MISTRAL_API_KEY",), "mistralai", options={"max_retries": 1, "timeout": 600}
     ),
-    # Hugging Face's inference speaks OpenAI's API; langchain-huggingface wants an older huggingface_hub than
-    # transformers does, and would load the model into this process.
+    # Hugging Face's inference has OpenAI's API. langchain-huggingface needs an older huggingface_hub than
+    # transformers, and would load the model into this process.
     "huggingface": Provider(
         _OPENAI,
         ("HF_TOKEN", "HUGGINGFACEHUB_API_TOKEN"),
@@ -93,9 +93,9 @@ PROVIDERS: Mapping[str, Provider] = {
 
 
 def is_remote(name: str) -> bool:
-    """Whether the model `name` is behind an API: it begins with the name of a provider and a colon.
+    """Whether `name` is a remote model: it begins with the name of a provider and a colon.
 
-    Raises `ModelNotFoundError` for what looks like a provider's and is none's; a folder of that name is a folder.
+    Raises `ModelNotFoundError` for an unknown provider. An existing folder of that name is a local model.
     """
     prefix, colon, model = name.partition(":")
     if not colon or not re.fullmatch(r"[a-z][a-z0-9_]+", prefix) or os.path.isdir(os.path.expanduser(name)):

@@ -1,4 +1,4 @@
-"""An asynchronous stream, read by a thread that may leave it at any time."""
+"""Reading an asynchronous stream from a thread that may stop at any time."""
 
 import asyncio
 import threading
@@ -10,28 +10,28 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 NOTICE_SECONDS = 0.1
-"""How soon it is noticed that nobody wants it any more."""
+"""Interval of the checks whether the stream is still wanted."""
 
 
 class SilentError(Exception):
-    """Nothing came."""
+    """Nothing has come within the time limit."""
 
 
 def read(stream: Callable[[], AsyncIterator[T]], seconds: float, check: Callable[[], None]) -> Iterator[T]:
-    """What `stream()` gives, as it comes.
+    """The items of `stream()`, as they come.
 
-    Raises what it raises, `SilentError` when nothing has come for `seconds`, and what `check` raises, which is called
-    ten times a second. However it ends, the stream is closed, and with it the connection that it reads from.
+    Raises the stream's errors, `SilentError` if nothing has come for `seconds`, and what `check` raises, which is
+    called ten times a second. In every case the stream and its connection are closed at the end.
     """
-    told: SimpleQueue[tuple[T] | BaseException | None] = SimpleQueue()
+    received: SimpleQueue[tuple[T] | BaseException | None] = SimpleQueue()
 
     async def pump() -> None:
         try:
             async for chunk in stream():
-                told.put((chunk,))
-            told.put(None)
-        except Exception as error:  # boundary: the task's end; whoever reads is told
-            told.put(error)
+                received.put((chunk,))
+            received.put(None)
+        except Exception as error:  # boundary: the task's end; the reader gets the error
+            received.put(error)
 
     check()
     task = asyncio.run_coroutine_threadsafe(pump(), _loop())
@@ -40,7 +40,7 @@ def read(stream: Callable[[], AsyncIterator[T]], seconds: float, check: Callable
         while True:
             check()
             try:
-                item = told.get(timeout=NOTICE_SECONDS)
+                item = received.get(timeout=NOTICE_SECONDS)
             except Empty:
                 silent += NOTICE_SECONDS
                 if silent >= seconds:
@@ -56,16 +56,16 @@ def read(stream: Callable[[], AsyncIterator[T]], seconds: float, check: Callable
         task.cancel()
 
 
-def let_go(closing: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Runs `closing()`, which closes connections that streams were read from, where they were opened. Does not wait
-    for it."""
+def close_later(closing: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run `closing()`, which closes connections of streams, in the event loop that opened them. Does not wait for
+    it."""
     loop = _loop()
     loop.call_soon_threadsafe(lambda: loop.create_task(closing()))
 
 
 @cache
 def _loop() -> asyncio.AbstractEventLoop:
-    """The event loop of all streams: the packages share connections between models, and those belong to one loop."""
+    """The event loop of all streams. The packages share connections between models, and these belong to one loop."""
     loop = asyncio.new_event_loop()
 
     def run(*_: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a provider's package raises, as an error of Hearth's that says what the provider said, without the key."""
+"""Translating the errors of providers' packages into Hearth's, with the provider's message and without the key."""
 
 import json
 import re
@@ -20,30 +20,30 @@ from server.observability.redaction import redacted
 
 LONGEST_SAID = 500
 
-# How OpenAI, Anthropic, Google, vLLM and llama.cpp put it.
+# The messages of OpenAI, Anthropic, Google, vLLM and llama.cpp.
 TOO_LONG = re.compile(
     r"context.?(length|window|size)|prompt.?(is.)?too.long|input token count|too many tokens", re.IGNORECASE
 )
-# Waiting brings no money.
+# Not retryable: waiting does not add credit.
 NO_CREDIT = re.compile(r"insufficient_quota|credit balance", re.IGNORECASE)
-# Google's and Mistral's words for what others answer with 401 and 404.
+# Messages of Google and Mistral for what others answer with 401 and 404.
 BAD_KEY = re.compile(r"api key (not (valid|found)|expired)", re.IGNORECASE)
 NO_MODEL = re.compile(r"invalid model:", re.IGNORECASE)
 
 
-class PassingError(Exception):
-    """The request may well work when it is sent again. `told` is what to raise if it doesn't, `after` the seconds
-    that the provider wants to be left alone, None where it did not say."""
+class RetryableError(Exception):
+    """The request may succeed when it is sent again. `error`: what to raise if it doesn't. `after`: the provider's
+    Retry-After in seconds; None if it sent none."""
 
-    def __init__(self, told: ProviderError, after: float | None = None) -> None:
-        super().__init__(told.message)
-        self.told = told
+    def __init__(self, error: ProviderError, after: float | None = None) -> None:
+        super().__init__(error.message)
+        self.error = error
         self.after = after
 
 
-def explained(error: Exception, model: str, context_length: int) -> HearthError | PassingError:
-    """What `error` means, which a package raised while `model` was asked. Whatever isn't known to last, such as a
-    connection that breaks, counts as passing."""
+def explained(error: Exception, model: str, context_length: int) -> HearthError | RetryableError:
+    """The Hearth error for `error`, which a package raised during a request to `model`. Errors that are not known to
+    be permanent, such as a broken connection, are retryable."""
     from langchain_core import exceptions
 
     said, status = _said(error), _status(error)
@@ -66,15 +66,15 @@ def explained(error: Exception, model: str, context_length: int) -> HearthError 
             after = _retry_after(error)
             details = {} if after is None else {"retry_after": max(1, round(after))}
             limited = ProviderRateLimitedError(f"The provider of {model} answers no more for now: {said}", **details)
-            return limited if NO_CREDIT.search(said) else PassingError(limited, after)
+            return limited if NO_CREDIT.search(said) else RetryableError(limited, after)
     if refused and status not in (408, 409):
         return ProviderError(f"The provider of {model} refused the request: {said}")
-    return PassingError(ProviderError(f"{model} gave no answer: {said}"), _retry_after(error))
+    return RetryableError(ProviderError(f"{model} gave no answer: {said}"), _retry_after(error))
 
 
 def _said(error: Exception) -> str:
-    """What the provider said or, where it said nothing, what is at the bottom of the error: a broken connection is
-    wrapped several times."""
+    """The provider's message; without one, that of the innermost error, since a broken connection is wrapped several
+    times."""
     body = _body(error)
     said = body.get("error") or body
     if isinstance(said, dict):
@@ -89,7 +89,7 @@ def _said(error: Exception) -> str:
 
 
 def _links(error: BaseException) -> Iterator[BaseException]:
-    """`error`, and each that the one before is wrapped around."""
+    """`error` and its chain of causes."""
     link: BaseException | None = error
     while link is not None:
         yield link
@@ -97,7 +97,7 @@ def _links(error: BaseException) -> Iterator[BaseException]:
 
 
 def _body(error: BaseException) -> dict[str, Any]:
-    """What the provider answered with; empty where that is no JSON. Each package keeps it elsewhere."""
+    """The JSON body of the provider's response; empty if it is not JSON. Each package stores it elsewhere."""
     for link in _links(error):
         found = getattr(link, "body", None) or getattr(link, "details", None)
         if found is None:
@@ -112,12 +112,12 @@ def _body(error: BaseException) -> dict[str, Any]:
 
 
 def _status(error: BaseException) -> int | None:
-    """The HTTP status that the provider answered with; None where it did not answer."""
+    """The HTTP status of the provider's response; None without a response."""
     for link in _links(error):
         response = getattr(link, "response", None)
         values = [getattr(link, "status_code", None), getattr(response, "status_code", None)]
         if response is not None:
-            # Without one it may be aiohttp's code for a connection that broke.
+            # Without a response it may be aiohttp's code for a broken connection.
             values.append(getattr(link, "code", None))
         for value in values:
             if isinstance(value, int) and 400 <= value < 600:
@@ -126,7 +126,7 @@ def _status(error: BaseException) -> int | None:
 
 
 def _retry_after(error: BaseException) -> float | None:
-    """Seconds, from the header `Retry-After`, which has them or a date, or from Google's words for it."""
+    """Seconds, from the header `Retry-After` (seconds or a date) or from Google's `retryDelay`."""
     for link in _links(error):
         headers: Any = getattr(getattr(link, "response", None), "headers", None)
         value = headers.get("retry-after") if headers is not None else None

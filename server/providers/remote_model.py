@@ -24,7 +24,7 @@ from server.observability import metrics
 from server.observability.redaction import redacted
 from server.providers import chunks
 from server.providers.catalog import NO_KEY, PROVIDERS
-from server.providers.failures import PassingError, explained
+from server.providers.failures import RetryableError, explained
 from server.providers.schemas import NotStrictError, as_asked, as_object, strict
 from server.sdk import cancellation, usage
 
@@ -35,32 +35,31 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CONTEXT_LENGTH = 8192
-"""Tokens that a model is taken to have room for whose package doesn't know it."""
+"""The context length of models for which the package knows none."""
 TRIES = 4
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0
-"""Seconds before a request is sent again, which double each time; a part of them is random, so that not all come back
-at once."""
+"""Exponential backoff in seconds. A part of it is random, so that requests are not repeated all at once."""
 LONGEST_WAIT = 60.0
-"""A provider that wants to be left alone for more seconds than this is not waited for."""
+"""A longer Retry-After in seconds is not waited for."""
 SILENT_SECONDS = 300.0
-"""How long nothing may come: some models think before they write."""
+"""Maximum seconds without any data. Some models think before they write."""
 BYTES_A_TOKEN = 3.0
-"""Fewer than most texts have, so that what is reckoned with it is rather too long; until a provider has counted."""
+"""A low estimate, so that token counts are rather too high, until the provider has counted."""
 MOST_BYTES_A_TOKEN = 5.0
-"""A server that counts fewer tokens than this has them reckoned all the same."""
+"""An upper bound, also if the provider reports fewer tokens."""
 LEARNS_FROM = 500
-"""Bytes of a conversation of which the provider's count says how long a token is; in shorter ones its own marks weigh
-too much."""
+"""Minimum bytes of a conversation for learning the bytes a token from the provider's count. In shorter ones control
+tokens weigh too much."""
 ENDS = ("finish_reason", "stop_reason", "done_reason", "status")
-"""How the packages say that a reply is at its end; one that stops without it was broken off."""
+"""The packages' names for the finish reason. A reply without one was broken off."""
 CUT = frozenset(("length", "max_tokens", "model_length", "incomplete", "model_context_window_exceeded"))
-"""Of those, that the reply was cut off at its limit."""
+"""Finish reasons of a reply that reached its limit."""
 WITHHELD = frozenset(
     "refusal content_filter safety recitation language blocklist prohibited_content spii other".split()
 )
-"""Ends that say that the provider gives no more of the reply away; in small letters."""
+"""Finish reasons of a reply that the provider withholds, in lower case."""
 THINKING_TOKENS = 8192
-"""What a model that thinks may write above the most of a reply, since its thoughts count as well."""
+"""Extra tokens for reasoning models, whose thoughts count towards the limit of a reply."""
 PROBE = {
     "type": "object",
     "properties": {"ready": {"type": "boolean"}},
@@ -71,21 +70,21 @@ PROBE_TOKENS = 64
 
 
 class RemoteModel:
-    """Any number of threads may ask it at once.
+    """A remote model. Safe for any number of threads.
 
-    `name`: as `/load_model` takes it. `context_length`: tokens of a conversation and the reply to it. `takes_schema`:
-    whether it holds a reply to a JSON schema.
+    `name`: as in `/load_model`. `context_length`: tokens of a conversation and its reply. `takes_schema`: whether it
+    supports replies by a JSON schema.
     """
 
     guided: ClassVar[Literal[False]] = False
-    """It follows no grammars; see `server.sdk.ApiModel`."""
+    """It supports no grammars; see `server.sdk.ApiModel`."""
 
     def __init__(self, name: str, base_url: str | None = None, with_key: bool = True) -> None:
-        """`base_url`: where it is asked, in place of its provider's own address, and `with_key`: whether the
-        provider's key is sent there; it need not be set then.
+        """`base_url`: an address instead of the provider's own. `with_key`: whether the provider's key is sent there;
+        it may be unset then.
 
-        Asks it a few words, to see that it can be reached, that the key is right, and whether it takes a schema.
-        Raises `ProviderNotInstalledError`, `ModelNotFoundError`, a `ProviderError`, or `ModelLoadError`.
+        Sends a short request, to check that it can be reached, that the key is right, and whether it supports
+        schemas. Raises `ProviderNotInstalledError`, `ModelNotFoundError`, a `ProviderError`, or `ModelLoadError`.
         """
         prefix, _, model = name.partition(":")
         self.name = name
@@ -95,7 +94,7 @@ class RemoteModel:
         self._bytes_a_token = BYTES_A_TOKEN
         base_url = base_url or self._provider.base_url
         speaks_openai = self._provider.langchain == "openai"
-        # Mistral's package sends no others: it makes all properties required.
+        # Mistral's package sends strict schemas only: it makes all properties required.
         self._is_strict = self._provider.langchain == "mistralai" or (speaks_openai and base_url is None)
         self._is_compatible = speaks_openai and base_url is not None
         if not with_key:
@@ -104,15 +103,15 @@ class RemoteModel:
             key = self._provider.key() or NO_KEY
         else:
             key = self._provider.needed_key()
-        self._chat = self._opened(model, base_url, key)
+        self._chat = self._open(model, base_url, key)
         profile: Mapping[str, Any] = getattr(self._chat, "profile", None) or {}
         self.context_length = profile.get("max_input_tokens") or CONTEXT_LENGTH
         self._options: dict[str, Any] = {}
         if profile.get("temperature", base_url is not None or self._provider.is_local):
-            # Models that think by themselves refuse it, and of a vendor's unknown one nobody knows.
+            # Reasoning models refuse a temperature, and an unknown model may be one.
             self._options["temperature"] = 0
         if self._provider.langchain == "ollama":
-            # It would cut longer conversations without a word.
+            # Otherwise Ollama truncates longer conversations silently.
             self._options["num_ctx"] = self.context_length
         thinks = bool(profile.get("reasoning_output"))
         self._takes_stop = not thinks
@@ -127,16 +126,16 @@ class RemoteModel:
         return f"RemoteModel({self.name!r})"
 
     def close(self) -> None:
-        """It answers nothing any more, and what is under way ends with `ModelNotLoadedError`."""
+        """Refuse new calls and end running ones with `ModelNotLoadedError`."""
         self._closed.set()
-        chunks.let_go(self._disconnect)
+        chunks.close_later(self._disconnect)
 
     def count(self, text: str) -> int:
-        """About how many tokens `text` has, rather too many than too few."""
+        """An estimate of the tokens of `text`, rather too high."""
         return int(_bytes(text) / self._bytes_a_token) + 1
 
     def cut(self, text: str, tokens: int) -> str:
-        """The beginning of `text`, about so many tokens long at most."""
+        """`text`, truncated to about so many tokens."""
         return text.encode("utf-8", "replace")[: int(tokens * self._bytes_a_token)].decode("utf-8", "ignore")
 
     def complete(
@@ -148,13 +147,13 @@ class RemoteModel:
         schema: Mapping[str, Any] | None = None,
         when_cut: Callable[[], None] = lambda: None,
     ) -> str:
-        """The assistant's next message, `max_tokens` long at most: free text that ends before any of `stop`, or JSON
-        that fits `schema`. `when_cut` is called where it was cut off at the limit.
+        """The assistant's next message, at most `max_tokens` long: free text up to the first of the `stop` sequences,
+        or JSON by `schema`. `when_cut` is called if it was cut off at the limit.
 
-        It is told to the run of this context as it comes, and its cost counted there. What may pass (too many
-        requests, a broken connection, a server that is overloaded) is tried again, up to 4 times in all. Raises
-        `PromptTooLongError`, a `ProviderError` (`SchemaRefusedError`, if it may be the schema's fault),
-        `ModelNotLoadedError` when the model is closed, and `RunCancelledError` as soon as the run is cancelled.
+        The text and its usage are sent to the run of this context as they come. Retryable errors (too many requests,
+        a broken connection, an overloaded server) are retried, up to 4 tries in all. Raises `PromptTooLongError`, a
+        `ProviderError` (`SchemaRefusedError`, if the schema may be the reason), `ModelNotLoadedError` when the model
+        is closed, and `RunCancelledError` as soon as the run is cancelled.
         """
         reply = _Reply(sum(self.count(message["content"]) for message in messages))
         number = 1
@@ -165,13 +164,13 @@ class RemoteModel:
                     if reply.was_cut:
                         when_cut()
                     return text
-                except PassingError as passing:
-                    pause = passing.after
+                except RetryableError as retryable:
+                    pause = retryable.after
                     if pause is None:
                         pause = random.uniform(0.5, 1.0) * min(FIRST_PAUSE * 2 ** (number - 1), LONGEST_PAUSE)
                     if number == TRIES or pause > LONGEST_WAIT:
-                        raise passing.told from None
-                    log.warning("%s Asking again in %.1f s.", passing.told.message, pause)
+                        raise retryable.error from None
+                    log.warning("%s Asking again in %.1f s.", retryable.error.message, pause)
                 self._wait(pause)
                 number += 1
         finally:
@@ -186,13 +185,13 @@ class RemoteModel:
         schema: Mapping[str, Any] | None,
         reply: "_Reply",
     ) -> str:
-        """One try. Raises `PassingError` as well."""
+        """One try. May raise `RetryableError` as well."""
         most = max_tokens + self._thinking
         limit = {"extra_body": {"max_tokens": most}} if self._is_compatible else {self._provider.limit: most}
         chat: Any = self._chat.model_copy(update={**self._options, **limit})
         if schema is None:
             return self._stream(chat, messages, stop, reply)
-        chat, is_strict = self._held_to(chat, schema)
+        chat, is_strict = self._constrained(chat, schema)
         try:
             text = self._stream(chat, messages, (), reply)
         except ProviderError as error:
@@ -219,7 +218,9 @@ class RemoteModel:
                 text += chunk.text
                 found = [at for at in map(text.find, stop) if at >= 0]
                 reply.grow(
-                    text[: min(found)] if found else _surely(text, stop), self.count(text), chunk.usage_metadata
+                    text[: min(found)] if found else _without_stop_prefix(text, stop),
+                    self.count(text),
+                    chunk.usage_metadata,
                 )
                 if found:
                     return text[: min(found)]
@@ -227,23 +228,23 @@ class RemoteModel:
             raise
         except chunks.SilentError:
             raise ProviderError(f"Nothing came of {self.name} for {SILENT_SECONDS:g} seconds.") from None
-        except Exception as error:  # boundary: a provider's package, and whatever answers it
-            # Some complain of a reply that was cut off at its limit when all of it has come.
+        except Exception as error:  # boundary: a provider's package, and its server
+            # Some packages raise for a reply at its limit after all of it has come.
             if not end:
                 raise explained(error, self.name, self.context_length) from None
         if end.lower() in WITHHELD:
             raise ProviderError(f"The provider of {self.name} withheld the rest of the reply: {end}.")
         if not end or end == "error":
-            raise PassingError(ProviderError(f"The reply of {self.name} was broken off."))
+            raise RetryableError(ProviderError(f"The reply of {self.name} was broken off."))
         reply.was_cut = end.lower() in CUT
         reply.grow(text, self.count(text), None)
         read = sum(_bytes(message["content"]) for message in messages)
         if read >= LEARNS_FROM and reply.prompt_tokens:
             self._bytes_a_token = min(read / reply.prompt_tokens, MOST_BYTES_A_TOKEN)
-        # Whole characters: some servers send halves of surrogate pairs.
+        # Some servers send lone surrogates.
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
-    def _opened(self, model: str, base_url: str | None, key: str) -> "BaseChatModel":
+    def _open(self, model: str, base_url: str | None, key: str) -> "BaseChatModel":
         """The package's own chat model."""
         from langchain.chat_models import init_chat_model
 
@@ -255,7 +256,7 @@ class RemoteModel:
             )
         options = dict(provider.options)
         if provider.langchain == "ollama":
-            # Without a header of ours it would send the key of the environment, to any address.
+            # Without this header it would send the key of the environment to any address.
             options["client_kwargs"] = {"headers": {"Authorization": f"Bearer {key}"}}
         else:
             options["api_key"] = key
@@ -265,7 +266,7 @@ class RemoteModel:
             made: BaseChatModel = init_chat_model(model, model_provider=provider.langchain, **options)
             return made
         except ValidationError as error:
-            # Without what was given: pydantic shows a part of it, and so a part of the key.
+            # Without the input: pydantic would show a part of the key.
             wrong = "; ".join(one["msg"] for one in error.errors(include_input=False, include_url=False))
             raise ModelLoadError(f"{self.name} can't be used: {redacted(wrong)}") from None
         except Exception as error:  # boundary: a provider's package
@@ -274,7 +275,7 @@ class RemoteModel:
             ) from None
 
     async def _disconnect(self) -> None:
-        """Closes the connections that are its own; the packages of OpenAI and Anthropic share theirs."""
+        """Close its own connections; the packages of OpenAI and Anthropic share theirs."""
         chat: Any = self._chat
         match self._provider.langchain:
             case "google_genai":
@@ -285,10 +286,10 @@ class RemoteModel:
                 await chat._async_client.close()
 
     def _probe(self, profile: Mapping[str, Any]) -> bool:
-        """Whether it takes a schema. Raises what asking it raises."""
+        """Whether it supports schemas. Raises what a request raises."""
         from jsonschema import Draft202012Validator
 
-        # That it should write JSON only the schema says: who does all the same was held to it.
+        # Only the schema asks for JSON, so a reply in JSON shows that it was enforced.
         messages = [{"role": "user", "content": "Are you ready?"}]
         try:
             text = self.complete(messages, max_tokens=PROBE_TOKENS, schema=PROBE)
@@ -298,14 +299,14 @@ class RemoteModel:
         try:
             return bool(Draft202012Validator(PROBE).is_valid(json.loads(text)))
         except ValueError:
-            # Nothing but thoughts, perhaps.
+            # Perhaps it only had tokens for its thoughts.
             return not text and bool(profile.get("structured_output"))
 
-    def _held_to(self, chat: Any, schema: Mapping[str, Any]) -> tuple[Any, bool]:
-        """`chat` as it writes nothing but what fits `schema`, and whether it is a strict one that it was given."""
+    def _constrained(self, chat: Any, schema: Mapping[str, Any]) -> tuple[Any, bool]:
+        """`chat` with replies constrained to `schema`, and whether a strict schema was sent."""
         sent = as_object(schema)
         if self._is_compatible:
-            # As it is on the wire: for a schema the package brings a reader of its own, which knows OpenAI only.
+            # In the form of the HTTP API: the package would add a parser of its own, which supports OpenAI only.
             form = {"type": "json_schema", "json_schema": {"name": "reply", "schema": sent}}
             return chat.model_copy(update={"extra_body": {**chat.extra_body, "response_format": form}}), False
         is_strict = self._is_strict
@@ -319,7 +320,7 @@ class RemoteModel:
             made = chat.with_structured_output({"title": "reply", **sent}, method="json_schema", **options)
         except Exception as error:  # boundary: a provider's package, which may not know such schemas, or any
             raise SchemaRefusedError(f"{self.name} can't be held to the schema: {redacted(str(error))}") from None
-        # The model with its provider's own words for the schema, without the parser behind it.
+        # The model with its provider's form of the schema, without the package's parser.
         return made.first, is_strict
 
     def _wait(self, seconds: float) -> None:
@@ -329,32 +330,32 @@ class RemoteModel:
             self._closed.wait(min(left, chunks.NOTICE_SECONDS))
 
     def _check(self) -> None:
-        """Raises what ends a call from outside."""
+        """Raises if the run was cancelled or the model closed."""
         cancellation.check()
         if self._closed.is_set():
             raise ModelNotLoadedError(f"The model {self.name} was unloaded or replaced meanwhile. Ask again.")
 
 
 class _Reply:
-    """What of a reply its run is told, over all tries, and what they cost."""
+    """The text of a reply that was sent to its run, over all tries, and their usage."""
 
     def __init__(self, prompt_tokens: int) -> None:
         self.counted = usage.Usage(prompt_tokens=prompt_tokens)
         self.prompt_tokens = self._cached_tokens = self._completion_tokens = 0
-        """Of this try, as the provider counts; 0: it hasn't."""
+        """The provider's counts of this try; 0: none yet."""
         self._lost = 0
-        """Tokens of the tries before."""
-        self._told = ""
+        """Tokens of earlier tries."""
+        self._sent = ""
         self.was_cut = False
-        """Whether it came to its limit."""
+        """Whether it reached its limit."""
 
     def begin(self) -> None:
-        """Another try."""
+        """Begin another try."""
         self._lost = self.counted.completion_tokens
         self.prompt_tokens = self._cached_tokens = self._completion_tokens = 0
 
     def grow(self, text: str, tokens: int, counted: Mapping[str, Any] | None) -> None:
-        """The reply is `text` so far, about so many `tokens` long, and the provider has `counted` a part of it."""
+        """Update: the reply is `text` so far, about so many `tokens`; `counted`: the provider's counts, if any."""
         if counted is not None:
             self.prompt_tokens += counted["input_tokens"]
             self._completion_tokens += counted["output_tokens"]
@@ -362,12 +363,12 @@ class _Reply:
         self.counted.completion_tokens = self._lost + (self._completion_tokens or tokens)
         self.counted.prompt_tokens = self.prompt_tokens or self.counted.prompt_tokens
         self.counted.cached_tokens = self._cached_tokens
-        if self._told.startswith(text):
-            # A try that repeats what was told of the one before.
+        if self._sent.startswith(text):
+            # This try repeats text that an earlier one has sent.
             text_stream.send(b"", self.counted)
             return
-        fresh = text.removeprefix(self._told) if text.startswith(self._told) else "\n" + text
-        self._told = text
+        fresh = text.removeprefix(self._sent) if text.startswith(self._sent) else "\n" + text
+        self._sent = text
         text_stream.send(fresh.encode("utf-8", "replace"), self.counted)
 
 
@@ -375,7 +376,7 @@ def _bytes(text: str) -> int:
     return len(text.encode("utf-8", "replace"))
 
 
-def _surely(text: str, stop: Sequence[str]) -> str:
+def _without_stop_prefix(text: str, stop: Sequence[str]) -> str:
     """`text` without an end that may be the beginning of one of `stop`."""
     for length in range(min(max(map(len, stop), default=1) - 1, len(text)), 0, -1):
         if any(word.startswith(text[-length:]) for word in stop):

@@ -1,6 +1,6 @@
-"""JSON schemas as providers take them: of an object, and strict for OpenAI and Mistral, which take no others.
+"""JSON schemas in the forms that providers accept: an object, and strict for OpenAI and Mistral.
 
-In a strict schema each property is required, so what may be left out may be null in its place
+In a strict schema each property is required, so an optional property may be null instead
 (https://platform.openai.com/docs/guides/structured-outputs).
 """
 
@@ -8,20 +8,20 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-KEPT = frozenset(
+ALLOWED_KEYWORDS = frozenset(
     "$ref description enum const type pattern format minimum maximum exclusiveMinimum exclusiveMaximum multipleOf "
     "minItems maxItems".split()
 )
-"""What a strict schema may say besides its structure; of the rest, such as a text's length, it says nothing."""
+"""Keywords that a strict schema may contain besides its structure. The others, such as maxLength, are dropped."""
 NULL = {"type": "null"}
 
 
 class NotStrictError(ValueError):
-    """A schema has parts that no strict one can have, such as an object with any names."""
+    """A schema has parts that a strict one can't have, such as an object with arbitrary names."""
 
 
 def as_object(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """`schema` as one of an object, which is all that some providers take."""
+    """`schema` as an object schema, which some providers require."""
     if schema.get("type") == "object" and "properties" in schema:
         return dict(schema)
     value = {name: part for name, part in schema.items() if name != "$defs"}
@@ -30,8 +30,8 @@ def as_object(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def strict(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A strict schema that admits what `schema` does, and null for what may be left out. Raises `NotStrictError`."""
-    made = {name: value for name, value in schema.items() if name in KEPT}
+    """A strict schema for the same values, with null for missing properties. Raises `NotStrictError`."""
+    made = {name: value for name, value in schema.items() if name in ALLOWED_KEYWORDS}
     if "$defs" in schema:
         made["$defs"] = {name: strict(part) for name, part in schema["$defs"].items()}
     for choice in ("anyOf", "oneOf"):
@@ -61,7 +61,7 @@ def strict(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_nulls(value: Any, schema: Mapping[str, Any], defs: Mapping[str, Any] | None = None) -> Any:
-    """`value`, which fits `strict(schema)`, without the nulls that stand for what was left out."""
+    """`value`, which fits `strict(schema)`, without the nulls of missing properties."""
     from jsonschema import Draft202012Validator
 
     defs = schema.get("$defs", {}) if defs is None else defs
@@ -84,7 +84,7 @@ def without_nulls(value: Any, schema: Mapping[str, Any], defs: Mapping[str, Any]
 
 
 def as_asked(text: str, schema: Mapping[str, Any], is_strict: bool) -> str:
-    """The JSON that was asked for, from that of what was sent; `text` as it is where it was cut off."""
+    """The JSON by the requested schema, from `text` by the schema that was sent. Unchanged if it was cut off."""
     sent = as_object(schema)
     if not is_strict and sent == schema:
         return text
