@@ -26,7 +26,7 @@ from server.errors import (
     TooLargeError,
 )
 from server.models.background import BackgroundModel
-from server.models.loading import background_model, behind_an_api, by_recipe, check_options
+from server.models.loading import background_model, by_recipe, check_options, remote_model
 from server.models.preload import import_engine
 from server.models.resident import Build, ModelRequest, Report, ResidentModel, ResidentModels
 from server.providers import PROVIDERS, is_remote
@@ -60,17 +60,17 @@ SECRETS = frozenset(
 )
 """Environment variables that people's code does not get."""
 NOTE_SECONDS = 600.0
-"""How long a note of a session may take, with the wait for a turn."""
+"""Time limit for a session's note, waiting included."""
 
 
 class Host:
-    """What the process keeps between requests. Safe for any number of threads; idle until it is asked."""
+    """The state of the process between requests. Safe for any number of threads; idle until the first call."""
 
     def __init__(self, settings: Settings) -> None:
         """Raises `StoreError` when the data folder or the database can't be used."""
         self.settings = settings
         self.models = ResidentModels()
-        self.runs = Runs(settings.MAX_RUNS, settings.MAX_CONCURRENT_RUNS, self._keep_record)
+        self.runs = Runs(settings.MAX_RUNS, settings.MAX_CONCURRENT_RUNS, self._save_record)
         self.database = Database(settings.DATA_DIR, settings.DATABASE_URL)
         self.generations = GenerationStore(self.database)
         self.records = RunStore(self.database)
@@ -103,9 +103,9 @@ class Host:
         self.note_taker = NoteTaker(self.session_store, self._write_note)
         self._closing = threading.Event()
         self._had_model = False
-        """Whether tools can be built, which may ask the model: a model was ready once."""
+        """Whether a model was ready once. Only then tools are built, because they may call the model."""
         self.autoload_error: HearthError | None = None
-        """Why the loading at the start failed; None if it did not. It is told as long as `main` has no tools."""
+        """Why loading at the start failed; None if it did not. Reported while `main` has no tools."""
 
     def load_model(
         self,
@@ -118,17 +118,17 @@ class Host:
         base_url: str | None = None,
         report: Report = lambda *_: None,
     ) -> ResidentModel:
-        """Make a model resident, in the place of the default or, without `replace`, beside the others, and wait until
-        it is ready. What is None comes from the settings. `report` is told how far it is.
+        """Load a model in place of the default or, without `replace`, beside the others, and wait until it is ready.
+        Parameters that are None come from the settings. `report` gets its progress.
 
-        It is built by the live recipe of `main`, or is behind an API, at `base_url` or at its provider's own address.
-        Raises what `ResidentModels.load` raises, `InvalidRequestError` for options that it hasn't, and
-        `ReloadFailedError` when no code is live yet and what is on disk can't be loaded.
+        A local model is built by the live recipe of `main`; a remote one is at `base_url` or at its provider's own
+        address. Raises what `ResidentModels.load` raises, `InvalidRequestError` for options that don't apply, and
+        `ReloadFailedError` if no code is live yet and the code on disk can't be loaded.
         """
         name = model or self.settings.MODEL
         check_options(name, base_url, (load_in_8bit, device_map, dtype, quantizer))
         if is_remote(name):
-            return self._load(*behind_an_api(self.settings, name, base_url), report, replace)
+            return self._load(*remote_model(self.settings, name, base_url), report, replace)
         import_engine()
         main = self.workspaces.main
         if main.live is None:
@@ -145,7 +145,7 @@ class Host:
     def load_tools(self, workspace: str = MAIN) -> None:
         """Build the tools of the workspace's live code, if they aren't built.
 
-        Raises `ModelNotLoadedError` before a model is there, and `ReloadFailedError`.
+        Raises `ModelNotLoadedError` without a model, and `ReloadFailedError`.
         """
         space = self.workspaces.get(workspace)
         with self.models.use():
@@ -154,26 +154,26 @@ class Host:
             space.build_tools()
 
     def reload(self, workspace: str = MAIN, dry_run: bool = False, generation: str | None = None) -> ReloadReport:
-        """Take the code on disk over, or, with `dry_run`, only try it.
+        """Load the code on disk, or with `dry_run` only try it.
 
-        `generation`, a hash or the beginning of one, brings an earlier generation back in place of the files'; they
-        stay as they are. Where the code kept the start from loading a model, that goes on. Raises
-        `ReloadFailedError`, `WorkspaceNotFoundError`, `GenerationNotFoundError`, `StoreError`.
+        `generation`, a hash or the beginning of one, makes an earlier generation live instead; the files don't
+        change. If broken code has stopped the loading at the start, that continues now. Raises `ReloadFailedError`,
+        `WorkspaceNotFoundError`, `GenerationNotFoundError`, `StoreError`.
         """
         space = self.workspaces.get(workspace)
-        with self._going_on():
-            return self._reload(space, dry_run, self._kept(generation) if generation is not None else None)
+        with self._resuming_autoload():
+            return self._reload(space, dry_run, self._saved(generation) if generation is not None else None)
 
     def _reload(self, space: Workspace, dry_run: bool = False, snapshot: Snapshot | None = None) -> ReloadReport:
         return space.reload(self._had_model, dry_run, snapshot)
 
-    def _kept(self, generation: str) -> Snapshot:
+    def _saved(self, generation: str) -> Snapshot:
         return Snapshot(self.generations.files(generation))
 
     def delete_generation(self, generation: str) -> str:
-        """Forget a generation, by its hash or the beginning of one, and give its hash.
+        """Delete a generation, by its hash or the beginning of one. Returns its hash.
 
-        Raises `GenerationNotFoundError`, and `GenerationInUseError` when it is live or a run names it.
+        Raises `GenerationNotFoundError`, and `GenerationInUseError` if it is live or a run names it.
         """
         found = self.generations.find(generation)
         users = self.workspaces.using(found)
@@ -186,30 +186,29 @@ class Host:
         return found
 
     def ask(self, run: Run, generation: str | None = None, model: ResidentModel | str | None = None) -> None:
-        """Set `run` going: its question is answered, on a thread of its own, with the code that is live now, and a
-        record of it is kept. Its `events` tell how it goes, and its `answer` or its `error` how it ended.
+        """Start `run`: the live code answers its question on a thread of its own, and its record is saved.
+        `run.events` report its progress; in the end it has an `answer` or an `error`.
 
-        `generation`, a hash or the beginning of one, is the code to use in place of the live one, `model` the model
-        in place of the default. Raises `WorkspaceNotFoundError`, `QueueFullError`, `ShuttingDownError`. A run may end
-        with what `ResidentModels.use` raises, `GenerationNotFoundError`, `AgentNotFoundError`, `ToolsNotLoadedError`,
-        `ReloadFailedError`, and it waits for nothing before it does; later with `PromptTooLongError`,
-        `OutOfMemoryError`, and what it was stopped for.
+        `generation`, a hash or the beginning of one, replaces the live code, `model` the default model. Raises
+        `WorkspaceNotFoundError`, `QueueFullError`, `ShuttingDownError`. Before it waits for anything, a run may end
+        with what `ResidentModels.use` raises, `GenerationNotFoundError`, `AgentNotFoundError`, `ToolsNotLoadedError`
+        or `ReloadFailedError`; later with `PromptTooLongError`, `OutOfMemoryError`, or the reason that stopped it.
         """
         space = self.workspaces.get(run.workspace)
         with self.sessions.joined(run):
             self.runs.begin(run, lambda: self._answer(run, space, generation, model))
 
     def complete(self, run: Run, work: Callable[["GuidedEngine"], AgentResult], model: str | None = None) -> None:
-        """Set `run` going as `ask` does, with `work` in place of an agent: no code of the workspace has a part in it.
+        """Start `run` like `ask`, with `work` instead of an agent. It uses no code of the workspace.
 
-        Raises `WorkspaceNotFoundError`, `QueueFullError`, `ShuttingDownError`; the run may end with what
-        `ResidentModels.use` raises, `InvalidRequestError` for a model behind an API, and with what `work` raises.
+        Raises `WorkspaceNotFoundError`, `QueueFullError`, `ShuttingDownError`. The run may end with what
+        `ResidentModels.use` raises, `InvalidRequestError` for a remote model, and with what `work` raises.
         """
         self.workspaces.get(run.workspace)
 
         def find_answer() -> AgentResult:
             with self.models.use(model) as used:
-                _engine(used)  # who can't be answered waits for nothing
+                _engine(used)  # fail before waiting in the queue
             return self._in_turn(run, lambda used: work(_engine(used)), model)
 
         self.runs.begin(run, find_answer)
@@ -217,9 +216,9 @@ class Host:
     def _answer(
         self, run: Run, space: Workspace, generation: str | None, wanted: ResidentModel | str | None
     ) -> AgentResult:
-        """What the agent gives back; within the run's own thread."""
+        """The agent's result. Called in the run's own thread."""
         with ExitStack() as held:
-            # Tools may ask the model while they are built.
+            # Tools may call the model while they are built.
             with self.models.use(wanted):
                 pinned = held.enter_context(self._code(run, space, generation))
             run.generation = pinned.hash
@@ -236,22 +235,22 @@ class Host:
             )
 
     def _in_turn(self, run: Run, work: Callable[[ResidentModel], T], wanted: ResidentModel | str | None = None) -> T:
-        """What `work` gives with the model, once `run` has its turn, and within its limits."""
+        """The result of `work` with the model, after `run` has got its turn, and within its limits."""
         with self.runs.queue.take(run), self.models.use(wanted) as model:
             run.start(model.name, self._provenance(run, model))
             with cancellation.scope(run.cancelled), text_stream.scope(run.on_text):
                 return work(model)
 
     def _write_note(self, record: Mapping[str, Any]) -> Any:
-        """What the live code of a record's workspace has the background model write of it."""
+        """The note of a record, by the live code of its workspace and the background model."""
         with self.workspaces.get(record["workspace"]).pin(with_tools=False) as code:
             return code.write_note(record, NOTE_SECONDS)
 
     @contextmanager
     def _code(self, run: Run, space: Workspace, generation: str | None) -> Iterator[Generation]:
-        """The code that is to answer, pinned."""
+        """The generation of a run, pinned."""
         if generation is not None:
-            # Named before it is loaded, so that nobody deletes it meanwhile.
+            # Set before it is loaded, so that it can't be deleted meanwhile.
             run.generation = wanted = self.generations.find(generation)
             with space.pin_earlier(wanted, run.check) as pinned:
                 yield pinned
@@ -259,7 +258,7 @@ class Host:
         if self.settings.RELOAD != "explicit":
             self._catch_up(space, run)
         if space.name != MAIN:
-            # A person's workspace is loaded when it is first used, and `main` at the start or when someone asks.
+            # A person's workspace is loaded on first use; `main` at the start or by a request.
             if space.live is None:
                 space.catch_up(self._had_model, run.check)
             space.build_tools(run.check)
@@ -267,7 +266,7 @@ class Host:
             yield pinned
 
     def _catch_up(self, space: Workspace, run: Run) -> None:
-        """Take over what has changed on disk; where that fails, the live code answers, and the answer says so."""
+        """Load changed files. If that fails, the live code answers, and the answer says so."""
         try:
             space.catch_up(self._had_model, run.check)
         except (ReloadFailedError, StoreError, TooLargeError) as refusal:
@@ -285,18 +284,18 @@ class Host:
             "model": model.identity(),
         }
 
-    def _keep_record(self, run: Run) -> None:
+    def _save_record(self, run: Run) -> None:
         try:
             record = record_of(run)
-            turn = self.sessions.adding(run, record)
-            self.records.add(record, turn)
+            exchange = self.sessions.adding(run, record)
+            self.records.add(record, exchange)
         finally:
             self.sessions.leave(run)
-        if turn is not None:
+        if exchange is not None:
             self.note_taker.add(record)
 
     def runs_of(self, workspace: str | None, limit: int) -> list[dict[str, Any]]:
-        """The records of the last runs, of a workspace or of all, the latest first, those in flight before them."""
+        """The records of the last runs, of one workspace or of all: runs in flight, then the latest first."""
         flying = {
             run.id: record_of(run, saved=run.ended.is_set())
             for run in reversed(self.runs.in_flight())
@@ -312,8 +311,8 @@ class Host:
         return self.records.get(run_id) if flying is None else record_of(flying, saved=flying.ended.is_set())
 
     def cancel(self, run_id: str) -> None:
-        """Let a run in flight stop: at the model's next token, or at once where it waits. Raises `RunNotFoundError`
-        when it isn't in flight."""
+        """Stop a run in flight: at the model's next token, or at once while it waits. Raises `RunNotFoundError` if it
+        isn't in flight."""
         run = next((run for run in self.runs.in_flight() if run.id == run_id), None)
         if run is None or not run.stop(
             RunCancelledError("The run was cancelled before it had an answer. Ask again.")
@@ -321,11 +320,11 @@ class Host:
             raise RunNotFoundError(f"No run {run_id!r} is in flight; it has ended, or never was.")
 
     def replay(self, run_id: str) -> tuple[Run, dict[str, Any]]:
-        """Ask the question of an earlier run again, of the code and the model that answered it; where it has no
-        answer, of a model of the same name, if it had one. Gives the new run, which is under way, and the old record.
+        """Repeat an earlier run with the same code and the same model; if it has no answer, with a model of the same
+        name, if it had one. Returns the new run, which has started, and the old record.
 
-        Raises `RunNotFoundError`, `ModelChangedError` when that model isn't resident, `GenerationNotFoundError` when
-        it ended before it had any code, and what `ask` raises.
+        Raises `RunNotFoundError`, `ModelChangedError` if that model isn't resident, `GenerationNotFoundError` if it
+        ended before it had any code, and what `ask` raises.
         """
         record = self.records.get(run_id)
         if record["generation"] is None:
@@ -343,19 +342,19 @@ class Host:
                 )
         workspace = record["workspace"] if record["workspace"] in self.workspaces.names() else MAIN
         run = Run(record["question"], workspace, record["max_steps"], record["agent"])
-        # What it was shown then, and not what its session has come to since.
+        # The history of that time, without later exchanges of its session.
         run.history = [{"role": one["role"], "content": one["content"]} for one in record.get("history", ())]
         run.max_tokens, run.timeout = self.settings.MAX_TOKENS, self.settings.RUN_TIMEOUT
         self.ask(run, record["generation"], model)
         return run, record
 
     def autoload(self) -> None:
-        """Code, model, tools, in this order. What fails is logged and shown, and the server lives on; where it is the
-        code, the rest is loaded once there is some."""
+        """Load code, model and tools, in this order. A failure is logged and reported, and the server continues. If
+        the code fails, the rest is loaded as soon as there is code."""
         self.models.expected = self.settings.MODEL
         self.autoload_error = None
         try:
-            # While the template imports what workers need.
+            # In parallel with the template, which imports the packages of workers.
             threading.Thread(target=import_engine, name="imports", daemon=True).start()
             if self.workspaces.main.live is None:
                 self._reload(self.workspaces.main)
@@ -371,31 +370,31 @@ class Host:
             self.models.expected = None
 
     @contextmanager
-    def _going_on(self) -> Iterator[None]:
-        """If the first code of `main` comes within, and for want of any the start has loaded nothing, it does now."""
+    def _resuming_autoload(self) -> Iterator[None]:
+        """Repeat `autoload` if it failed for want of code, and `main` gets its first code within this context."""
         stuck = self.autoload_error is not None and self.workspaces.main.live is None
         yield
         if stuck and self.workspaces.main.live is not None:
             threading.Thread(target=self.autoload, name="autoload", daemon=True).start()
 
     def watch(self) -> None:
-        """Take over what is saved as soon as it is, until `close`. Blocks. What fails is logged."""
+        """Reload files as soon as they are saved, until `close`. Blocks. Failures are logged."""
         for changed in watched(self.workspaces.folders(), self._closing):
             log.debug("saved: %s", changed)
             for space in self.workspaces.in_use():
                 try:
-                    with self._going_on():
+                    with self._resuming_autoload():
                         report = space.catch_up(self._had_model)
                 except HearthError as error:
                     log.warning("%s: %s", space.name, error.message)
-                except Exception:  # boundary: nobody would watch any more
-                    log.exception("%s can't be taken over", space.name)
+                except Exception:  # boundary: the watcher must continue
+                    log.exception("%s can't be reloaded", space.name)
                 else:
                     if report is not None:
                         log.info("%s: generation %s is live", space.name, report.generation)
 
     def close(self) -> None:
-        """Take nothing new, let runs in flight end within the grace period, cancel the rest, and keep them all."""
+        """Refuse new runs, let runs in flight end within the grace period, cancel the rest, and save all of them."""
         self._closing.set()
         self.background.close()
         self.models.close()

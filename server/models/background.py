@@ -1,4 +1,4 @@
-"""The background model: it does what nobody waits for, such as titles, notes and checks."""
+"""The background model, for work that nothing waits for, such as titles and notes."""
 
 import json
 import logging
@@ -23,11 +23,11 @@ AS_JSON = "\n\nWrite nothing but JSON that fits this JSON schema: {schema}"
 
 
 class BackgroundModel:
-    """The model of HEARTH_BACKGROUND_MODEL, which is reached when it is first asked; without one the resident model,
-    at the priority `batch`. Safe for any number of threads."""
+    """The model of HEARTH_BACKGROUND_MODEL, which is connected on first use; without one, the resident model at the
+    priority `batch`. Safe for any number of threads."""
 
     def __init__(self, reach: Callable[[], RemoteModel] | None, models: ResidentModels, queue: FairQueue) -> None:
-        """`reach` gives the model; None: the resident one is to do its work."""
+        """`reach` connects the model; None: use the resident one."""
         self._reach = reach
         self._models = models
         self._queue = queue
@@ -43,12 +43,11 @@ class BackgroundModel:
         max_tokens: int,
         schema: Mapping[str, Any] | None = None,
     ) -> str:
-        """The assistant's next message, up to `max_tokens` long: free text, or JSON that fits `schema`. A model whose
-        provider takes no schema is asked for such JSON in words, and may write something else.
+        """The assistant's next message, at most `max_tokens` long: free text, or JSON by `schema`. If the provider
+        does not support schemas, the prompt asks for JSON, and the model may write something else.
 
-        Waits for a turn where the resident model does it, and its cost is `workspace`'s. Raises
-        `ModelNotLoadedError`, what reaching a model raises, what asking it raises, and `RunCancelledError` when the
-        server ends.
+        The resident model is used after a turn in the queue, and its usage counts for `workspace`. Raises
+        `ModelNotLoadedError`, the errors of the connection and of the model, and `RunCancelledError` at shutdown.
         """
         with cancellation.scope(self._closing):
             if self._reach is not None:
@@ -62,7 +61,7 @@ class BackgroundModel:
                 return _complete(resident.engine, messages, max_tokens, schema)
 
     def close(self) -> None:
-        """Do nothing more; what is under way ends."""
+        """Refuse new work, and end what is running."""
         self._closing.set()
 
 
@@ -77,7 +76,7 @@ def _complete(
             try:
                 return model.complete(messages, max_tokens=max_tokens, schema=schema)
             except SchemaRefusedError as refused:
-                log.warning("%s It is asked in words.", refused.message)
+                log.warning("%s The prompt asks for JSON instead.", refused.message)
         *before, last = messages
         messages = [*before, {**last, "content": last["content"] + AS_JSON.format(schema=json.dumps(schema))}]
         schema = None

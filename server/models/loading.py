@@ -1,4 +1,4 @@
-"""From what somebody wants resident to what `ResidentModels` builds: by the recipe of live code, or behind an API."""
+"""From a load's parameters to what `ResidentModels` builds: a local model by the live recipe, or a remote model."""
 
 import hashlib
 import importlib.util
@@ -13,7 +13,7 @@ from server.providers import PROVIDERS, RemoteModel, is_remote
 from server.reload import Generation
 
 RECIPE = ("model.py", "model/")
-"""What the paths of the recipe's files begin with."""
+"""Prefixes of the paths of the recipe's files."""
 
 
 def by_recipe(
@@ -25,8 +25,8 @@ def by_recipe(
     dtype: str | None,
     quantizer: str | None,
 ) -> tuple[ModelRequest, Build]:
-    """A model that runs here, built by the recipe of `generation`, which has to stay pinned meanwhile. What is None
-    comes from the settings."""
+    """A local model, built by the recipe of `generation`, which must stay pinned meanwhile. Parameters that are None
+    come from the settings."""
     if load_in_8bit is None and settings.LOAD_IN_8BIT != "auto":
         load_in_8bit = settings.LOAD_IN_8BIT
     request = ModelRequest(
@@ -61,10 +61,10 @@ def by_recipe(
     return request, build
 
 
-def behind_an_api(settings: Settings, name: str, base_url: str | None) -> tuple[ModelRequest, Build]:
-    """A model that is asked over HTTP, at `base_url` or at its provider's own address."""
+def remote_model(settings: Settings, name: str, base_url: str | None) -> tuple[ModelRequest, Build]:
+    """A remote model, at `base_url` or at its provider's own address."""
     where, with_key = _address(settings, name, base_url)
-    # With another key it is another model, so that a new key is taken when it is loaded again.
+    # The key is part of the request, so that a load with a new key is a new load.
     key = PROVIDERS[name.partition(":")[0]].key() if with_key else None
     request = ModelRequest(
         name, load_in_8bit=None, quantizer="", device_map="", dtype="", recipe=str(hash(key)), base_url=where
@@ -79,7 +79,7 @@ def behind_an_api(settings: Settings, name: str, base_url: str | None) -> tuple[
 
 
 def background_model(settings: Settings) -> RemoteModel:
-    """The one that HEARTH_BACKGROUND_MODEL names. Raises what `RemoteModel` raises, and `ModelNotFoundError`."""
+    """The model of HEARTH_BACKGROUND_MODEL. Raises what `RemoteModel` raises, and `ModelNotFoundError`."""
     name = settings.BACKGROUND_MODEL
     if not is_remote(name):
         raise ModelNotFoundError(
@@ -89,8 +89,7 @@ def background_model(settings: Settings) -> RemoteModel:
 
 
 def check_options(name: str, base_url: str | None, only_here: tuple[object, ...]) -> None:
-    """Raises `InvalidRequestError` for a `base_url` of a model that is loaded here, and for any of `only_here` of one
-    that is not."""
+    """Raises `InvalidRequestError` for a `base_url` of a local model, and for any of `only_here` of a remote one."""
     if is_remote(name) and any(one is not None for one in only_here):
         raise InvalidRequestError(
             f"{name} is behind an API and not loaded here. It takes no load_in_8bit, quantizer, device_map or dtype."
@@ -103,8 +102,8 @@ def check_options(name: str, base_url: str | None, only_here: tuple[object, ...]
 
 
 def _recipe(folder: Path) -> ModuleType:
-    """The recipe in a generation's `folder`, as `server.model`: the only code of people's that this process executes,
-    since it builds what this process holds. Its worker has loaded it before."""
+    """The recipe in a generation's `folder`, as `server.model`. It is the only code of people that this process
+    executes, because it builds the model in this process. Its worker has loaded it before."""
     name, place = "server.model", folder / "server" / "model"
     is_package = (place / "__init__.py").is_file()
     file = place / "__init__.py" if is_package else place.with_suffix(".py")
@@ -128,7 +127,7 @@ def _hash_of_recipe(generation: Generation) -> str:
 
 
 def _address(settings: Settings, name: str, base_url: str | None = None) -> tuple[str | None, bool]:
-    """Where a model behind an API is asked, None for its provider's own address; and whether the provider's key is
-    sent there: not to a place that only a request has named."""
+    """The address of a remote model (None: its provider's own), and whether the provider's key is sent there. It is
+    not sent to an address that only a request has named."""
     own = settings.BASE_URL if name.startswith("openai:") else None
     return base_url or own, base_url in (None, own)

@@ -1,4 +1,4 @@
-"""What takes seconds to import, and so comes after the server answers."""
+"""Importing the engine, which takes seconds, after the server answers."""
 
 import gc
 import sys
@@ -8,10 +8,10 @@ _importing = threading.Lock()
 
 
 def import_engine() -> None:
-    """Import what models rest on, which takes seconds the first time.
+    """Import the engine and its packages. Takes seconds the first time.
 
-    The garbage collector is not to look at any of it, now or later: looking takes a second of the start, and then
-    holds up all threads now and again. Nothing that is there by the end is ever collected.
+    The garbage collector is off meanwhile, and ignores all of it afterwards: scanning it would take a second of the
+    start, and would pause all threads later. No object that exists at the end is ever collected.
     """
     with _importing:
         if "server.engine.engine" in sys.modules:

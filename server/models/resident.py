@@ -1,4 +1,7 @@
-"""The models that are resident: how they come, how they are used, how they are replaced, rest, and are given back."""
+"""The resident models: loading, using, replacing, sleeping, waking and unloading them.
+
+Over 400 lines, because one lock guards all of it.
+"""
 
 import gc
 import logging
@@ -30,13 +33,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LAST_CHECK = "tokenizer"
-"""The stage of loading after which only memory is wanting. A recipe that does not report it needs memory for
-the old model and the new one together."""
+"""The last stage of loading that needs no device memory. A recipe that does not report it needs memory for the old
+model and the new one together."""
 
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """What somebody wants resident. Two equal requests are one model."""
+    """The parameters of a load. Two equal requests mean the same model."""
 
     name: str
     load_in_8bit: bool | None
@@ -44,32 +47,31 @@ class ModelRequest:
     device_map: str
     dtype: str
     recipe: str
-    """Stands for the code that builds it, or for the key that it is asked with: with another one the same name is
-    loaded anew."""
+    """A hash of the code that builds it, or of its API key. If it changes, a load of the same name loads again."""
     base_url: str | None = None
-    """Where a model behind an API is asked; None: at its provider's own address, or it is no such model."""
+    """The address of a remote model; None: its provider's own address, or a local model."""
 
 
 @dataclass(eq=False)
 class ResidentModel:
-    """A model that is loading, ready to be used, asleep, or has failed to load."""
+    """A model that is loading, ready, asleep, or has failed to load."""
 
     request: ModelRequest
     state: Literal["loading", "ready", "asleep", "failed"] = "loading"
     revision: str | None = None
-    """The commit that a model from Hugging Face was loaded at; None for one from a folder."""
+    """The commit of a model from Hugging Face; None for one from a folder."""
     dtype: str | None = None
     device: str | None = None
     quantization: str | None = None
     memory_bytes: int | None = None
     engine: "GuidedEngine | RemoteModel | None" = None
     progress: tuple[str, int, int] = ("starting", 0, 1)
-    """Stage, how much of it is done, and of how much."""
+    """Stage, done, total."""
     error: HearthError | None = None
     users: int = 0
-    """Runs that work with it at the moment."""
+    """The number of runs that use it."""
     leaving: bool = False
-    """Takes no new runs; goes once those that use it have ended."""
+    """Whether it refuses new runs, because it will be unloaded after its last one."""
 
     @property
     def name(self) -> str:
@@ -77,11 +79,11 @@ class ResidentModel:
 
     @property
     def own_engine(self) -> "GuidedEngine | None":
-        """Its engine, if it runs here, in memory that it can give back; None of a model behind an API."""
+        """Its engine, if it runs in this process; None for a remote model."""
         return None if self.device is None else cast("GuidedEngine | None", self.engine)
 
     def identity(self) -> dict[str, str | None]:
-        """What tells it from every other model, as far as that can be known."""
+        """Everything known that distinguishes it from other models."""
         known = {
             "name": self.name,
             "revision": self.revision,
@@ -93,21 +95,21 @@ class ResidentModel:
 
 
 Report = Callable[[str, int, int], None]
-"""Takes the stage of a load, how much of it is done, and of how much."""
+"""Gets the progress of a load: stage, done, total."""
 Build = Callable[[ResidentModel, Report], None]
-"""Fills in a model's engine, device, quantization and memory; reports (stage, done, total) on the way."""
+"""Loads a model: sets its engine, device, quantization and memory, and reports its progress."""
 
 _used: ContextVar[ResidentModel | None] = ContextVar("used model", default=None)
 
 
 @dataclass(eq=False)
 class _Place:
-    """Where one model is, and where another may be on its way to replace it."""
+    """A place for one model, and for the one that is loading to replace it."""
 
     model: ResidentModel | None = None
     """Ready or asleep."""
     coming: ResidentModel | None = None
-    """Loading; or failed, where there is no model to fall back on."""
+    """Loading; or failed, if no other model is there."""
 
     @property
     def names(self) -> set[str]:
@@ -115,18 +117,16 @@ class _Place:
 
 
 class ResidentModels:
-    """The models that are resident, in an order, no two of one name. Safe for any number of threads.
+    """The resident models, in order, each with a different name. Safe for any number of threads.
 
-    - The first one is the default: who names no model gets that. When it is unloaded, the next one is the default;
-      when it can't be used for another reason (it is being replaced, its successor failed to load, it is asleep),
-      none stands in for it.
-    - A model that is loaded takes the place of the default, as late as can be: questions go on with the old one until
-      the new one has passed every check that needs no memory; then the old one goes as soon as no run uses it, and
-      the new one's weights are loaded.
-    - A model that is loaded beside the others comes last, and changes nothing for them, also when it fails.
-    - A model is unloaded, or falls asleep, as soon as no run uses it; from the moment that this is asked for it takes
-      no new runs.
-    - One load, unload, sleep or wake happens at a time. Callers who want the same model share one load.
+    - The first one is the default, for requests that name none. If it is unloaded, the next one becomes the default.
+      If it is unavailable for another reason (it is being replaced, its successor failed to load, it is asleep), no
+      other model replaces it.
+    - A new model replaces the default as late as possible. The old one answers questions until the new one has passed
+      every check that needs no memory. Then the old one is unloaded after its last run, and the new weights are
+      loaded. - A model that is loaded beside the others comes last, and does not affect them, even if it fails. - A
+      model that is to be unloaded or to sleep refuses new runs at once, and does so after its last run. - One load,
+      unload, sleep or wake happens at a time. Equal requests share one load.
     """
 
     def __init__(self) -> None:
@@ -134,36 +134,36 @@ class ResidentModels:
         self._one_at_a_time = threading.Lock()
         self._places: list[_Place] = []
         self.expected: str | None = None
-        """The name of a model that is about to be loaded, for those who ask before it is."""
+        """The name of the model that will be loaded at the start, for error messages until then."""
         self._loads: dict[tuple[ModelRequest, bool], Future[ResidentModel]] = {}
         self._closing = False
 
     @property
     def all(self) -> list[ResidentModel]:
-        """Every model in its order, those that are coming before those that they replace."""
+        """All models in order, each loading one before the one that it replaces."""
         with self._changed:
             return [model for place in self._places for model in (place.coming, place.model) if model is not None]
 
     def ready(self) -> list[str]:
-        """The names of those that are ready, in their order. Where none is, raises what `use` raises."""
+        """The names of the ready models, in order. Raises what `use` raises if none is ready."""
         with self._changed:
             return [model.name for model in self._in_state("ready")] or [self._usable(None).name]
 
     @property
     def kv_bytes(self) -> int:
-        """What the KV memory of all takes now."""
+        """The size of all KV caches."""
         engines = [model.own_engine for model in self.all]
         return sum(engine.kv_bytes for engine in engines if engine is not None)
 
     def load(
         self, request: ModelRequest, build: Build, report: Report = lambda *_: None, replace: bool = True
     ) -> ResidentModel:
-        """Make the model that is asked for resident, in the place of the default or, without `replace`, beside the
-        others, and wait until it is ready. One that is asleep wakes up.
+        """Load the model in place of the default or, without `replace`, beside the others, and wait until it is
+        ready. A sleeping model is woken.
 
-        `report` is called, here, whenever the load has come further. Raises a `ModelError`, a `ProviderError` or an
-        `OutOfMemoryError` when it can't be built, `ModelNameTakenError` and `ShuttingDownError`. If it failed a check
-        that needs no memory, or came beside the others, all that were there stay.
+        `report` is called in this thread on each progress. Raises a `ModelError`, a `ProviderError` or an
+        `OutOfMemoryError` if it can't be loaded, `ModelNameTakenError` and `ShuttingDownError`. All other models stay
+        if it fails a check that needs no memory, or if it was loaded beside them.
         """
         key = (request, replace)
         with self._changed:
@@ -176,7 +176,7 @@ class ResidentModels:
             load = self._loads.get(key)
             if load is None:
                 load = self._loads[key] = Future()
-                # A thread of its own: the load belongs to all who wait for it, and none of them can end it.
+                # A thread of its own: several callers may wait for the load, and none of them can cancel it.
                 context = copy_context()
                 threading.Thread(
                     target=context.run, args=(self._load, key, build, load), name="model load", daemon=True
@@ -194,22 +194,21 @@ class ResidentModels:
             report(*seen)
 
     def unload(self, name: str | None = None) -> None:
-        """Give the memory of the model of that name, or of all, back once no run uses it. Waits for a load that is
-        under way. Raises `ModelNotResidentError`."""
+        """Unload the model of that name, or all, after the last run that uses it. Waits for a running load. Raises
+        `ModelNotResidentError`."""
         with self._one_at_a_time:
             with self._changed:
                 going = [place for place in self._places if name is None or name in place.names]
                 if name is not None and not going:
                     raise self._not_resident(name)
-            self._vacate(going, [place for place in self._places if place not in going])
+            self._unload(going, [place for place in self._places if place not in going])
             self._share_memory()
 
     def sleep(self) -> "list[tuple[ResidentModel, FreedMemory]]":
-        """Let every model that runs here give up what memory it can, once no run uses any; gives what each gave up
-        that was awake.
+        """Put every local model to sleep, after the last run that uses one. Returns what each of them freed.
 
-        Raises `OutOfMemoryError` or `ModelCannotSleepError` for a model that can't, which stays awake with those that
-        come after it.
+        Raises `OutOfMemoryError` or `ModelCannotSleepError` for a model that can't sleep. That one and those after it
+        stay awake.
         """
         with self._one_at_a_time:
             with self._changed:
@@ -231,8 +230,8 @@ class ResidentModels:
             return slept
 
     def wake(self) -> None:
-        """Let every model come back from its sleep. Raises `OutOfMemoryError` for one that finds no memory, which
-        sleeps on with those that come after it."""
+        """Wake every model. Raises `OutOfMemoryError` for a model without memory. That one and those after it stay
+        asleep."""
         with self._one_at_a_time:
             with self._changed:
                 asleep = self._in_state("asleep")
@@ -241,7 +240,7 @@ class ResidentModels:
 
     @contextmanager
     def use(self, which: ResidentModel | str | None = None) -> Iterator[ResidentModel]:
-        """The default model, or the one of that name, or that very one; it stays at least to the end of this context.
+        """The default model, the one of that name, or that one. It stays loaded until the end of this context.
 
         Raises `ModelNotLoadedError`, `ModelNotResidentError`, `ModelAsleepError`.
         """
@@ -258,8 +257,7 @@ class ResidentModels:
                 self._changed.notify_all()
 
     def engine(self) -> "GuidedEngine | RemoteModel":
-        """The engine of the model that is used in this context, else of the default: for those who hold on to no
-        model. Raises what `use` raises."""
+        """The engine of the model that this context uses, else of the default one. Raises what `use` raises."""
         model = _used.get()
         if model is None:
             with self._changed:
@@ -269,7 +267,7 @@ class ResidentModels:
         return model.engine
 
     def close(self) -> None:
-        """Take no more loads, and let nobody wait for one."""
+        """Refuse new loads, and end all waiting for one."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -280,7 +278,7 @@ class ResidentModels:
         return [place.model for place in self._places if place.model is not None and place.model.state == state]
 
     def _usable(self, which: ResidentModel | str | None) -> ResidentModel:
-        """The model that is meant, which takes runs. Raises what `use` raises."""
+        """The model that is meant, if it accepts runs. Raises what `use` raises."""
         if isinstance(which, ResidentModel):
             place = next((place for place in self._places if place.model is which), None)
             if place is None:
@@ -292,7 +290,7 @@ class ResidentModels:
         elif which is None:
             place = self._places[0]
         else:
-            # The one that is there before one that is coming elsewhere.
+            # A model that is there goes before one that is loading elsewhere.
             named = [place for place in self._places if which in place.names]
             if not named:
                 raise self._not_resident(which)
@@ -317,15 +315,15 @@ class ResidentModels:
         coming = (place.coming for place in self._places)
         return next((one.progress for one in coming if one is not None and one.request == request), ("waiting", 0, 1))
 
-    # Coming and going, one at a time
+    # Loading and unloading, one at a time
 
     def _load(self, key: tuple[ModelRequest, bool], build: Build, load: Future[ResidentModel]) -> None:
         outcome: ResidentModel | HearthError
         with self._one_at_a_time:
             try:
-                outcome = self._bring(*key, build)
+                outcome = self._load_into_place(*key, build)
             except BaseException as error:  # boundary: the thread's end, and nobody may wait for ever
-                outcome = _known(error, key[0].name)
+                outcome = _as_hearth_error(error, key[0].name)
             with self._changed:
                 del self._loads[key]
         with self._changed:
@@ -335,20 +333,20 @@ class ResidentModels:
                 load.set_result(outcome)
             self._changed.notify_all()
 
-    def _bring(self, request: ModelRequest, replace: bool, build: Build) -> ResidentModel:
-        """The model that is asked for, ready, and where it belongs."""
+    def _load_into_place(self, request: ModelRequest, replace: bool, build: Build) -> ResidentModel:
+        """The requested model, ready and in its place."""
         place = next((one for one in self._places if one.model is not None and one.model.request == request), None)
         if place is None:
             return self._build(request, replace, build)
         assert place.model is not None
         if replace and place is not self._places[0]:
-            self._vacate(self._places[:1], [place, *(one for one in self._places[1:] if one is not place)])
+            self._unload(self._places[:1], [place, *(one for one in self._places[1:] if one is not place)])
         if place.model.state == "asleep":
             self._wake(place.model)
         return place.model
 
     def _build(self, request: ModelRequest, replace: bool, build: Build) -> ResidentModel:
-        """A new model, in the place where it belongs."""
+        """Load a new model into its place."""
         namesakes = [one for one in self._places if one.model is not None and one.model.name == request.name]
         if namesakes and not replace:
             raise ModelNameTakenError(
@@ -370,7 +368,7 @@ class ResidentModels:
         log.info("loading the model %s", model.name)
 
         def make_room() -> None:
-            self._vacate(going, [one for one in self._places if one is place or one not in going])
+            self._unload(going, [one for one in self._places if one is place or one not in going])
 
         def report(stage: str, done: int, total: int) -> None:
             if stage == LAST_CHECK and done == total:
@@ -383,7 +381,7 @@ class ResidentModels:
             build(model, report)
         except BaseException as error:  # boundary: a recipe is reloadable code, which may raise anything
             log.exception("the model %s could not be loaded", model.name)
-            known = _known(error, model.name)
+            known = _as_hearth_error(error, model.name)
             with self._changed:
                 if place.model is not None:
                     place.coming = None
@@ -406,8 +404,8 @@ class ResidentModels:
         )
         return model
 
-    def _vacate(self, places: list[_Place], left: list[_Place]) -> None:
-        """Let the models of these places go, as soon as no run uses them; `left` are all the places from then on."""
+    def _unload(self, places: list[_Place], left: list[_Place]) -> None:
+        """Unload the models of these places, after the last run that uses them. `left`: all places from then on."""
         with self._changed:
             going = [place.model for place in places if place.model is not None]
             for model in going:
@@ -426,7 +424,7 @@ class ResidentModels:
             give_back_memory()
 
     def _share_memory(self) -> None:
-        """Divide what is free on a device anew between the models that are awake there."""
+        """Divide the free memory of each device among the models that are awake on it."""
         awake = self._in_state("ready")
         for model in awake:
             if model.own_engine is not None:
@@ -442,7 +440,7 @@ class ResidentModels:
 
 
 def give_back_memory() -> None:
-    """Return what nothing refers to any more to the device."""
+    """Return unreferenced memory to the device."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
@@ -462,8 +460,8 @@ def _not_ready(place: _Place) -> ModelNotLoadedError:
     return ModelNotLoadedError(f"The model {coming.name} could not be loaded. {reason}")
 
 
-def _known(error: BaseException, name: str) -> HearthError:
-    """`error` as one that may be kept: without the frames, which hold what was loaded of the model."""
+def _as_hearth_error(error: BaseException, name: str) -> HearthError:
+    """`error` as a `HearthError` that may be stored: without its frames, which reference parts of the model."""
     link: BaseException | None = error
     while link is not None:
         traceback.clear_frames(link.__traceback__)

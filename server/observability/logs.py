@@ -1,7 +1,7 @@
-"""Console logs: a line an event, coloured on a terminal, with the id of the request that it belongs to.
+"""Console logs: one line for each event, coloured on a terminal, with the id of its request.
 
-What is logged never holds the token: a request's line has its path without the query. Nor does it hold a
-provider's key, whoever logs it.
+A log line never contains the token: a request's line has its path without the query. It never contains a provider's
+key either.
 """
 
 import logging
@@ -15,7 +15,7 @@ import colorama
 from server.observability.redaction import redacted
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
-"""The id of the request that the current thread works for; `-` when there is none."""
+"""The id of the request that the current thread works for; `-` without one."""
 
 
 class ConsoleFormatter(logging.Formatter):
@@ -43,9 +43,9 @@ class ConsoleFormatter(logging.Formatter):
 
 
 def configure(level: str, stream: TextIO = sys.stderr) -> None:
-    """Log everything from `level` on to `stream`, and Python's warnings with it.
+    """Log to `stream` from `level` on, Python's warnings included.
 
-    In colour if `stream` is a terminal and `NO_COLOR` isn't set. Replaces what was configured before.
+    In colour if `stream` is a terminal and `NO_COLOR` isn't set. Replaces an earlier configuration.
     """
     colorama.just_fix_windows_console()
     console = logging.StreamHandler(stream)
@@ -53,10 +53,10 @@ def configure(level: str, stream: TextIO = sys.stderr) -> None:
     logging.basicConfig(level=level, handlers=[console], force=True)
     logging.captureWarnings(True)
     # waitress warns whenever a request waits for a thread, torchao when it is imported without a GPU, and PyTorch
-    # about torchao: nothing that one could act on.
+    # about torchao. None of this needs action.
     for name in ("waitress.queue", "torchao", "torch.utils._pytree"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    # alembic tells each step of a migration; what came of them the store tells itself.
+    # alembic logs each step of a migration; the store logs the result.
     logging.getLogger("alembic").setLevel(logging.WARNING)
     for client in ("httpx", "httpx2"):
         # A line for each request to a model behind an API.

@@ -1,4 +1,4 @@
-"""What is counted while the server runs, for `GET /metrics`. Names and units as Prometheus has them:
+"""The counters and histograms of `GET /metrics`. Names and units follow Prometheus' practices:
 https://prometheus.io/docs/practices/naming/"""
 
 from prometheus_client import Counter, Histogram
@@ -22,6 +22,6 @@ TOOL_FAILURES = Counter("hearth_tool_failures", "Calls of tools that gave no res
 
 
 def count_tokens(usage: Usage) -> None:
-    """A call of a model has ended."""
+    """Count the tokens of a call of a model that has ended."""
     for kind in ("prompt", "cached", "completion", "forced"):
         TOKENS.labels(kind).inc(getattr(usage, f"{kind}_tokens"))

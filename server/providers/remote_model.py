@@ -217,11 +217,8 @@ class RemoteModel:
                     raise ProviderError(f"The provider of {self.name} refused the conversation: {blocked.name}.")
                 text += chunk.text
                 found = [at for at in map(text.find, stop) if at >= 0]
-                reply.grow(
-                    text[: min(found)] if found else _without_stop_prefix(text, stop),
-                    self.count(text),
-                    chunk.usage_metadata,
-                )
+                safe = text[: min(found)] if found else _without_stop_prefix(text, stop)
+                reply.grow(safe, self.count(text), chunk.usage_metadata)
                 if found:
                     return text[: min(found)]
         except HearthError:

@@ -1,8 +1,8 @@
 """Reloading: the whole reloadable code of a workspace is replaced at once, as one generation, or not at all.
 
-The rule of this folder: nothing but the files' bytes decides, and each reload works on one snapshot of them. They
-are written into a folder of their own, loaded in a worker, checked, and then made live by moving one pointer.
-Nothing here executes any of them.
+The rule of this folder: only the files' bytes count, and each reload works on one snapshot of them. They are written
+into a folder of their own, loaded in a worker, checked, and then made live by moving one pointer. Nothing here
+executes them.
 """
 
 from server.reload.code_folder import CodeFolders

@@ -1,19 +1,19 @@
-"""Noticing that files are saved."""
+"""A file watcher, which reports saved files."""
 
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 _QUIET_MILLISECONDS = 50
-"""Saves that follow each other faster are one."""
+"""Saves within this time are reported together."""
 _LONGEST_MILLISECONDS = 1000
-"""Saves that never pause are told all the same, so often."""
+"""The longest time that saves are collected."""
 
 
 def watched(folders: Sequence[Path], stop: threading.Event) -> Iterator[list[str]]:
-    """The paths that have changed below any of `folders`, whenever some have, until `stop` is set.
+    """Yields the paths that have changed below any of `folders`, until `stop` is set.
 
-    Only a hint to look: a network file system may tell of nothing, and many changes at once may not all be told.
+    Only a hint: a network file system may report nothing, and of many changes at once some may be missing.
     """
     import watchfiles
 

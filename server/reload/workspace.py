@@ -20,7 +20,7 @@ from server.workers.kept_values import KeptStore
 from server.workers.pool import Workers
 
 _NOTICE_SECONDS = 0.1
-"""How often a caller that waits for another's reload looks whether to go on waiting."""
+"""Interval at which a caller that waits for another reload checks whether to continue waiting."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Files(Protocol):
         """The files as they are now. Raises `LoadError`."""
 
     def stamp(self) -> Stamp:
-        """What changes when they do."""
+        """A value that changes when the files do."""
 
 
 class FilesOf:
@@ -75,15 +75,15 @@ class CodeRunner:
     folders: CodeFolders
     store: GenerationStore
     kept_folder: Path
-    """Below it, each workspace has a folder for what `keep` saves."""
+    """The folder of the values that `keep` saves, with a folder for each workspace."""
     deadline_seconds: float
-    """How long loading code, and building its tools, may take, each."""
+    """Time limit for loading code, and for building its tools."""
 
 
 @dataclass(frozen=True)
-class _Look:
-    """The last time that the files were read to be taken over: their stamp, the hash of what they held (None: they
-    could not be read), and what was said of them if they were refused."""
+class _LastRead:
+    """The last reload from the files: their stamp, the hash of their content (None: they could not be read), and the
+    error if they were refused."""
 
     stamp: Stamp
     content: str | None
@@ -93,9 +93,9 @@ class _Look:
 class Workspace:
     """The reloadable code that `files` holds, laid out like `server/`, and the generations of it.
 
-    Any number of threads may pin and reload. Reloads go one after the other and each caller gets the verdict
-    on the bytes that were there when its turn came; while it waits for that, `check` is called again and again,
-    which may raise. Every generation that becomes live is saved in the store first.
+    Any number of threads may pin and reload. Reloads happen one after the other, and each uses the files at the time
+    when it starts. A waiting caller calls `check` regularly, which may raise. Every generation is saved in the store
+    before it becomes live.
     """
 
     def __init__(self, name: str, root: Path, runner: CodeRunner, files: Files | None = None) -> None:
@@ -103,26 +103,26 @@ class Workspace:
         self.name = name
         self.root = root
         self.kept = KeptStore(runner.kept_folder / name)
-        """What its code keeps from one generation to the next."""
+        """The values that its code saves with `keep`."""
         self._runner = runner
         self._files = files or FilesOf(root)
         self._live: Generation | None = None
-        self._held: dict[str, Generation] = {}
+        self._in_use: dict[str, Generation] = {}
         """The live generation and those that runs still use, by hash."""
-        self._last_look: _Look | None = None
+        self._last_read: _LastRead | None = None
         self._reloading = threading.Lock()
-        # Guards `_live`, `_held` and every generation's `pins`. Reentrant, since a pin may be dropped by the
+        # Guards `_live`, `_in_use` and every generation's `pins`. Reentrant, since a pin may be dropped by the
         # collector.
         self._counting = threading.RLock()
 
     @property
     def live(self) -> Generation | None:
-        """The generation that the next run will use. To use it for longer than a glance, pin it."""
+        """The generation that the next run will use. Pin it before using it."""
         return self._live
 
     @contextmanager
     def pin(self, with_tools: bool = True) -> Iterator[Generation]:
-        """The live generation, kept whole until the block ends, whatever is reloaded meanwhile.
+        """The live generation. It stays loaded until the block ends, whatever is reloaded meanwhile.
 
         Raises `ToolsNotLoadedError` if there is no generation, or if its tools are not built (unless
         `with_tools` is false).
@@ -141,12 +141,12 @@ class Workspace:
 
     @contextmanager
     def pin_earlier(self, wanted: str, check: Callable[[], object] = lambda: None) -> Iterator[Generation]:
-        """The generation of that hash, its tools built, kept whole until the block ends. It becomes live for nobody
-        else, and is loaded from the store unless it is in use already.
+        """The generation of that hash with its tools built. It stays loaded until the block ends, and does not become
+        live. It is loaded from the store unless it is in use already.
 
         Raises `GenerationNotFoundError`, and `ReloadFailedError` if it can't be loaded any more.
         """
-        with self._turn(check):
+        with self._exclusive(check):
             try:
                 generation = self._load(Snapshot(self._runner.store.files(wanted)), build=True)
             except LoadError as failure:
@@ -158,33 +158,32 @@ class Workspace:
             self._unpin(generation)
 
     def reload(self, build: bool, dry_run: bool = False, snapshot: Snapshot | None = None) -> ReloadReport:
-        """Read the files; if they are not what is live, load them and make them live. With `snapshot`, take what
-        that holds in place of the files, which stay as they are.
+        """Read the files; if they differ from the live generation, load them and make them live. `snapshot` replaces
+        the files, which don't change.
 
         With `build` the tools are built as well; else they are left for later. The same bytes as the live ones
         change nothing, except that tools which were not built yet are built. A dry run does everything but
         the change. Raises `ReloadFailedError`, `WorkerUnavailableError`, and `StoreError` if the new code can't be
         saved on disk; then nothing has changed.
         """
-        with self._turn():
+        with self._exclusive():
             return self._reload(build, dry_run, snapshot)
 
     def catch_up(self, build: bool, check: Callable[[], object] = lambda: None) -> ReloadReport | None:
-        """Reload if the files have changed since anybody last read them; they are not read where the file system says
-        that they haven't. Gives None where nothing had to be done; then there is a live generation.
+        """Reload if the files have changed since the last read. They are not read again if the file system reports no
+        change. Returns None if nothing had to be done; then there is a live generation.
 
-        Raises what `reload` raises; files that could not be loaded are refused again, in the same words, until
-        they change.
+        Raises what `reload` raises. Files that could not be loaded raise the same error again until they change.
         """
-        with self._turn(check):
-            look, stamp = self._last_look, self._files.stamp()
-            if look is not None:
-                unchanged = stamp == look.stamp and look.stamp.settled
-                if not unchanged and look.content is not None and self._content() == look.content:
+        with self._exclusive(check):
+            last, stamp = self._last_read, self._files.stamp()
+            if last is not None:
+                unchanged = stamp == last.stamp and last.stamp.settled
+                if not unchanged and last.content is not None and self._content() == last.content:
                     unchanged = True
-                    self._last_look = replace(look, stamp=stamp)
-                if unchanged and look.refusal is not None:
-                    raise ReloadFailedError(look.refusal.message, **look.refusal.details)
+                    self._last_read = replace(last, stamp=stamp)
+                if unchanged and last.refusal is not None:
+                    raise ReloadFailedError(last.refusal.message, **last.refusal.details)
                 if unchanged:
                     return None
             return self._reload(build)
@@ -203,21 +202,21 @@ class Workspace:
             refusal = self._failed(failure)
             if snapshot is None and not dry_run:
                 # A copy: the one that is raised gets a traceback.
-                self._last_look = _Look(stamp, content, ReloadFailedError(refusal.message, **refusal.details))
+                self._last_read = _LastRead(stamp, content, ReloadFailedError(refusal.message, **refusal.details))
             raise refusal from None
         try:
             tools = compare(before, before if generation.tools is None else generation.tools)
             if not dry_run:
                 if generation is not live:
                     self._runner.store.take_over(self.name, generation.hash, wanted.files)
-                # Before any question gets the new code, which must find there what it has built.
+                # Before the first question gets the new code, so that it finds the values that the code has built.
                 generation.go_live()
                 self._swap(generation)
         finally:
             self._unpin(generation)
         if not dry_run:
-            # The files as they are now must not undo what was brought back.
-            self._last_look = _Look(stamp, content if snapshot is None else self._content())
+            # Unchanged files must not replace a generation that was brought back.
+            self._last_read = _LastRead(stamp, content if snapshot is None else self._content())
             self._runner.workers.learn(generation.imports)
         metrics.RELOADS.labels("done").inc()
         return ReloadReport(
@@ -231,14 +230,14 @@ class Workspace:
         )
 
     def _content(self) -> str | None:
-        """The hash of what the files hold; None if they can't be read, or are too many."""
+        """The hash of the files' content; None if they can't be read or are too many."""
         try:
             return self._files.snapshot().hash
         except (LoadError, HearthError):
             return None
 
     @contextmanager
-    def _turn(self, check: Callable[[], object] = lambda: None) -> Iterator[None]:
+    def _exclusive(self, check: Callable[[], object] = lambda: None) -> Iterator[None]:
         while not self._reloading.acquire(timeout=_NOTICE_SECONDS):
             check()
         try:
@@ -247,7 +246,7 @@ class Workspace:
             self._reloading.release()
 
     def build_tools(self, check: Callable[[], object] = lambda: None) -> None:
-        """Build the tools of the live generation if they are not built yet; the files are not looked at.
+        """Build the tools of the live generation if they are not built yet. The files are not read.
 
         Raises `ToolsNotLoadedError` if there is no generation, `ReloadFailedError` if the tools can't be
         built.
@@ -255,7 +254,7 @@ class Workspace:
         live = self._live
         if live is not None and live.tools is not None:
             return  # a question does not wait for another's reload
-        with self._turn(check), self.pin(with_tools=False) as generation:
+        with self._exclusive(check), self.pin(with_tools=False) as generation:
             if generation.tools is None:
                 try:
                     generation.build_tools()
@@ -263,23 +262,22 @@ class Workspace:
                     raise self._failed(failure) from None
 
     def forget(self, name: str) -> bool:
-        """Forget a value that the code keeps; it is built anew when it is next wanted. Returns whether there was
-        one."""
+        """Delete a value of `keep`. It is built again on its next use. Returns whether there was one."""
         known = self.kept.drop(name)
         for worker in self._runner.workers.of(self.name):
             worker.forget(name)
         return known
 
     def _load(self, snapshot: Snapshot, build: bool, dry_run: bool = False) -> Generation:
-        """The generation of these files that is in use, else a new one; its tools built if `build` says so.
+        """The generation of these files, if it is in use, else a new one; with `build`, its tools are built.
 
-        It is pinned for the caller. In a dry run nothing that is in use is touched.
+        It is pinned for the caller. A dry run changes nothing that is in use.
         """
         generation = None
         with self._counting:
-            live, held = self._live, self._held.get(snapshot.hash)
-            if held is not None and held.snapshot == snapshot and not (dry_run and build and held.tools is None):
-                generation = held
+            live, found = self._live, self._in_use.get(snapshot.hash)
+            if found is not None and found.snapshot == snapshot and not (dry_run and build and found.tools is None):
+                generation = found
                 generation.pins += 1
         if generation is None:
             runner, name = self._runner, snapshot.hash
@@ -292,8 +290,8 @@ class Workspace:
             )
             with self._counting:
                 generation.pins += 1
-                self._held.setdefault(generation.hash, generation)
-            runner.folders.trim({name, *self._held, *(worker.generation for worker in runner.workers.all())})
+                self._in_use.setdefault(generation.hash, generation)
+            runner.folders.trim({name, *self._in_use, *(worker.generation for worker in runner.workers.all())})
         if build and generation.tools is None:
             try:
                 generation.build_tools()
@@ -313,8 +311,8 @@ class Workspace:
         with self._counting:
             generation.pins -= 1
             ended = generation.pins == 0
-            if ended and self._held.get(generation.hash) is generation:
-                del self._held[generation.hash]
+            if ended and self._in_use.get(generation.hash) is generation:
+                del self._in_use[generation.hash]
         if ended:
             generation.close()
 

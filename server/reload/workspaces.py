@@ -29,7 +29,7 @@ class Workspaces:
         self._folder = folder
         self._runner = runner
         self._others: dict[str, Workspace] = {}
-        # Whoever writes to a workspace at once has the same one; what nobody uses is not held.
+        # Concurrent writers to a workspace share one overlay; unused ones are dropped.
         self._overlays: WeakValueDictionary[str, Overlay] = WeakValueDictionary()
         self._making = threading.Lock()
 
@@ -70,16 +70,16 @@ class Workspaces:
         return [MAIN, *sorted(name for name in others if name != MAIN)]
 
     def in_use(self) -> list[Workspace]:
-        """Those that were asked for since the start, `main` first."""
+        """The workspaces that were used since the start, `main` first."""
         with self._making:
             return [self.main, *self._others.values()]
 
     def folders(self) -> list[Path]:
-        """The folders that all the files lie in."""
+        """The folders of all files."""
         return [self.main.root, self._folder]
 
     def using(self, generation: str) -> list[str]:
-        """The names of those where a generation of that hash is live."""
+        """The names of the workspaces where a generation of that hash is live."""
         return [space.name for space in self.in_use() if space.live is not None and space.live.hash == generation]
 
     def _overlay(self, name: str) -> Overlay:
