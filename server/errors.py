@@ -1,7 +1,7 @@
 """The tree of errors, each with an HTTP status and a code.
 
-Everything that Hearth itself raises on purpose is a `HearthError`. Whatever else reaches a caller is a mistake of
-ours: the caller gets an id, and the log has that id with the traceback.
+Every error that Hearth raises on purpose is a `HearthError`. Any other error is a bug in Hearth: the client gets an
+id, and the log has that id with the traceback.
 """
 
 import logging
@@ -13,10 +13,10 @@ log = logging.getLogger(__name__)
 
 
 class HearthError(Exception):
-    """An error that the caller is told about.
+    """An error that is reported to the client.
 
-    `message` is a sentence that says what was wrong and what to do. `details` are JSON-able values that stand
-    beside `type` and `message` in the answer; a detail `retry_after` (seconds) also becomes a header.
+    `message` says what was wrong and what to do. `details` are JSON values beside `type` and `message` in the
+    response; a detail `retry_after` (seconds) also becomes a header.
     """
 
     status: ClassVar[int] = 500
@@ -28,7 +28,7 @@ class HearthError(Exception):
         self.details = details
 
     def to_dict(self) -> dict[str, Any]:
-        """The one JSON shape of an error."""
+        """The JSON shape of an error."""
         return {"error": {"type": self.code, "message": self.message, **self.details}}
 
 
@@ -47,7 +47,7 @@ class UnauthorizedError(HearthError):
 
 
 class ForbiddenError(HearthError):
-    """Who asks is known, and may not do this."""
+    """The client is known, and may not do this."""
 
     status = 403
     code = "forbidden"
@@ -91,7 +91,7 @@ class FileNotInWorkspaceError(NotFoundError):
 
 
 class NotKeptError(NotFoundError):
-    """The workspace keeps nothing under that name."""
+    """The workspace has saved no value of that name."""
 
     code = "not_kept"
 
@@ -115,7 +115,7 @@ class UnknownModelError(NotFoundError):
 
 
 class ConflictError(HearthError):
-    """The request is fine, the server's state does not allow it now."""
+    """The request is valid, but the server's state does not allow it now."""
 
     status = 409
     code = "conflict"
@@ -128,19 +128,19 @@ class ModelNotLoadedError(ConflictError):
 
 
 class ModelAsleepError(ConflictError):
-    """The model has given its memory to others for a while."""
+    """The model sleeps."""
 
     code = "model_asleep"
 
 
 class ModelCannotSleepError(ConflictError):
-    """The model's weights can't leave the device that they are on."""
+    """The model's weights can't be offloaded."""
 
     code = "model_cannot_sleep"
 
 
 class ModelNameTakenError(ConflictError):
-    """A model of that name is resident that was loaded otherwise."""
+    """A model of that name is resident with other parameters."""
 
     code = "model_name_taken"
 
@@ -158,7 +158,7 @@ class GenerationInUseError(ConflictError):
 
 
 class ModelChangedError(ConflictError):
-    """The model that a run was answered with isn't resident."""
+    """The model of an earlier run isn't resident."""
 
     code = "model_changed"
 
@@ -170,21 +170,21 @@ class SessionBusyError(ConflictError):
 
 
 class TooLargeError(HearthError):
-    """The body is longer than the server reads."""
+    """The body exceeds the limit."""
 
     status = 413
     code = "too_large"
 
 
 class InvalidRequestError(HearthError):
-    """Well-formed, and yet not what the route takes. `details`: a list of what is wrong, pydantic's shape."""
+    """Valid JSON, but not a valid request. `details`: a list of the problems, in pydantic's shape."""
 
     status = 422
     code = "invalid_request"
 
 
 class NoHistoryError(HearthError):
-    """The agent takes a question alone, and can't go on with a session."""
+    """The agent does not support sessions."""
 
     status = 422
     code = "no_history"
@@ -198,7 +198,7 @@ class InvalidPathError(HearthError):
 
 
 class ReloadFailedError(HearthError):
-    """New code could not be taken over; the old code goes on serving.
+    """New code could not be loaded; the old code continues to serve.
 
     `errors`: a list of `{"file", "line", "type", "message", "traceback"}`. `generation`: the hash of the
     generation that continues to serve, None if there is none.
@@ -209,7 +209,7 @@ class ReloadFailedError(HearthError):
 
 
 class AgentFailedError(HearthError):
-    """The agent's own code raised an error. `exception`: its type; `file`, `line`: the innermost place in the
+    """The agent's code raised an error. `exception`: its type; `file`, `line`: the innermost place in the
     workspace's code; `traceback`; `steps`: those that were done."""
 
     status = 502
@@ -217,7 +217,7 @@ class AgentFailedError(HearthError):
 
 
 class WorkerCrashedError(HearthError):
-    """The process that runs the workspace's code ended before there was an answer. `signal` or `exit_code`; `file`
+    """The workspace's worker ended before there was an answer. `signal` or `exit_code`; `file`
     and `line`, where they are known; `output`: the last lines that it wrote; `steps`: those that were done."""
 
     status = 502
@@ -225,21 +225,21 @@ class WorkerCrashedError(HearthError):
 
 
 class WorkerUnavailableError(HearthError):
-    """No process can be started for the workspace's code now."""
+    """No worker can be started for the workspace now."""
 
     status = 503
     code = "worker_unavailable"
 
 
 class PromptTooLongError(HearthError):
-    """The prompt does not fit the model. `tokens`: its length. `limit`: the longest that fits."""
+    """The prompt exceeds the context length. `tokens`: its length. `limit`: the maximum."""
 
     status = 422
     code = "prompt_too_long"
 
 
 class ModelError(HearthError):
-    """The model that was asked for can't be used."""
+    """The requested model can't be used."""
 
     status = 422
     code = "model_load_failed"
@@ -264,7 +264,7 @@ class NoChatTemplateError(ModelError):
 
 
 class ModelLoadError(ModelError):
-    """The model is there, and loading it failed."""
+    """The model exists, but loading it failed."""
 
 
 class ProviderNotInstalledError(ModelError):
@@ -274,7 +274,7 @@ class ProviderNotInstalledError(ModelError):
 
 
 class ProviderError(HearthError):
-    """A model behind an API gave no answer; the message has what its provider said."""
+    """A remote model gave no answer. The message has its provider's message."""
 
     status = 502
     code = "provider_error"
@@ -287,74 +287,73 @@ class ProviderUnauthorizedError(ProviderError):
 
 
 class ProviderRateLimitedError(ProviderError):
-    """The provider answers no more requests for now. `retry_after`: seconds, where it said so."""
+    """The provider refuses requests for now. `retry_after`: seconds, if it sent them."""
 
     status = 503
     code = "provider_rate_limited"
 
 
 class SchemaRefusedError(ProviderError):
-    """The provider does not hold a reply to the JSON schema that it was given."""
+    """The provider does not support the JSON schema."""
 
     code = "schema_refused"
 
 
 class UnreadableReplyError(HearthError):
-    """The model's reply was empty, or not in the form that was asked for, as often as it was asked."""
+    """The model's replies were empty, or not in the requested form, in all tries."""
 
     status = 502
     code = "unreadable_reply"
 
 
 class QueueFullError(HearthError):
-    """More questions are in flight than the server takes. `retry_after`: seconds."""
+    """The maximum number of requests is reached. `retry_after`: seconds."""
 
     status = 429
     code = "queue_full"
 
 
 class RunCancelledError(HearthError):
-    """The run was cancelled before it had its answer. `steps`: those that were done."""
+    """The run was cancelled. `steps`: the finished ones."""
 
     status = 499
     code = "run_cancelled"
 
 
 class RunTimedOutError(HearthError):
-    """The run took longer than it may. `steps`: those that were done."""
+    """The run exceeded its time limit. `steps`: the finished ones."""
 
     status = 408
     code = "run_timed_out"
 
 
 class TokenLimitError(HearthError):
-    """The run wrote more than it may. `limit`: tokens. `steps`: those that were done."""
+    """The run exceeded its token limit. `limit`: tokens. `steps`: the finished ones."""
 
     status = 422
     code = "token_limit"
 
 
 class OutOfMemoryError(HearthError):
-    """The memory of the device that a model is on, or where it is to go, did not suffice. `needed_bytes` and
-    `free_bytes`, where they are known."""
+    """A device, or the host, has too little memory for a model. `needed_bytes` and `free_bytes`, if known."""
 
     status = 503
     code = "out_of_memory"
 
 
 class StoreError(HearthError):
-    """What is kept can't be read or written."""
+    """The database can't be read or written."""
 
     status = 503
     code = "storage_failed"
 
 
 class StoreRefusedError(StoreError):
-    """What was to be kept contradicts what is kept, such as a run of code that was never kept."""
+    """A change contradicts what is saved, such as a run of a generation that was never saved."""
 
 
 class ShuttingDownError(HearthError):
-    """The server is about to end and takes nothing new."""
+    """The server is shutting down and accepts nothing new."""
 
     status = 503
     code = "shutting_down"
@@ -365,11 +364,11 @@ class OutOfTokensError(ValueError):
 
 
 class InternalError(HearthError):
-    """A mistake of ours. `id`: what to look for in the log."""
+    """A bug in Hearth. `id`: to look up in the log."""
 
 
 def known(error: BaseException) -> HearthError:
-    """`error` as one that a caller may be told: a mistake of ours goes into the log, and its id to the caller."""
+    """`error` as a `HearthError` for the client. A bug in Hearth is logged, and the client gets its id."""
     if isinstance(error, HearthError):
         return error
     log.error("internal error", exc_info=error)

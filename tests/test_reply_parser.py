@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 
 from server.agent.conversation import Act, Bounds, UnreadableReplyError
 from server.agent.remote import RemoteConversation, act_schema
-from server.agent.reply_parser import ReadingError, read_act, read_option, read_value
+from server.agent.reply_parser import ParseError, parse_act, parse_option, parse_value
 from server.providers.schemas import NotStrictError, strict, without_nulls
 
 ONE = {"type": "object", "properties": {"expression": {"type": "string"}}, "required": ["expression"]}
@@ -49,10 +49,10 @@ CALL = Act("so", "calculator", '{"expression": "1 + 1"}')
     ],
 )
 def test_a_call_in_any_form(text: str) -> None:
-    act = read_act(text, TOOLS, may_call=True)
+    act = parse_act(text, TOOLS, may_call=True)
     assert (act.tool, act.input) == (CALL.tool, CALL.input)
     assert act.thought == "so"
-    assert read_act(text, TOOLS, may_call=False) == Act(act.thought, "calculator")
+    assert parse_act(text, TOOLS, may_call=False) == Act(act.thought, "calculator")
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_call_in_any_form(text: str) -> None:
     ],
 )
 def test_an_answer_in_any_form(text: str) -> None:
-    assert read_act(text, TOOLS, may_call=True) == Act("so", answer="42")
+    assert parse_act(text, TOOLS, may_call=True) == Act("so", answer="42")
 
 
 @pytest.mark.parametrize(
@@ -86,12 +86,12 @@ def test_an_answer_in_any_form(text: str) -> None:
     ],
 )
 def test_what_is_wrong_is_told(text: str, said: str) -> None:
-    with pytest.raises(ReadingError, match=said):
-        read_act(text, TOOLS, may_call=True)
+    with pytest.raises(ParseError, match=said):
+        parse_act(text, TOOLS, may_call=True)
 
 
 def test_a_tool_without_arguments() -> None:
-    assert read_act("Action: now", TOOLS, may_call=True) == Act("", "now", "{}")
+    assert parse_act("Action: now", TOOLS, may_call=True) == Act("", "now", "{}")
 
 
 @pytest.mark.parametrize(
@@ -104,20 +104,20 @@ def test_a_tool_without_arguments() -> None:
 )
 def test_json_in_any_form(text: str, value: Any) -> None:
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
-    assert read_value(text, schema) == value
-    with pytest.raises(ReadingError, match="n: 'x' is not of type 'integer'"):
-        read_value('{"n": "x"}', schema)
+    assert parse_value(text, schema) == value
+    with pytest.raises(ParseError, match="n: 'x' is not of type 'integer'"):
+        parse_value('{"n": "x"}', schema)
 
 
 @pytest.mark.parametrize("text", ["react", " 'React'.", '{"choice": "react"}', "I choose react\n"])
 def test_an_option_in_any_form(text: str) -> None:
-    assert read_option(text, ["chat", "react", "plan_execute"]) == "react"
+    assert parse_option(text, ["chat", "react", "plan_execute"]) == "react"
 
 
 @pytest.mark.parametrize("text", ["", "chat or react", "reaction"])
 def test_no_option(text: str) -> None:
-    with pytest.raises(ReadingError):
-        read_option(text, ["chat", "react"])
+    with pytest.raises(ParseError):
+        parse_option(text, ["chat", "react"])
 
 
 # Whatever comes, it ends with a result or with the error that says that it can't be read
@@ -139,8 +139,8 @@ SCHEMAS = st.sampled_from([ONE, TWO, {"type": "array", "items": {"type": "intege
 @example(text='{"tool": "calculator", "input": {"expression": NaN}}', may_call=True)
 def test_any_text_is_an_act_or_can_not_be_read(text: str, may_call: bool) -> None:
     try:
-        act = read_act(text, TOOLS, may_call)
-    except ReadingError:
+        act = parse_act(text, TOOLS, may_call)
+    except ParseError:
         return
     assert (act.tool is None) != (act.answer is None)
     assert act.tool in (None, *TOOLS)
@@ -154,8 +154,8 @@ def test_any_text_is_an_act_or_can_not_be_read(text: str, may_call: bool) -> Non
 @given(text=TEXTS, schema=SCHEMAS)
 def test_any_text_fits_a_schema_or_can_not_be_read(text: str, schema: dict[str, Any]) -> None:
     try:
-        value = read_value(text, schema)
-    except ReadingError:
+        value = parse_value(text, schema)
+    except ParseError:
         return
     assert Draft202012Validator(schema).is_valid(value)
     json.dumps(value, ensure_ascii=False).encode()

@@ -36,7 +36,7 @@ from .remote import RemoteConversation
 Model = GuidedModel | ApiModel
 """The model that answers the run: resident, or behind an API."""
 Message = Mapping[str, str]
-"""A turn of a conversation: its `role` and its `content`."""
+"""A message of a conversation: its `role` and its `content`."""
 
 
 @dataclass
@@ -81,7 +81,7 @@ class Agent(ABC):
 
     @abstractmethod
     def __call__(self, question: str, history: Sequence[Message] = ()) -> AgentResult:
-        """The answer to `question`, which comes after the turns of `history`."""
+        """The answer to `question`, which comes after the messages of `history`."""
 
     def open(self, messages: list[dict[str, str]]) -> Conversation:
         """A conversation with the model, of which `messages` have been said; the next words are the model's."""

@@ -13,7 +13,7 @@ __all__ = ["Act", "Bounds", "Choice", "Conversation", "UnreadableReplyError", "s
 
 @dataclass(frozen=True)
 class Bounds:
-    """The most tokens of each part of a turn."""
+    """The maximum tokens of each part of a message."""
 
     thought: int
     input: int
@@ -63,7 +63,7 @@ class Conversation(Protocol):
         """The beginning of `text`, at most so many tokens long."""
 
     def write(self, lead: str, max_tokens: int) -> str:
-        """Free text behind `lead`."""
+        """Free text after `lead`."""
 
     def write_json(self, schema: Mapping[str, Any], max_tokens: int) -> Any:
         """A value that fits a JSON schema. Raises `UnreadableReplyError` where it did not come to its end."""
@@ -72,7 +72,7 @@ class Conversation(Protocol):
         """One of `options`."""
 
     def act(self, lead: str, tools: Mapping[str, Mapping[str, Any]], may_call: bool, bounds: Bounds) -> Act:
-        """A turn behind `lead`. `tools` are the JSON schemas of the arguments, by name. Without `may_call` the model
+        """A step after `lead`. `tools` are the JSON schemas of the arguments, by name. Without `may_call` the model
         still says which tool it wants, and its input is not written."""
 
 

@@ -49,13 +49,13 @@ class GuidedConversation:
             raise UnreadableReplyError(f"The model's JSON was not done after {max_tokens} tokens.") from error
 
     def choose(self, options: Sequence[str]) -> Choice:
-        with logprobs.measured() as chance:
+        with logprobs.measured() as measured:
             self._lm += select(list(options), name="option")
-        return Choice(self._lm["option"], math.exp(chance.log_probability))
+        return Choice(self._lm["option"], math.exp(measured.log_probability))
 
     def act(self, lead: str, tools: Mapping[str, Mapping[str, Any]], may_call: bool, bounds: Bounds) -> Act:
         schemas = tuple((name, json.dumps(schema)) for name, schema in tools.items())
-        self._lm += _turn(lead, schemas, may_call, bounds)
+        self._lm += _step(lead, schemas, may_call, bounds)
         thought = str(self._lm["thought"]).strip()
         if "answer" in self._lm:
             return Act(thought, answer=str(self._lm["answer"]).strip())
@@ -64,7 +64,7 @@ class GuidedConversation:
 
 
 @lru_cache(maxsize=64)
-def _turn(lead: str, schemas: tuple[tuple[str, str], ...], may_call: bool, bounds: Bounds) -> Prepared:
+def _step(lead: str, schemas: tuple[tuple[str, str], ...], may_call: bool, bounds: Bounds) -> Prepared:
     """A thought, then the call of a tool or an answer. `schemas` are those of the tools' arguments, as JSON."""
     choices = []
     for number, (name, schema) in enumerate(schemas):

@@ -42,10 +42,10 @@ class CustomAgentGuidance(Agent):
             input=min(INPUT_TOKENS, int(window * INPUT_SHARE)),
             answer=min(ANSWER_TOKENS, int(window * ANSWER_SHARE)),
         )
-        self._last_turn = self._bounds.thought + self._bounds.answer + MARKS_TOKENS
-        """Tokens that the turn with the answer may take."""
-        self._call_turn = self._bounds.thought + self._bounds.input + MARKS_TOKENS + LEAST_OBSERVATION_TOKENS
-        """Tokens that a turn with a tool call takes at most, if its observation is kept short."""
+        self._answer_tokens = self._bounds.thought + self._bounds.answer + MARKS_TOKENS
+        """Maximum tokens of the step with the answer."""
+        self._call_tokens = self._bounds.thought + self._bounds.input + MARKS_TOKENS + LEAST_OBSERVATION_TOKENS
+        """Maximum tokens of a step with a tool call and a short observation."""
 
     def __call__(self, question: str, history: Sequence[Message] = ()) -> AgentResult:
         """The answer to `question`.
@@ -59,7 +59,7 @@ class CustomAgentGuidance(Agent):
         with usage.measured() as used:
             conversation = self._begin(question, history)
             while True:
-                may_call = len(steps) < self.max_steps and self._room(conversation) >= self._call_turn
+                may_call = len(steps) < self.max_steps and self._room(conversation) >= self._call_tokens
                 lead = prompts.NEXT_THOUGHT if steps else prompts.THOUGHT
                 act = conversation.act(lead, self._schemas, may_call, self._bounds)
                 if act.answer is not None:
@@ -79,7 +79,7 @@ class CustomAgentGuidance(Agent):
         """The conversation up to where the model begins to write."""
         listed = [(tool.name, tool.description, self._schemas[tool.name]) for tool in self.tools.values()]
         conversation = self.open(prompts.messages(listed, question, history))
-        limit = conversation.window - self._last_turn - self._call_turn
+        limit = conversation.window - self._answer_tokens - self._call_tokens
         if conversation.length > limit:
             raise PromptTooLongError(
                 f"The question and the list of tools are {conversation.length} tokens long, and for this model "
@@ -91,8 +91,8 @@ class CustomAgentGuidance(Agent):
         return conversation
 
     def _room(self, conversation: Conversation) -> int:
-        """The tokens that are left before the turn with the answer must begin."""
-        return conversation.window - conversation.length - self._last_turn
+        """The tokens that are left before the step with the answer must begin."""
+        return conversation.window - conversation.length - self._answer_tokens
 
     def _call(self, conversation: Conversation, thought: str, tool: str, written: str) -> Step:
         """Call a tool with the input that the model has written; whatever goes wrong the model reads."""

@@ -11,7 +11,7 @@ from server.sdk import ApiModel, SchemaRefusedError
 
 from . import prompts
 from .conversation import Act, Bounds, Choice, UnreadableReplyError
-from .reply_parser import ReadingError, read_act, read_option, read_value
+from .reply_parser import ParseError, parse_act, parse_option, parse_value
 
 log = logging.getLogger(__name__)
 
@@ -22,11 +22,11 @@ REPAIRS = 2
 AGAIN = 3
 """How often it is asked again from the beginning, when it wrote nothing, or mending did not help."""
 MARKS_TOKENS = 64
-"""For a turn's fixed words, and what stands around a message."""
+"""Tokens for the fixed words of a message and the marks around it."""
 
 
 class RemoteConversation:
-    """See `Conversation`. Each turn of the model's is a message of its own, and what it reads is the user's."""
+    """See `Conversation`. Each step of the model is an assistant's message, and what it reads are the user's."""
 
     def __init__(self, model: ApiModel, messages: list[dict[str, str]]) -> None:
         self._model = model
@@ -60,20 +60,20 @@ class RemoteConversation:
 
     def write_json(self, schema: Mapping[str, Any], max_tokens: int) -> Any:
         words = prompts.WRITE_JSON.format(schema=json.dumps(schema, ensure_ascii=False))
-        value = self._ask(max_tokens, lambda text: read_value(text, schema), schema, words)
+        value = self._ask(max_tokens, lambda text: parse_value(text, schema), schema, words)
         self._did(json.dumps(value, ensure_ascii=False))
         return value
 
     def choose(self, options: Sequence[str]) -> Choice:
         schema = _object(choice={"type": "string", "enum": list(options)})
-        option = self._ask(MARKS_TOKENS, lambda text: read_option(text, options), schema)
+        option = self._ask(MARKS_TOKENS, lambda text: parse_option(text, options), schema)
         self._did(option)
         return Choice(option, None)
 
     def act(self, lead: str, tools: Mapping[str, Mapping[str, Any]], may_call: bool, bounds: Bounds) -> Act:
         act = self._ask(
             bounds.thought + max(bounds.input, bounds.answer) + MARKS_TOKENS,
-            lambda text: read_act(text, tools, may_call),
+            lambda text: parse_act(text, tools, may_call),
             act_schema(tools, may_call),
             stop=[prompts.OBSERVATION],
         )
@@ -81,7 +81,7 @@ class RemoteConversation:
         return act
 
     def _did(self, text: str) -> None:
-        """What the model has written at last, in the form that was asked for."""
+        """Add the model's final reply, in the requested form."""
         self._messages.append({"role": "assistant", "content": text})
 
     def _ask(
@@ -92,10 +92,10 @@ class RemoteConversation:
         words: str = "",
         stop: Sequence[str] = (),
     ) -> T:
-        """What `read` makes of the model's next message. It is held to `schema` or, where its provider does not take
-        one, is told `words` about the form, and ends before any of `stop`.
+        """The model's next message, parsed by `read`. It is constrained to `schema` or, if the provider does not
+        support schemas, the prompt has `words` about the form. It ends before the first of the `stop` sequences.
 
-        Raises `UnreadableReplyError` when the model has mended its reply, and was asked again, as often as it may be.
+        Raises `UnreadableReplyError` if the reply can't be parsed after the maximum number of repairs and retries.
         """
         repairs, again, problem = 0, 0, ""
         mending: list[dict[str, str]] = []
@@ -117,9 +117,9 @@ class RemoteConversation:
                     value = read(text)
                     if cuts and not (isinstance(value, str) or (isinstance(value, Act) and value.tool is None)):
                         # Mended, it would be taken for whole: a tool would get half a text.
-                        raise ReadingError("It was cut off at its limit. Make it shorter.")
+                        raise ParseError("It was cut off at its limit. Make it shorter.")
                     return value
-                except ReadingError as error:
+                except ParseError as error:
                     problem = str(error)
             if problem and repairs < REPAIRS:
                 repairs += 1
@@ -146,7 +146,7 @@ class RemoteConversation:
 
 
 def act_schema(tools: Mapping[str, Mapping[str, Any]], may_call: bool) -> dict[str, Any]:
-    """The JSON schema of a turn: a thought, and a step, which is a call or the answer."""
+    """The JSON schema of a message: a thought, and a step, which is a call or the answer."""
     steps: list[dict[str, Any]] = []
     defs: dict[str, Any] = {}
     if may_call:

@@ -1,4 +1,4 @@
-"""Reading what a model wrote that can't be held to a form: the form is there, more or less."""
+"""The reply parser: lenient parsing of replies of models that can't be constrained to a form."""
 
 import json
 import re
@@ -14,25 +14,25 @@ LABEL = re.compile(
     r"^[\s>*#_`-]*(thought|action[\s_-]*input|action|observation|(?:final[\s_-]*)?answer)[\s*_`]*:[*_]*",
     re.IGNORECASE | re.MULTILINE,
 )
-#: The name of a tool, and behind it perhaps its input.
+#: The name of a tool, perhaps followed by its input.
 CALL = re.compile(r"[`*\s]*([\w.-]+)[`*\s]*(.*)", re.DOTALL)
 
-# What other formats call the same.
+# The names of other formats for the same.
 THOUGHTS = ("thought", "reasoning")
 TOOLS = ("action", "tool", "toolname", "function", "name")
 INPUTS = ("actioninput", "toolinput", "input", "arguments", "args", "parameters")
 ANSWERS = ("answer", "finalanswer")
 
 
-class ReadingError(ValueError):
-    """A reply can't be read. The message says why, in a sentence for the model."""
+class ParseError(ValueError):
+    """A reply can't be parsed. The message tells the model why."""
 
 
-def read_act(text: str, tools: Mapping[str, Mapping[str, Any]], may_call: bool) -> Act:
-    """The thought, and the call or the answer, that `text` has: as lines `Thought:`, `Action:`, `Action Input:`,
-    `Answer:` in any case and spacing, as JSON, or as a mixture. What follows the first call or answer is left out.
+def parse_act(text: str, tools: Mapping[str, Mapping[str, Any]], may_call: bool) -> Act:
+    """The thought, and the call or the answer, in `text`: lines `Thought:`, `Action:`, `Action Input:`, `Answer:` in
+    any case and spacing, JSON, or a mixture. Text after the first call or answer is ignored.
 
-    `tools` are the JSON schemas of the arguments, by name. Raises `ReadingError`.
+    `tools` are the JSON schemas of the arguments, by name. Raises `ParseError`.
     """
     before, sections = _sections(text)
     thought = next((body for label, body in sections if label == "thought"), before)
@@ -46,19 +46,19 @@ def read_act(text: str, tools: Mapping[str, Mapping[str, Any]], may_call: bool) 
                 return _act(thought, body.strip("`*\"' .\n"), sections[number + 1][1], tools, may_call)
             called = CALL.match(body)
             if called is None:
-                raise ReadingError("The action has to be the name of a tool.")
+                raise ParseError("The action has to be the name of a tool.")
             return _act(thought, called[1], called[2], tools, may_call)
     if "{" in text:
         return _from_json(_object(text), re.split(r"```|\{", thought)[0], tools, may_call)
-    raise ReadingError("It has neither an action nor an answer.")
+    raise ParseError("It has neither an action nor an answer.")
 
 
-def read_value(text: str, schema: Mapping[str, Any]) -> Any:
-    """The JSON in `text` that fits `schema`. Raises `ReadingError`."""
+def parse_value(text: str, schema: Mapping[str, Any]) -> Any:
+    """The JSON in `text` that fits `schema`. Raises `ParseError`."""
     value = _json(text) if schema.get("type") in ("object", "array") else _scalar(text)
     found = [value]
     if isinstance(value, list) and schema.get("type") == "object":
-        # Several one after the other: of those, the first that fits.
+        # Several values in a row: the first that fits.
         found = value or [None]
     validator = Draft202012Validator(schema)
     for one in found:
@@ -66,22 +66,22 @@ def read_value(text: str, schema: Mapping[str, Any]) -> Any:
             return _sendable(one)
     problem = min(validator.iter_errors(found[0]), key=lambda error: list(map(str, error.path)))
     where = ".".join(map(str, problem.path))
-    raise ReadingError(f"It does not fit the schema: {f'{where}: ' if where else ''}{problem.message[:200]}.")
+    raise ParseError(f"It does not fit the schema: {f'{where}: ' if where else ''}{problem.message[:200]}.")
 
 
-def read_option(text: str, options: Sequence[str]) -> str:
-    """The one of `options` that `text` names. Raises `ReadingError`."""
+def parse_option(text: str, options: Sequence[str]) -> str:
+    """The one of `options` that `text` names. Raises `ParseError`."""
     said = text.casefold()
     named = [option for option in options if re.search(rf"(?<!\w){re.escape(option.casefold())}(?!\w)", said)]
-    # One that stands in a longer one was not meant.
+    # An option within a longer one was not meant.
     meant = [one for one in named if not any(one != other and one.casefold() in other.casefold() for other in named)]
     if len(meant) != 1:
-        raise ReadingError(f"It names {'none' if not meant else 'several'} of: {', '.join(options)}.")
+        raise ParseError(f"It names {'none' if not meant else 'several'} of: {', '.join(options)}.")
     return meant[0]
 
 
 def _sections(text: str) -> tuple[str, list[tuple[str, str]]]:
-    """What stands before the first label, and each label with what stands behind it."""
+    """The text before the first label, and each label with the text after it."""
     labels = list(LABEL.finditer(text))
     ends = [label.start() for label in labels[1:]] + [len(text)]
     before = text[: labels[0].start()] if labels else text
@@ -104,11 +104,11 @@ def _from_json(said: Mapping[str, Any], thought: str, tools: Mapping[str, Any], 
     for answer in ANSWERS:
         if parts.get(answer) is not None:
             return _answer(thought, parts[answer])
-    raise ReadingError("The JSON has neither a tool nor an answer.")
+    raise ParseError("The JSON has neither a tool nor an answer.")
 
 
 def _parts(said: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """What a JSON object says, by names in one spelling; of the objects in it, those that stand for the step."""
+    """The parts of a JSON object, with normalised names, and those of the nested object that has the step."""
     for name, value in said.items():
         key = _key(name)
         if isinstance(value, dict) and key in ("step", "function", "action", "toolcall"):
@@ -120,24 +120,24 @@ def _parts(said: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _answer(thought: str, answer: Any) -> Act:
     text = _text(answer)
     if not text:
-        raise ReadingError("The answer is empty.")
+        raise ParseError("The answer is empty.")
     return Act(_text(thought), answer=text)
 
 
 def _act(thought: str, name: str, given: Any, tools: Mapping[str, Mapping[str, Any]], may_call: bool) -> Act:
-    """The call of a tool, or an answer that was written as one."""
+    """A tool call, or an answer that was written as one."""
     tool = name if name in tools else next((one for one in tools if _same(one, name)), None)
     if tool is None:
         if _key(name) in ANSWERS:
             return _answer(thought, given)
-        raise ReadingError(f"There is no tool {name[:60]!r}. The tools are: {', '.join(tools) or '(none)'}.")
+        raise ParseError(f"There is no tool {name[:60]!r}. The tools are: {', '.join(tools) or '(none)'}.")
     if not may_call:
         return Act(_text(thought), tool)
     arguments = _arguments(given, tool, tools[tool])
     try:
         written = json.dumps(_sendable(arguments), ensure_ascii=False, allow_nan=False)
     except ValueError as error:
-        raise ReadingError(f"The input of {tool} is no JSON: {error}.") from error
+        raise ParseError(f"The input of {tool} is no JSON: {error}.") from error
     return Act(_text(thought), tool, written)
 
 
@@ -146,7 +146,7 @@ def _same(name: str, written: str) -> bool:
 
 
 def _arguments(given: Any, tool: str, schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a call: an object, or the one argument that the tool takes."""
+    """The arguments of a call: an object, or the only argument of the tool."""
     if isinstance(given, str):
         given = given.strip()
         if "{" in given:
@@ -161,7 +161,7 @@ def _arguments(given: Any, tool: str, schema: Mapping[str, Any]) -> dict[str, An
     if given is not None and len(needed) == 1:
         return {needed[0]: given}
     example = json.dumps(dict.fromkeys(properties, "..."))
-    raise ReadingError(f"The input of {tool} has to be a JSON object like {example}.")
+    raise ParseError(f"The input of {tool} has to be a JSON object like {example}.")
 
 
 def _object(text: str) -> dict[str, Any]:
@@ -170,16 +170,16 @@ def _object(text: str) -> dict[str, Any]:
     if isinstance(value, list):
         value = next((one for one in value if isinstance(one, dict)), None)
     if not isinstance(value, dict):
-        raise ReadingError("It has no JSON object that can be read.")
+        raise ParseError("It has no JSON object that can be read.")
     return value
 
 
 def _json(text: str) -> Any:
-    """The JSON in `text`, with or without a fence, also with the mistakes that models make."""
+    """The JSON in `text`, with or without a fence, and with the typical mistakes of models repaired."""
     try:
         return json_repair.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ReadingError("The JSON can't be read.") from error
+        raise ParseError("The JSON can't be read.") from error
 
 
 def _scalar(text: str) -> Any:
@@ -190,16 +190,16 @@ def _scalar(text: str) -> Any:
 
 
 def _text(value: Any) -> str:
-    """As text that can be sent on: without halves of surrogate pairs."""
+    """The value as text without lone surrogates, which can't be encoded."""
     try:
         written = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     except (ValueError, RecursionError) as error:
-        raise ReadingError("The answer can't be read.") from error
+        raise ParseError("The answer can't be read.") from error
     return written.encode("utf-16", "surrogatepass").decode("utf-16", "replace").strip()
 
 
 def _sendable(value: Any) -> Any:
-    """A value of JSON whose texts can be sent on."""
+    """A JSON value without lone surrogates in its texts."""
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, dict):

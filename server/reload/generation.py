@@ -22,16 +22,16 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
-"""Seconds until code whose worker could not be started is tried again, which double each time."""
+"""Exponential backoff in seconds before a worker that could not be started is tried again."""
 TRIES = 5
-"""How many workers a question may find ended before it has begun."""
+"""Maximum number of ended workers that a question tries before it fails."""
 
 
 class Generation:
-    """Code that loads. Its worker is started with it, and again whenever there is none: after a crash, after it was
-    retired, or when it has been idle. Safe for any number of threads.
+    """Code that has been loaded. Its worker is started again whenever there is none: after a crash, after it was
+    retired, or after it has been idle. Safe for any number of threads.
 
-    `pins` is counted by the workspace: the live generation has one for being live, and one for each run that uses it.
+    The workspace counts `pins`: one for being live, and one for each run that uses it.
     """
 
     def __init__(self, snapshot: Snapshot, folder: Path, start: Callable[[], Worker], seconds: float) -> None:
@@ -83,23 +83,23 @@ class Generation:
         self.tools = tools
 
     def go_live(self) -> None:
-        """From now on what its workers keep is saved."""
+        """From now on the values of `keep` in its workers are saved."""
         self._is_live = True
         self._worker.kept.commit()
 
     def answer(
         self, run: Run, model: "ResidentModel", turns: list[dict[str, Any]], tool_seconds: float
     ) -> AgentResult:
-        """What the run's agent gives. Raises what `Worker.answer` raises, and `ReloadFailedError` where no worker can
+        """The result of the run's agent. Raises what `Worker.answer` raises, and `ReloadFailedError` if no worker can
         be started any more."""
         return self._with_worker(lambda worker: worker.answer(run, model, turns, tool_seconds))
 
     def call_tool(self, tool: str, given: Mapping[str, Any], seconds: float) -> str:
-        """What a tool gives, as text. Raises what `Worker.call_tool` raises."""
+        """A tool's result, as text. Raises what `Worker.call_tool` raises."""
         return self._with_worker(lambda worker: worker.call_tool(tool, given, seconds))
 
     def write_note(self, record: Mapping[str, Any], seconds: float) -> Any:
-        """What the code's `write_note` gives for a run's record. Raises what `Worker.write_note` raises."""
+        """The result of the code's `write_note` for a run's record. Raises what `Worker.write_note` raises."""
         return self._with_worker(lambda worker: worker.write_note(record, seconds))
 
     def close(self) -> None:

@@ -26,7 +26,7 @@ class Overlay:
     """The files below `folder`, which is laid out like `server/`: `tools/shout.py`, `tools/words.csv`, `agent/...`,
     `model.py`.
 
-    Whoever may write to the folder may edit them there as well.
+    People with write access to the folder may edit them there as well.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,8 +45,8 @@ class Overlay:
         return snapshot
 
     def write(self, path: str, data: bytes) -> bool:
-        """Make or replace a file, at once: whoever reads it sees the old bytes or the new. Returns whether it is new;
-        if not, whoever might read and write it still may.
+        """Make or replace a file atomically: readers see the old bytes or the new. Returns whether it is new. The
+        permissions of an existing file stay.
 
         Raises `InvalidPathError`, `TooLargeError` when the workspace would outgrow its bounds, `StoreError`.
         """

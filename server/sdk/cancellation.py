@@ -1,4 +1,4 @@
-"""Stopping a run, or a tool, from outside: the engine looks at the run's event before each forward pass."""
+"""Cancelling a run or a tool from outside: the engine checks the run's event before each forward pass."""
 
 import threading
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ _time_is_up: ContextVar[threading.Event | None] = ContextVar("time is up", defau
 
 @contextmanager
 def scope(event: threading.Event) -> Iterator[None]:
-    """Within it, on this thread and in copies of its context, decoding stops once `event` is set."""
+    """In this context and in copies of it, decoding stops once `event` is set."""
     token = _cancelled.set(event)
     try:
         yield
@@ -23,8 +23,7 @@ def scope(event: threading.Event) -> Iterator[None]:
 
 @contextmanager
 def time_limit(event: threading.Event) -> Iterator[None]:
-    """Within it, on this thread and in copies of its context, `check` raises once `event` is set: the tool's time is
-    up."""
+    """In this context and in copies of it, `check` raises once `event` is set: the tool's time is up."""
     token = _time_is_up.set(event)
     try:
         yield
@@ -33,13 +32,12 @@ def time_limit(event: threading.Event) -> Iterator[None]:
 
 
 def current() -> threading.Event | None:
-    """What is set once the run that this context belongs to is cancelled; None where no run is known."""
+    """The event that is set when this context's run is cancelled; None outside of a run."""
     return _cancelled.get()
 
 
 def check() -> None:
-    """Raises RunCancelledError where the run that this context belongs to has been cancelled, or the time of the tool
-    that it belongs to is up."""
+    """Raises RunCancelledError if this context's run was cancelled, or if the time of its tool is up."""
     event, time_is_up = _cancelled.get(), _time_is_up.get()
     if event is not None and event.is_set():
         raise RunCancelledError("The run was cancelled before it had an answer. Ask again.")

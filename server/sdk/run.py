@@ -1,4 +1,4 @@
-"""The run that people's code works for: who follows it is sent each step and plan as they are done."""
+"""The run that people's code works for: its readers get each step and plan as they are done."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 
 class Listener(Protocol):
-    """What a worker does with what happens in a run. Called from any thread."""
+    """Gets the events of a run in a worker. Called from any thread."""
 
     def step(self, step: dict[str, Any]) -> None:
         """A step is done."""
@@ -18,13 +18,13 @@ class Listener(Protocol):
         """The plan has changed."""
 
     def tool_began(self, tool: str, seconds: float) -> int:
-        """A call of a tool began, which may take so many seconds. Gives the call's number."""
+        """A tool call with that time limit began. Returns the number of the call."""
 
     def tool_ended(self, call: int, seconds: float, failed: bool) -> None:
-        """It ended, or its time is up."""
+        """The call ended, or its time is up."""
 
     def still_running(self, what: str, ended: Callable[[], bool]) -> None:
-        """The run has turned away from `what` (`tool shout`), which has not ended by itself."""
+        """The run no longer waits for `what` (`tool shout`), which has not ended."""
 
 
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
@@ -33,7 +33,7 @@ _tool: ContextVar[str | None] = ContextVar("tool", default=None)
 
 @contextmanager
 def scope(listener: Listener) -> Iterator[None]:
-    """Within it, on this thread and in copies of its context, `listener` is sent what happens."""
+    """In this context and in copies of it, `listener` gets the events."""
     token = _listener.set(listener)
     try:
         yield
@@ -42,13 +42,13 @@ def scope(listener: Listener) -> Iterator[None]:
 
 
 def listener() -> Listener | None:
-    """Who is sent what happens in this context."""
+    """The listener of this context."""
     return _listener.get()
 
 
 @contextmanager
 def within_tool(name: str) -> Iterator[None]:
-    """Within it, text of the model is that tool's."""
+    """In this context, text of the model belongs to that tool."""
     token = _tool.set(name)
     try:
         yield
@@ -57,7 +57,7 @@ def within_tool(name: str) -> Iterator[None]:
 
 
 def current_tool() -> str | None:
-    """The tool that this context works for; None where it is the agent itself."""
+    """The tool of this context; None for the agent itself."""
     return _tool.get()
 
 

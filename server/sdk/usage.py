@@ -1,4 +1,4 @@
-"""Counting what a run costs."""
+"""The usage of a run: tokens and forward passes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 class Usage:
     """Tokens and forward passes, summed over all calls of the engine in a run.
 
-    `prompt_tokens`: what stood before the model at each call; of these, `cached_tokens` were still in KV memory.
-    `completion_tokens` were chosen by the model, `forced_tokens` written by the grammar without a choice: together
-    they are the length of the text that was made. `forward_passes` of the model.
+    `prompt_tokens`: the prompts of all calls; of these, `cached_tokens` were in the KV cache. `completion_tokens`:
+    chosen by the model; `forced_tokens`: forced by the grammar. Together these are the written text.
+    `forward_passes`: of the model.
     """
 
     prompt_tokens: int = 0
@@ -31,9 +31,9 @@ _current: ContextVar[Usage | None] = ContextVar("usage", default=None)
 
 @contextmanager
 def measured() -> Iterator[Usage]:
-    """Collects the usage of every call of an engine in this context, a tool's own calls included.
+    """Sums the usage of all engine calls in this context, those of tools included.
 
-    Within another, it counts for both.
+    Nested contexts both count.
     """
     usage, outer = Usage(), _current.get()
     token = _current.set(usage)
@@ -46,7 +46,7 @@ def measured() -> Iterator[Usage]:
 
 
 def record(usage: Usage) -> None:
-    """A call of the engine has ended."""
+    """Add the usage of an engine call that has ended."""
     current = _current.get()
     if current is not None:
         current.add(usage)

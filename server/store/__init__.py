@@ -1,7 +1,7 @@
-"""What is kept: in one SQLite file in the data folder, or in a PostgreSQL database.
+"""The database: one SQLite file in the data folder, or a PostgreSQL database.
 
 The rule of this folder: every change is one transaction, so that a crash at any moment leaves the state before it or
-the state after it. Nothing here knows what code or answers mean; it keeps bytes and records by their names.
+the state after it. Nothing here knows what code or answers mean; it stores bytes and records by their names.
 """
 
 from server.store.database import Database

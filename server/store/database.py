@@ -1,4 +1,4 @@
-"""The database that everything is kept in."""
+"""The database connection: reading and writing transactions."""
 
 import sqlite3
 import threading
@@ -17,27 +17,27 @@ from server.store.group_writer import GroupWriter
 from server.store.schema import bring_to_latest, is_latest
 
 BUSY_SECONDS = 5.0
-"""How long one who writes waits for another, of this process or not, and anyone for a connection; and how long a
-PostgreSQL server may take for what it is asked."""
+"""Timeout of a writer that waits for another one, of any process; of waiting for a connection; and of a statement on
+PostgreSQL."""
 _LOCK = 0x48656172_7468
-"""What those who write to a PostgreSQL database lock, so that it is one at a time, as it is in SQLite."""
+"""The advisory lock of writers to a PostgreSQL database, so that they write one at a time, as in SQLite."""
 _LIMITS = ("lock_timeout", "statement_timeout")
 
 
 class Database:
-    """The file `hearth.db` in a folder, or a PostgreSQL database; made when there is nothing in it. Safe for any
-    number of threads, and for several servers on one database.
+    """The file `hearth.db` in a folder, or a PostgreSQL database. An empty one gets its tables. Safe for any number
+    of threads, and for several servers on one database.
 
-    Whoever reads sees what was there at one moment, and waits for nobody who writes.
+    Readers see a snapshot of one moment, and never wait for writers.
     """
 
     def __init__(self, folder: Path, url: str | None = None) -> None:
-        """`url` is that of a PostgreSQL database, like `postgresql://user:password@host/name`.
+        """`url`: of a PostgreSQL database, like `postgresql://user:password@host/name`.
 
-        Raises `StoreError` when it can't be used, or a newer Hearth has written it.
+        Raises `StoreError` if it can't be used, or if a newer Hearth has written it.
         """
         self.failure: str | None = None
-        """Why the last change could not be kept; None if it could. A change that was refused does not count."""
+        """Why the last change could not be saved; None if it was. Refused changes do not count."""
         self._one_at_a_time = threading.Lock()
         # One wait for those before, one of one's own, and the work itself.
         self._group = GroupWriter(self.writing, 3 * BUSY_SECONDS)
@@ -71,7 +71,7 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A connection that sees the database as it is now. Raises `StoreError` when it can't be read."""
+        """A connection that sees the database as it is now. Raises `StoreError` if it can't be read."""
         try:
             with self._reading.begin() as connection:
                 yield connection
@@ -80,10 +80,10 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """What is done within it is kept whole at its end, or, when it raises, not at all. Nobody else writes
+        """A transaction: committed at the end of the context, or rolled back if it raises. Nothing else writes
         meanwhile.
 
-        Raises `StoreError` when it can't be kept, or others write for too long.
+        Raises `StoreError` if it can't be committed, or if other writers take too long.
         """
         if not self._one_at_a_time.acquire(timeout=BUSY_SECONDS):
             raise StoreError(f"{self.name} has been written to by others for {BUSY_SECONDS:g} s. Try again.")
@@ -102,9 +102,9 @@ class Database:
             self._one_at_a_time.release()
 
     def write(self, change: Callable[[Connection], None]) -> None:
-        """Do `change` on another thread, in a transaction that it shares with others', and wait until it is kept.
+        """Run `change` on another thread, in a transaction shared with other changes, and wait for the commit.
 
-        Raises `StoreError` when it can't be kept, or when it takes so long that nobody should wait for it.
+        Raises `StoreError` if it can't be committed, or if it takes too long.
         """
         try:
             self._group.write(change)
@@ -115,7 +115,7 @@ class Database:
             raise
 
     def close(self) -> None:
-        """Keep what is under way, and give the database back. Nothing may be written after."""
+        """Commit running changes and close the database. Nothing may be written afterwards."""
         self._group.close()
         self._writing.dispose()
 
@@ -142,7 +142,7 @@ def _sqlite(path: Path) -> Engine:
             _set(connection, setting)
 
     def begin(connection: Connection) -> None:
-        # Whoever is about to write waits for its turn here, since a transaction that has read can't wait any more.
+        # Writers wait here, because a transaction that has read can't wait any more.
         writes = connection.get_execution_options().get("hearth_writes")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
@@ -185,6 +185,6 @@ def _postgresql(url: URL) -> Engine:
 
 
 def _reason(error: OSError | SQLAlchemyError) -> str:
-    """What went wrong, without the statement and what was to be written by it."""
+    """The error message, without the statement and its values."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     return redacted(" ".join(str(cause).split()).removesuffix("."))

@@ -35,7 +35,7 @@ class GenerationStore:
         self._database = database
 
     def take_over(self, workspace: str, generation: str, files: Mapping[str, bytes]) -> None:
-        """Keep the files of `generation`, and that it becomes live in `workspace`. Nothing is kept twice.
+        """Save the files of `generation`, and that it becomes live in `workspace`. No file is saved twice.
 
         Raises `StoreError`.
         """
@@ -106,8 +106,8 @@ class GenerationStore:
         return told
 
     def delete(self, generation: str) -> None:
-        """Forget a generation and whatever only it holds. Raises `GenerationInUseError` when a recorded run names
-        it, or it is the last that a workspace took over: it may be live at another server of this database."""
+        """Delete a generation and the files that only it has. Raises `GenerationInUseError` if a recorded run names
+        it, or if it was the last live one of a workspace: it may be live in another server with this database."""
         with self._database.writing() as connection:
             runs = connection.execute(select(func.count()).where(RUN.c.generation == generation)).scalar_one()
             if runs:

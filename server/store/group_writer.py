@@ -1,4 +1,4 @@
-"""Small changes that share transactions, so that the price of a commit is paid once for many."""
+"""Group commit: small changes share transactions, so that one commit serves many."""
 
 import copy
 import threading
@@ -11,20 +11,20 @@ from sqlalchemy import Connection
 from server.errors import StoreError, StoreRefusedError
 
 MOST_WAITING = 2048
-"""More than there may be runs (HEARTH_MAX_RUNS): only behind a database that does not answer so many gather."""
+"""More than HEARTH_MAX_RUNS. Only a database that does not answer lets so many accumulate."""
 
 Change = Callable[[Connection], None]
 
 
 class GroupWriter:
-    """Does what any number of threads hand it, in the order in which it came, on one thread of its own. All that came
-    while a transaction was under way share the next one.
+    """Runs the changes of any number of threads in their order, on a thread of its own. All changes that arrive
+    during a transaction share the next one.
 
-    A change that is refused does not keep the others of its transaction from being kept.
+    A refused change does not affect the others of its transaction.
     """
 
     def __init__(self, transaction: Callable[[], AbstractContextManager[Connection]], patience: float) -> None:
-        """`patience`: the longest that anybody waits, in seconds, also when the database never comes back."""
+        """`patience`: the maximum wait in seconds, also if the database never answers."""
         self._transaction = transaction
         self._patience = patience
         self._waiting: list[tuple[Change, Future[None]]] = []
@@ -33,7 +33,7 @@ class GroupWriter:
         self._closed = False
 
     def write(self, change: Change) -> None:
-        """Wait until `change` is kept. Raises what it raises, and `StoreError`."""
+        """Wait until `change` is committed. Raises what it raises, and `StoreError`."""
         done: Future[None] = Future()
         with self._changed:
             if self._closed:
@@ -57,7 +57,7 @@ class GroupWriter:
             raise copy.copy(error)
 
     def close(self) -> None:
-        """Keep what is waiting, and take nothing more."""
+        """Commit waiting changes, and accept no more."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -77,11 +77,11 @@ class GroupWriter:
         begun = []
         try:
             with self._transaction() as connection:
-                # Only now, since a database may be waited for for longer than anybody waits for this.
+                # Only now, because the wait for the database may be longer than the callers' timeout.
                 begun = [one for one in group if _begins(one[1])]
                 for change, _ in begun:
                     change(connection)
-        except Exception as error:  # boundary: whoever waits is told
+        except Exception as error:  # boundary: the caller gets the error
             database_fails = isinstance(error, StoreError) and not isinstance(error, StoreRefusedError)
             if len(group) == 1 or database_fails:
                 for _, done in group:

@@ -18,8 +18,8 @@ class RunStore:
         self._database = database
 
     def add(self, record: dict[str, Any], also: Change | None = None) -> None:
-        """Keep a record, and do `also` in the same transaction; both are kept when this returns. Raises `StoreError`,
-        and neither is kept."""
+        """Save a record, and run `also` in the same transaction; both are committed when this returns. Raises
+        `StoreError`; then neither is saved."""
         number = select(func.coalesce(func.max(RUN.c.number), 0) + 1).scalar_subquery()
         statement = insert(RUN).values(
             id=record["run_id"],
@@ -46,7 +46,7 @@ class RunStore:
         return record
 
     def latest(self, workspace: str | None, limit: int) -> list[dict[str, Any]]:
-        """The records of the last `limit` runs, of a workspace or of all, the latest first."""
+        """The records of the last `limit` runs, of one workspace or of all, the latest first."""
         wanted = select(RUN.c.record).order_by(RUN.c.number.desc()).limit(limit)
         if workspace is not None:
             wanted = wanted.where(RUN.c.workspace == workspace)

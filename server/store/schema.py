@@ -1,4 +1,4 @@
-"""The format of a database: telling which it has, and bringing it to this Hearth's."""
+"""The format of a database: detecting it, and migrating it to the current one."""
 
 import logging
 
@@ -13,7 +13,7 @@ LATEST = "2"
 
 
 def is_latest(connection: Connection) -> bool:
-    """Whether there is nothing to do."""
+    """Whether no migration is needed."""
     return _format(connection) == LATEST
 
 

@@ -63,7 +63,7 @@ SESSION = Table(
     Column("workspace", Text, nullable=False),
     Column("id", Text, nullable=False),  # the name that it has in its workspace
     Column("created", Double, nullable=False),  # seconds since 1970
-    Column("used", Double, nullable=False),  # when its last turn ended
+    Column("used", Double, nullable=False),  # when its last exchange ended
     UniqueConstraint("workspace", "id"),
     Index("session_used", "used"),
 )
@@ -77,7 +77,7 @@ MESSAGE = Table(
     Column("run", Text, ForeignKey("run.id"), nullable=False),
     Column("time", Double, nullable=False),
 )
-NOTE = Table(  # what a session's notepad says of a turn
+NOTE = Table(  # the notepad's entry of an exchange
     "note",
     METADATA,
     Column("session", Integer, ForeignKey("session.key", ondelete="CASCADE"), primary_key=True),
