@@ -17,7 +17,7 @@ VERSION = "0.1.0"
 
 def create_app(host: "Host") -> "Flask":
     """The web application over `host`. Only wires; works inside a running event loop, as in a notebook."""
-    # Here, since whoever imports a part of this package should not pay for the web's.
+    # Imported here, so that importing other parts of this package does not import Flask.
     from flask_cors import CORS
     from flask_openapi3 import Info, OpenAPI
 

@@ -1,4 +1,4 @@
-"""The one mutable object: the resident models, the workspaces, the runs, and what is kept of them."""
+"""The host, the one mutable object: the resident models, the workspaces, the runs, and the stores."""
 
 import logging
 import threading
@@ -178,9 +178,9 @@ class Host:
         found = self.generations.find(generation)
         users = self.workspaces.using(found)
         if users:
-            raise GenerationInUseError(f"Generation {found} is live in {', '.join(users)}. It is kept.")
+            raise GenerationInUseError(f"Generation {found} is live in {', '.join(users)}. It can't be deleted.")
         if any(run.generation == found for run in self.runs.in_flight()):
-            raise GenerationInUseError(f"A run is using generation {found}. It is kept.")
+            raise GenerationInUseError(f"A run is using generation {found}. It can't be deleted.")
         self.generations.delete(found)
         self.code_folders.remove(found)
         return found
@@ -329,7 +329,7 @@ class Host:
         record = self.records.get(run_id)
         if record["generation"] is None:
             raise GenerationNotFoundError(
-                f"Run {run_id} was answered without any code, or ended before any was chosen for it. Ask anew."
+                f"Run {run_id} was answered without any code, or ended before any was chosen for it. Ask it anew."
             )
         model: ResidentModel | str | None = record["model"]
         if "provenance" in record:

@@ -66,21 +66,21 @@ def blobs(database: Database) -> int:
 
 
 def test_files_come_back_as_they_were(generations: GenerationStore) -> None:
-    generations.take_over("main", HASH, FILES)
+    generations.record_live("main", HASH, FILES)
     assert generations.files(HASH) == FILES
     assert generations.find("aaaa") == generations.find(HASH) == HASH
 
 
 @pytest.mark.parametrize("prefix", ["", "a", "aaa", "bbbb", HASH + "0", "%", "____"])
 def test_what_is_no_generation(generations: GenerationStore, prefix: str) -> None:
-    generations.take_over("main", HASH, FILES)
+    generations.record_live("main", HASH, FILES)
     with pytest.raises(GenerationNotFoundError):
         generations.find(prefix)
 
 
 def test_digits_that_two_generations_begin_with(generations: GenerationStore) -> None:
-    generations.take_over("main", HASH, FILES)
-    generations.take_over("main", OTHER, FILES)
+    generations.record_live("main", HASH, FILES)
+    generations.record_live("main", OTHER, FILES)
     with pytest.raises(GenerationNotFoundError, match=f"{HASH}, {OTHER}"):
         generations.find("aaaa")
     assert generations.find("aaaa3") == OTHER
@@ -88,8 +88,8 @@ def test_digits_that_two_generations_begin_with(generations: GenerationStore) ->
 
 def test_the_history_of_a_workspace(generations: GenerationStore, runs: RunStore) -> None:
     for generation in (HASH, HASH, OTHER, HASH):
-        generations.take_over("alice", generation, FILES)
-    generations.take_over("bob", OTHER, FILES)
+        generations.record_live("alice", generation, FILES)
+    generations.record_live("bob", OTHER, FILES)
     runs.add(record("r1", HASH))
     history = generations.history("alice", 10)
     assert [(one.generation, one.runs) for one in history] == [(HASH, 1), (OTHER, 0), (HASH, 1)]
@@ -100,9 +100,9 @@ def test_the_history_of_a_workspace(generations: GenerationStore, runs: RunStore
 
 
 def test_what_a_file_held_while_it_was_live(generations: GenerationStore) -> None:
-    generations.take_over("main", HASH, FILES)
-    generations.take_over("main", OTHER, {"tools/x.py": b"two"})
-    generations.take_over("alice", "bbbb33334444", {"tools/x.py": b"three"})
+    generations.record_live("main", HASH, FILES)
+    generations.record_live("main", OTHER, {"tools/x.py": b"two"})
+    generations.record_live("alice", "bbbb33334444", {"tools/x.py": b"three"})
     for path, data in [*FILES.items(), ("tools/x.py", b"two")]:
         assert generations.was_live("main", path, data)
         assert not generations.was_live("alice", path, data)
@@ -113,8 +113,8 @@ def test_what_a_file_held_while_it_was_live(generations: GenerationStore) -> Non
 def test_the_same_bytes_are_kept_once_and_go_with_the_last_that_has_them(
     database: Database, generations: GenerationStore
 ) -> None:
-    generations.take_over("main", HASH, FILES)
-    generations.take_over("main", OTHER, {**FILES, "tools/x.py": b"two"})
+    generations.record_live("main", HASH, FILES)
+    generations.record_live("main", OTHER, {**FILES, "tools/x.py": b"two"})
     assert blobs(database) == len(FILES) + 1
     generations.delete(HASH)
     assert blobs(database) == len(FILES)
@@ -123,7 +123,7 @@ def test_the_same_bytes_are_kept_once_and_go_with_the_last_that_has_them(
 
 
 def test_a_generation_that_a_run_names_is_kept(generations: GenerationStore, runs: RunStore) -> None:
-    generations.take_over("main", HASH, FILES)
+    generations.record_live("main", HASH, FILES)
     runs.add(record("r1", HASH))
     with pytest.raises(GenerationInUseError, match="1 recorded runs"):
         generations.delete(HASH)
@@ -131,16 +131,16 @@ def test_a_generation_that_a_run_names_is_kept(generations: GenerationStore, run
 
 
 def test_what_may_be_live_elsewhere_is_kept(generations: GenerationStore) -> None:
-    generations.take_over("alice", HASH, FILES)
-    generations.take_over("bob", OTHER, FILES)
+    generations.record_live("alice", HASH, FILES)
+    generations.record_live("bob", OTHER, FILES)
     with pytest.raises(GenerationInUseError, match="the last that alice took over"):
         generations.delete(HASH)
-    generations.take_over("alice", OTHER, FILES)
+    generations.record_live("alice", OTHER, FILES)
     generations.delete(HASH)
 
 
 def test_runs_come_back_the_latest_first(generations: GenerationStore, runs: RunStore) -> None:
-    generations.take_over("main", HASH, FILES)
+    generations.record_live("main", HASH, FILES)
     kept = [record("r1", HASH), record("r2", None, "alice"), record("r3", HASH)]
     for one in kept:
         runs.add(one)
@@ -193,7 +193,7 @@ def test_many_threads_and_two_servers_on_one_database(tmp_path: Path, database_u
         for turn in range(10):
             files = {"model.py": f"{number} {turn}".encode()}
             generation = Snapshot(files).hash
-            store.take_over(f"w{number}", generation, files)
+            store.record_live(f"w{number}", generation, files)
             runs.add(record(f"{number}-{turn}", generation))
             assert store.files(generation) == files
             assert runs.get(f"{number}-{turn}")["generation"] == generation
@@ -255,7 +255,7 @@ def until(met: Callable[[], bool]) -> None:
 
 
 def test_a_record_that_is_refused_takes_no_other_with_it(generations: GenerationStore, runs: RunStore) -> None:
-    generations.take_over("main", HASH, FILES)
+    generations.record_live("main", HASH, FILES)
 
     def work(number: int) -> None:
         if number % 4:
@@ -278,7 +278,7 @@ def test_nobody_waits_for_ever_for_a_database_that_does_not_answer() -> None:
 
     writer, kept = GroupWriter(transaction, patience=0.2), []
     for number in range(2):
-        with pytest.raises(StoreError, match="is not kept"):
+        with pytest.raises(StoreError, match="is not saved"):
             writer.write(lambda _, number=number: kept.append(number))
     answers.set()
     writer.write(lambda _: kept.append("later"))
@@ -294,9 +294,9 @@ def test_of_what_is_being_written_nobody_says_that_it_is_not_kept() -> None:
         kept.append("first")
 
     writer = GroupWriter(lambda: nullcontext(cast(Any, None)), patience=0.2)
-    with pytest.raises(StoreError, match="may be kept later, or not"):
+    with pytest.raises(StoreError, match="may be saved later, or not"):
         writer.write(change)
-    with pytest.raises(StoreError, match="is not kept"):
+    with pytest.raises(StoreError, match="is not saved"):
         writer.write(lambda _: kept.append("second"))
     answers.set()
     writer.write(lambda _: kept.append("third"))
@@ -318,7 +318,7 @@ def test_who_no_longer_waits_is_in_nobody_s_way(error: type[StoreError]) -> None
 
     writer = GroupWriter(transaction, patience=0.2)
     for _ in range(2):
-        with pytest.raises(StoreError, match="is not kept"):
+        with pytest.raises(StoreError, match="is not saved"):
             writer.write(lambda _: kept.append("given up"))
     answers.set()
     with pytest.raises(error, match="no"):
@@ -363,7 +363,7 @@ def test_a_transaction_that_fails_leaves_nothing(database: Database, generations
         _ = 1 / 0
     with pytest.raises(GenerationNotFoundError):
         generations.files("x")
-    generations.take_over("main", HASH, FILES)
+    generations.record_live("main", HASH, FILES)
     assert generations.files(HASH) == FILES
 
 
@@ -376,7 +376,7 @@ KILLED = """
     print("begun", flush=True)
     for turn in range(100_000):
         files = {f"tools/{number}.py": f"{turn} {number}".encode() for number in range(20)}
-        store.take_over("main", f"{turn:012}", files)
+        store.record_live("main", f"{turn:012}", files)
         print(turn, flush=True)
 """
 
@@ -456,10 +456,10 @@ def test_a_database_of_a_newer_hearth_is_left_alone(tmp_path: Path, database_url
 def test_a_full_disk_is_told_and_loses_nothing(tmp_path: Path) -> None:
     database = Database(tmp_path)
     generations, runs = GenerationStore(database), RunStore(database)
-    generations.take_over("main", HASH, FILES)
+    generations.record_live("main", HASH, FILES)
     with full_disk(os.getpid(), Path(database.name)):
         with pytest.raises(StoreError, match=re.escape(str(tmp_path))):
-            generations.take_over("main", OTHER, {"tools/big.py": bytes(100_000)})
+            generations.record_live("main", OTHER, {"tools/big.py": bytes(100_000)})
         with pytest.raises(StoreError, match=re.escape(str(tmp_path))):
             runs.add(record("r1", HASH))
         assert database.failure is not None

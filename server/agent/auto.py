@@ -25,9 +25,9 @@ class Auto(Agent):
             choice = self.choose(question, history)
             chosen = AGENTS[choice.option](self.model, self.tools, self.max_steps, self.tool_seconds)
             result = chosen(question, history)
-        told = {"agent": choice.option, "probability": choice.probability}
+        shown = {"agent": choice.option, "probability": choice.probability}
         return AgentResult(
-            result.answer, result.function, result.steps, asdict(used), {"choice": told, **result.details}
+            result.answer, result.function, result.steps, asdict(used), {"choice": shown, **result.details}
         )
 
     def choose(self, question: str, history: Sequence[Message] = ()) -> Choice:

@@ -134,8 +134,8 @@ class PlanExecute(Agent):
 
     def _written(self, done: Sequence[PlannedStep]) -> str:
         """The steps that were done and what they gave, a line each; long results cut where all are too much."""
-        told = [one.result if one.error is None else prompts.FAILED_STEP.format(error=one.error) for one in done]
-        results = [result or "" for result in told]
+        texts = [one.result if one.error is None else prompts.FAILED_STEP.format(error=one.error) for one in done]
+        results = [result or "" for result in texts]
         whole = "\n".join(results)
         if self._shortened(whole, RESULTS_SHARE) != whole:
             results = [self._shortened(result, RESULTS_SHARE / len(done)) for result in results]

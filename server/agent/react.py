@@ -50,7 +50,7 @@ class CustomAgentGuidance(Agent):
     def __call__(self, question: str, history: Sequence[Message] = ()) -> AgentResult:
         """The answer to `question`.
 
-        A mistake of a tool is told to the model. Where all steps are used and the model wants another, it answers
+        The model reads a tool's error. Where all steps are used and the model wants another, it answers
         with what it knows, and `details` has `out_of_steps`. Raises `PromptTooLongError` when question, history and
         the list of tools don't fit the model's window, and what the model raises.
         """

@@ -1,4 +1,4 @@
-"""A conversation with a model behind an API: held to a JSON schema where its provider takes one, and read with
+"""A conversation with a remote model: constrained to a JSON schema if its provider supports one, and parsed with
 patience where it doesn't."""
 
 import json

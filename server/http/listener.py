@@ -1,4 +1,4 @@
-"""The socket, and waitress behind it: one process, many threads."""
+"""The socket and the HTTP server, waitress: one process, many threads."""
 
 import json
 import logging
@@ -19,15 +19,15 @@ from server.http.concurrency_limit import max_waiting
 log = logging.getLogger(__name__)
 
 QUICK_THREADS = 8
-"""Threads for requests that wait for nothing."""
+"""Threads for requests that never wait."""
 MOST_CONNECTIONS = 1000
 READ_AND_DROPPED_BYTES = 16 * 1024 * 1024
-"""A body that is too long is read up to here, so that its sender sees the answer, not a broken connection."""
+"""A body over the limit is read up to here, so that the client sees the error and not a broken connection."""
 FLUSH_SECONDS = 2.0
 
 
 class JsonErrorTask(ErrorTask):
-    """What waitress answers by itself, in the shape that every other error has."""
+    """waitress' own error responses, in the JSON shape of all errors."""
 
     def execute(self) -> None:
         problem = self.request.error
@@ -72,7 +72,7 @@ class Listener:
         self._server: Any = create_server(
             app,
             sockets=[bound],
-            # As many as may wait for a run, for something else, or for events, and some that never wait.
+            # The maximum that waits for runs, for something else, and for events, plus some that never wait.
             threads=settings.MAX_RUNS + 2 * max_waiting(settings) + QUICK_THREADS,
             # So that it is read, and noticed, when a client closes a connection that is being answered.
             channel_request_lookahead=1,
@@ -105,5 +105,5 @@ class Listener:
             if time.monotonic() > deadline:
                 log.warning("some answers could not be sent")
                 break
-            # waitress tells nobody when a buffer is empty.
+            # waitress does not report when a buffer is empty.
             time.sleep(0.01)

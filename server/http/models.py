@@ -27,7 +27,7 @@ def blueprint(host: Host, slow_requests: ConcurrencyLimit) -> APIBlueprint:
 
     @routes.post(
         "/load_model",
-        summary="Make a model resident; answers when it is ready or, with Accept: text/event-stream, as it goes on",
+        summary="Make a model resident; answers when it is ready; with Accept: text/event-stream, its progress",
         responses={200: ModelLoaded, **dict.fromkeys((409, 422, 502, 503), ErrorAnswer)},
     )
     def load_model(body: ModelChoice) -> dict[str, Any] | Response:

@@ -16,7 +16,7 @@ def blueprint(host: Host, slow_requests: ConcurrencyLimit) -> APIBlueprint:
 
     @routes.post(
         "/reload_modules",
-        summary="Take changed code over, whole or not at all",
+        summary="Load changed code, all of it or nothing",
         responses={200: Reloaded, 404: ErrorAnswer, 422: ErrorAnswer},
     )
     def reload_modules(body: ReloadChoice) -> dict[str, Any]:

@@ -48,11 +48,12 @@ def blueprint(host: Host, event_streams: ConcurrencyLimit) -> APIBlueprint:
     def events(path: RunId, query: TokenQuery) -> Response:
         run, number = host.runs.get(path.run_id), last_event_id()
         if run.events.ended and not run.events.since(number):
-            # By this a browser knows that there is nothing to come back for.
+            # With 204 a browser does not reconnect.
             return Response(status=204)
         held = ExitStack()
         held.enter_context(event_streams.acquire())
-        # The headers leave with the first bytes, and whoever comes back is to see at once that the run is there.
+        # The headers are sent with the first bytes, and a client that reconnects should see at once that the run
+        # exists.
         return event_stream(lambda _: chain([[PING]], events_after(run, number)), when_left=held.close)
 
     @routes.delete("/runs/<run_id>", summary="Cancel a run", responses={200: RunCancelled, 404: ErrorAnswer})

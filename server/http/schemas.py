@@ -1,4 +1,4 @@
-"""What the routes take and answer: bodies are checked with these models, and OpenAPI is made from them."""
+"""The request and response models of the routes. Requests are validated by them, and OpenAPI is made from them."""
 
 from typing import Annotated, Any, Literal
 
@@ -25,7 +25,7 @@ def _not_blank(text: str) -> str:
 
 
 class Taken(BaseModel):
-    """What comes in. Nothing is converted, and nothing unknown is overlooked."""
+    """A request. Values are not converted, and unknown fields are errors."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -71,7 +71,7 @@ class WorkspaceChoice(Taken):
 
 
 class TokenQuery(Taken):
-    """What may always stand in a query."""
+    """Query parameters of every route."""
 
     token: str | None = Field(None, description="the token, if no header has it")
 
@@ -131,7 +131,7 @@ class SessionPath(Taken):
 
 
 class Entry(Taken):
-    """What a notepad says of a turn of its session."""
+    """The notepad's entry of an exchange."""
 
     turn: int = Field(ge=1, description="1 is the session's first question")
     run_id: Name | None = Field(None, description="the run that answered it; it need not be sent")
@@ -144,7 +144,7 @@ class Entry(Taken):
 
 
 class Notepad(Taken):
-    """The whole notepad; what it doesn't say any more is not remembered."""
+    """The whole notepad; entries that are left out are deleted."""
 
     entries: list[Entry] = Field(max_length=10_000)
 
@@ -169,8 +169,7 @@ class Question(WorkspaceChoice):
     max_steps: int | None = Field(None, ge=1, le=32, description="tool calls it may take; else HEARTH_MAX_STEPS")
     session_id: SessionId | None = Field(
         None,
-        description="the session that it goes on with, or that it begins, in its workspace: letters, digits, `.`, "
-        "`_` and `-`",
+        description="the session that it continues or begins, in its workspace: letters, digits, `.`, `_` and `-`",
     )
     generation: Name | None = Field(
         None, description="the code that is to answer in place of the live one: its hash, or the first digits of it"
@@ -188,12 +187,12 @@ class Question(WorkspaceChoice):
         "interactive", description="`batch` lets the questions of people who wait for an answer go first"
     )
     detach: bool = Field(
-        False, description="go on when the connection is closed; otherwise closing it cancels the run"
+        False, description="continue when the connection is closed; otherwise closing it cancels the run"
     )
 
 
 class ReloadChoice(WorkspaceChoice):
-    """Which code to take over."""
+    """Which code to load."""
 
     dry_run: bool = Field(False, description="say what would happen, and change nothing")
     generation: Name | None = Field(
@@ -264,7 +263,7 @@ class Health(BaseModel):
     workers: list[WorkerShown] | None = Field(None, description="the processes of people's code; only with the token")
     worker_memory: WorkerMemory | None = Field(description="the limit that is in force; null: none")
     autoload_error: Failure | None = Field(None, description="only when loading at the start failed")
-    store_error: Failure | None = Field(None, description="only when the last record could not be kept")
+    store_error: Failure | None = Field(None, description="only when the last record could not be saved")
 
 
 class ModelLoaded(BaseModel):
@@ -364,13 +363,13 @@ class Answer(BaseModel):
     session_id: str | None = Field(None, description="only when the question belongs to one")
     details: dict[str, Any] | None = Field(
         None,
-        description="what else the agent tells: the `plan` of plan_execute with each step's state, the `choice` of "
+        description="what else the agent reports: the `plan` of plan_execute with each step's state, the `choice` of "
         "auto and its probability, `out_of_steps`; nothing: null",
     )
     not_reloaded: NotReloaded | None = Field(
         None, description="only when code has changed on disk that can't be loaded, and HEARTH_RELOAD looks for it"
     )
-    not_recorded: Failure | None = Field(None, description="only when no record of the run could be kept")
+    not_recorded: Failure | None = Field(None, description="only when no record of the run could be saved")
 
 
 class Replayed(Answer):

@@ -102,7 +102,7 @@ def blueprint(host: Host) -> APIBlueprint:
 
     @routes.delete(
         "/workspaces/<workspace>/kept/<any_name:name>",
-        summary="Forget a kept value; it is built anew when it is next wanted",
+        summary="Forget a kept value; it is built again on its next use",
         responses={200: KeptDropped, 404: ErrorAnswer},
     )
     def drop_kept(path: KeptName, query: TokenQuery) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A model behind an API: a conversation in, the next message out."""
+"""A remote model, behind an API: a conversation in, the next message out."""
 
 import json
 import logging

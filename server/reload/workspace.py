@@ -208,7 +208,7 @@ class Workspace:
             tools = compare(before, before if generation.tools is None else generation.tools)
             if not dry_run:
                 if generation is not live:
-                    self._runner.store.take_over(self.name, generation.hash, wanted.files)
+                    self._runner.store.record_live(self.name, generation.hash, wanted.files)
                 # Before the first question gets the new code, so that it finds the values that the code has built.
                 generation.go_live()
                 self._swap(generation)

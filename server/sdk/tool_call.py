@@ -1,6 +1,6 @@
 """Calling a tool within its time limit.
 
-A tool that does not end can't be stopped from within its process. The run goes on without it, and the worker is
+A tool that does not end can't be stopped from within its process. The run continues without it, and the worker is
 replaced: see `server/workers/`.
 """
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from langchain_core.tools import BaseTool
 
 NOTICE_SECONDS = 0.1
-"""How soon a cancelled run turns away from a tool that is still at work."""
+"""Interval at which a waiting call checks whether its run was cancelled."""
 
 MOST_PROBLEMS = 5
-"""How many of the mistakes in a tool's input the model reads."""
+"""Maximum number of mistakes in a tool's input that the model reads."""
 
 
 class ToolFailedError(Exception):
@@ -30,22 +30,22 @@ class ToolFailedError(Exception):
 
 
 def call_tool(tool: "BaseTool", arguments: Mapping[str, Any], seconds: float) -> str:
-    """What `tool` gives for `arguments`, as text; what is no string is written as JSON where it can be.
+    """The result of `tool` for `arguments`, as text; a value that is no string is written as JSON if possible.
 
     A synchronous tool runs on a thread of its own. All asynchronous tools of a process share one event loop, so that
-    a client or a semaphore that a module holds works over any number of calls. Raises `ToolFailedError` when the tool
-    raises anything at all, gives something that is no text, or has not ended after `seconds`, and
-    `RunCancelledError` when the run is cancelled meanwhile.
+    a client or a semaphore that a module holds works over any number of calls. Raises `ToolFailedError` if the tool
+    raises anything, returns something that can't be text, or has not ended after `seconds`, and `RunCancelledError`
+    if the run is cancelled meanwhile.
     """
-    began, failed, told = time.monotonic(), True, listener()
-    number = told.tool_began(tool.name, seconds) if told is not None else 0
+    began, failed, run_listener = time.monotonic(), True, listener()
+    number = run_listener.tool_began(tool.name, seconds) if run_listener is not None else 0
     try:
         text = _call(tool, arguments, seconds)
         failed = False
         return text
     finally:
-        if told is not None:
-            told.tool_ended(number, time.monotonic() - began, failed)
+        if run_listener is not None:
+            run_listener.tool_ended(number, time.monotonic() - began, failed)
 
 
 def _call(tool: "BaseTool", arguments: Mapping[str, Any], seconds: float) -> str:
@@ -71,14 +71,14 @@ def _call(tool: "BaseTool", arguments: Mapping[str, Any], seconds: float) -> str
 
 
 class _Work:
-    """A call under way. Once `ended` is set, its outcome is in `value` or in `error`."""
+    """A running call. After `ended` is set, its outcome is in `value` or in `error`."""
 
     def __init__(self) -> None:
         self.ended = threading.Event()
         self.value: Any = None
         self.error: BaseException | None = None
         self.cancel: Callable[[], object] = lambda: None
-        """Asks it to end. Reaches a coroutine at its next `await`, and a thread never."""
+        """Ask it to end. A coroutine ends at its next `await`, a thread never."""
 
 
 def _begin(tool: "BaseTool", arguments: dict[str, Any]) -> _Work:

@@ -5,8 +5,8 @@ the state after it. Nothing here knows what code or answers mean; it stores byte
 """
 
 from server.store.database import Database
-from server.store.generations import GenerationStore, TakeOver
+from server.store.generations import GenerationStore, WentLive
 from server.store.runs import RunStore
 from server.store.sessions import Exchange, SessionShown, SessionStore
 
-__all__ = ["Database", "Exchange", "GenerationStore", "RunStore", "SessionShown", "SessionStore", "TakeOver"]
+__all__ = ["Database", "Exchange", "GenerationStore", "RunStore", "SessionShown", "SessionStore", "WentLive"]

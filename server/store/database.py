@@ -76,7 +76,7 @@ class Database:
             with self._reading.begin() as connection:
                 yield connection
         except SQLAlchemyError as error:
-            raise self._told(error) from error
+            raise self._as_store_error(error) from error
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -91,11 +91,11 @@ class Database:
             with self._writing.begin() as connection:
                 yield connection
         except SQLAlchemyError as error:
-            told = self._told(error)
+            failure = self._as_store_error(error)
             if isinstance(error, IntegrityError | DataError):
-                raise StoreRefusedError(told.message) from error
-            self.failure = told.message
-            raise told from error
+                raise StoreRefusedError(failure.message) from error
+            self.failure = failure.message
+            raise failure from error
         else:
             self.failure = None
         finally:
@@ -119,7 +119,7 @@ class Database:
         self._group.close()
         self._writing.dispose()
 
-    def _told(self, error: SQLAlchemyError) -> StoreError:
+    def _as_store_error(self, error: SQLAlchemyError) -> StoreError:
         return StoreError(f"{self.name} can't be read or written: {_reason(error)}.")
 
 

@@ -17,7 +17,7 @@ _MOST_CANDIDATES = 5
 
 
 @dataclass(frozen=True)
-class TakeOver:
+class WentLive:
     """A generation became the live one of a workspace. `time`: seconds since 1970. `runs`: how many recorded runs of
     any workspace it answered. `changed`: the paths of the files that differ from those that were live before it; None
     for the first of a workspace."""
@@ -34,7 +34,7 @@ class GenerationStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def take_over(self, workspace: str, generation: str, files: Mapping[str, bytes]) -> None:
+    def record_live(self, workspace: str, generation: str, files: Mapping[str, bytes]) -> None:
         """Save the files of `generation`, and that it becomes live in `workspace`. No file is saved twice.
 
         Raises `StoreError`.
@@ -84,7 +84,7 @@ class GenerationStore:
         with self._database.reading() as connection:
             return connection.execute(wanted).first() is not None
 
-    def history(self, workspace: str, limit: int) -> list[TakeOver]:
+    def history(self, workspace: str, limit: int) -> list[WentLive]:
         """The last `limit` times that a generation became live in a workspace, the latest first."""
         runs = select(func.count()).where(RUN.c.generation == TAKE_OVER.c.generation).scalar_subquery()
         wanted = (
@@ -96,14 +96,14 @@ class GenerationStore:
         with self._database.reading() as connection:
             rows = connection.execute(wanted).all()
             files = {generation: _files(connection, generation) for generation in {row[0] for row in rows}}
-        told: list[TakeOver] = []
+        found: list[WentLive] = []
         for row, before in zip(rows[:limit], [*rows[1:], None], strict=False):
             generation, since, answered = row
             changed = None
             if before is not None:
                 changed = sorted({os.fsdecode(path) for path, _ in files[generation] ^ files[before[0]]})
-            told.append(TakeOver(generation, since, answered, changed))
-        return told
+            found.append(WentLive(generation, since, answered, changed))
+        return found
 
     def delete(self, generation: str) -> None:
         """Delete a generation and the files that only it has. Raises `GenerationInUseError` if a recorded run names
@@ -112,14 +112,14 @@ class GenerationStore:
             runs = connection.execute(select(func.count()).where(RUN.c.generation == generation)).scalar_one()
             if runs:
                 raise GenerationInUseError(
-                    f"{runs} recorded runs were answered by generation {generation}, and name it. It is kept."
+                    f"{runs} recorded runs were answered by generation {generation}. It can't be deleted."
                 )
             last = select(func.max(TAKE_OVER.c.id)).group_by(TAKE_OVER.c.workspace)
             is_last = TAKE_OVER.c.id.in_(last), TAKE_OVER.c.generation == generation
             if workspace := connection.execute(select(TAKE_OVER.c.workspace).where(*is_last)).scalar():
                 raise GenerationInUseError(
-                    f"Generation {generation} is the last that {workspace} took over, here or at another server. It "
-                    "is kept."
+                    f"Generation {generation} was the last live one of {workspace}, here or in another server. It "
+                    "can't be deleted."
                 )
             connection.execute(delete(GENERATION).where(GENERATION.c.hash == generation))
             connection.execute(delete(BLOB).where(~exists().where(FILE.c.digest == BLOB.c.digest)))

@@ -37,7 +37,7 @@ class GroupWriter:
         done: Future[None] = Future()
         with self._changed:
             if self._closed:
-                raise StoreError("The server has ended, and nothing more is kept.")
+                raise StoreError("The server has ended, and nothing more is saved.")
             if len(self._waiting) >= MOST_WAITING:
                 raise StoreError(f"The database does not answer, and {MOST_WAITING} changes wait for it already.")
             if self._thread is None:
@@ -48,9 +48,9 @@ class GroupWriter:
         try:
             error = done.exception(self._patience)
         except TimeoutError:
-            outcome = "is not kept" if done.cancel() else "may be kept later, or not"
+            outcome = "is not saved" if done.cancel() else "may be saved later, or not"
             raise StoreError(
-                f"The database has not answered for {self._patience:g} s. What was to be kept {outcome}."
+                f"The database has not answered for {self._patience:g} s. The change {outcome}."
             ) from None
         if error is not None:
             # A copy, since others may wait for the same transaction.

@@ -1,4 +1,4 @@
-"""Errors as OpenAI's clients expect them."""
+"""Errors in the shape of OpenAI's API."""
 
 from typing import Any
 
@@ -12,29 +12,27 @@ from server.errors import (
 )
 
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-"""By status; of the others those from 500 on are a `server_error`, and the rest an `invalid_request_error`."""
+"""By status. Others are a `server_error` from 500 on, else an `invalid_request_error`."""
 CODES = {
     AgentNotFoundError.code: UnknownModelError.code,
     PromptTooLongError.code: "context_length_exceeded",
     UnauthorizedError.code: "invalid_api_key",
 }
-"""Where OpenAI has a code of its own that clients look for."""
-DONE_IN_VAIN = (408, 500, 502)
-"""Statuses with which a run ends that has done its work. OpenAI's clients would have it done twice again, with all
-that its tools do."""
+"""Errors for which OpenAI has a code that clients look for."""
+NOT_RETRYABLE = (408, 500, 502)
+"""Statuses that are not retryable: the tools have already run. OpenAI's clients would retry twice."""
 
 
 def shape(error: HearthError) -> tuple[dict[str, Any], int, dict[str, str]]:
-    """The JSON, the status and the headers of an error. What is well-formed and yet not what a route takes is 400
-    here."""
+    """The JSON, the status and the headers of an error. An invalid request is 400 here, as in OpenAI's API."""
     status = 400 if error.status == InvalidRequestError.status else error.status
     kind = TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
-    told = {"message": error.message, "type": kind, "param": param(error), "code": CODES.get(error.code, error.code)}
-    return {"error": told}, status, {"x-should-retry": "false"} if status in DONE_IN_VAIN else {}
+    shown = {"message": error.message, "type": kind, "param": param(error), "code": CODES.get(error.code, error.code)}
+    return {"error": shown}, status, {"x-should-retry": "false"} if status in NOT_RETRYABLE else {}
 
 
 def param(error: HearthError) -> str | None:
-    """Which part of the request it is about, like `messages[0].content`."""
+    """The part of the request that an error is about, like `messages[0].content`."""
     details = error.details.get("details")
     if not details or not details[0]["loc"]:
         return "model" if error.code in (AgentNotFoundError.code, UnknownModelError.code) else None
@@ -43,5 +41,5 @@ def param(error: HearthError) -> str | None:
 
 
 def invalid(message: str, *loc: str | int) -> InvalidRequestError:
-    """The part of a request at `loc` is not valid; `message` is a sentence."""
+    """An error about the part of a request at `loc`."""
     return InvalidRequestError(message, details=[{"type": "value_error", "loc": list(loc), "msg": message}])

@@ -91,7 +91,7 @@ class FunctionDefinition(Lenient):
     name: FunctionName
     description: str | None = None
     parameters: dict[str, Any] | None = Field(None, description="JSON schema of an object")
-    strict: bool | None = Field(None, description="refuse a schema that can't be kept in all its parts")
+    strict: bool | None = Field(None, description="refuse a schema that can't be enforced in full")
 
 
 class ChatTool(Lenient):
@@ -152,7 +152,7 @@ class Asked(Taken):
 class AskedForTexts(Asked):
     """What chat and completions have in common."""
 
-    max_tokens: int | None = Field(None, ge=1, description="of each text; else as many as fit")
+    max_tokens: int | None = Field(None, ge=1, description="of each text; default: the maximum")
     stop: Stops | None = None
     seed: int | None = Field(None, ge=-(2**63), lt=2**63, description="with the same one a text is the same again")
     n: int | None = Field(1, ge=1, le=MOST_TEXTS)
@@ -190,7 +190,7 @@ class CompletionRequest(AskedForTexts):
         Field(min_length=1, max_length=MOST_TEXTS),
         BeforeValidator(_listed, json_schema_input_type=str | list[str]),
     ]
-    max_tokens: int | None = Field(None, ge=1, description="of each text; else 16, or as many as an agent needs")
+    max_tokens: int | None = Field(None, ge=1, description="of each text; default: 16, or what an agent needs")
 
     best_of: Annotated[Any, only(1)] = None
     echo: Annotated[Any, only(False)] = None
