@@ -133,7 +133,7 @@ def test_a_generation_that_a_run_names_is_kept(generations: GenerationStore, run
 def test_what_may_be_live_elsewhere_is_kept(generations: GenerationStore) -> None:
     generations.record_live("alice", HASH, FILES)
     generations.record_live("bob", OTHER, FILES)
-    with pytest.raises(GenerationInUseError, match="the last that alice took over"):
+    with pytest.raises(GenerationInUseError, match="was the last live one of alice"):
         generations.delete(HASH)
     generations.record_live("alice", OTHER, FILES)
     generations.delete(HASH)
