@@ -29,7 +29,7 @@ installed Hearth on `sys.path`; this joins the two `server` packages there, the 
 _GENERATION = re.compile(r"[0-9a-f]{12}")
 _DRAFT, _DISCARDED = ".draft-", ".discarded-"
 _DRAFT_SECONDS = 3600.0
-"""After which a draft belongs to a server that ended before it had written all of it."""
+"""Age after which a draft belongs to a server that ended while it wrote."""
 _ATTEMPTS = 5  # to put a folder where others keep putting damaged ones
 _BYTE_CODE = (".pyc",)
 _NUMBA = (".nbi", ".nbc")
@@ -47,9 +47,9 @@ class CodeFolders:
     def __init__(self, folder: Path) -> None:
         self._folder = Path(os.path.abspath(folder))  # it gets on `sys.path` of processes that may change folders
         self._using = threading.Lock()
-        """Held while the time of a folder's last use is set, or is relied on to discard the folder."""
+        """Guards the time of a folder's last use, and discarding folders by it."""
         self._replacing = threading.Lock()
-        """So that no thread discards what another has just put in the place of a damaged folder."""
+        """Guards the replacement of a damaged folder."""
 
     def write(self, snapshot: Snapshot, like: str | None = None) -> Path:
         """The folder of that generation, ready to be put first on `sys.path`: `<folder>/<hash>/server/tools/...`.
@@ -95,8 +95,8 @@ class CodeFolders:
             return sorted(name for name in self._names() if _GENERATION.fullmatch(name))
 
     def trim(self, in_use: Collection[str], most: int = 200) -> None:
-        """Remove the folders that `write` gave least recently, except those `in_use` and `most` others, and what a
-        server left that ended while it wrote. Raises `StoreError`.
+        """Remove the least recently used folders, except those `in_use` and `most` others, and drafts of servers that
+        ended while they wrote. Raises `StoreError`.
 
         Servers that share a folder don't know what the others use: `most` is to be more than that.
         """
@@ -316,7 +316,7 @@ def _age(place: Path) -> float:
 
 @contextmanager
 def _disk(failure: str) -> Iterator[None]:
-    """What the file system refuses within it becomes a `StoreError` that begins with `failure`."""
+    """Errors of the file system in this context become a `StoreError` that begins with `failure`."""
     try:
         yield
     except OSError as error:

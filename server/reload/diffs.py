@@ -1,11 +1,11 @@
-"""What differs between the files of two generations."""
+"""Unified diffs between the files of two generations."""
 
 import difflib
 from collections.abc import Mapping
 
 
 def unified_diffs(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> dict[str, str]:
-    """For each path whose bytes differ, in order, the difference as `diff -u` writes it and `patch` reads it."""
+    """The unified diff of each path whose bytes differ, in order, in the form of `diff -u`."""
     return {
         path: _unified_diff(path, before.get(path), after.get(path))
         for path in sorted(before.keys() | after.keys())

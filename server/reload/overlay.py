@@ -35,7 +35,7 @@ class Overlay:
 
     @property
     def exists(self) -> bool:
-        """Whether the workspace was ever made."""
+        """Whether the workspace exists."""
         return os.path.isdir(self.folder)
 
     def snapshot(self) -> Snapshot:
@@ -149,7 +149,7 @@ def _check_size(files: int, total: int) -> None:
 
 @contextmanager
 def _disk(failure: str) -> Iterator[None]:
-    """What the file system refuses within it becomes a `StoreError` that begins with `failure`."""
+    """Errors of the file system in this context become a `StoreError` that begins with `failure`."""
     try:
         yield
     except OSError as error:

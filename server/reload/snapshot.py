@@ -45,10 +45,10 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Stamp:
-    """What the file system says of a workspace's files, by which a change is noticed without reading them.
+    """The state of a workspace's files by the file system, which shows a change without reading them.
 
-    A stamp that equals an earlier one stands for the same content, if the earlier one was `settled`: some time had
-    passed since the last change when it was taken, so that no later change can bear the same time.
+    Equal stamps mean equal content if the earlier one was `settled`: it was taken some time after the last change, so
+    that no later change can have the same time.
     """
 
     states: frozenset[tuple[object, ...]]

@@ -1,4 +1,4 @@
-"""What is known of a generation's tools, and how two generations' tools differ."""
+"""The description of a generation's tools, and the difference between two generations' tools."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ToolInfo:
-    """A tool. Two tools of one name are the same if all of this is.
+    """A tool. Two tools of one name are the same if all fields are equal.
 
     `args_schema`: the JSON schema of its arguments. `sources`: hashes of the modules that it rests on, by name; see
     `server.workers.inside.toolset.describe_tool`.

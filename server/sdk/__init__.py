@@ -1,11 +1,11 @@
 """What tools and agents may import from Hearth: this package, and nothing else of the server's.
 
-Their code runs in workers, processes of their own. What stands here reaches the model, which is in the server's
-process, over a socket; or it does its work in the worker itself.
+Their code runs in workers, processes of their own. This package works in the worker, and reaches the model in the
+server's process over a socket.
 
 For tools:
 
-- `keep(name, factory)`: a value that is costly to build, handed on from one version of the code to the next.
+- `keep(name, factory)`: a value that is costly to build, saved for later versions of the code.
 - `ResidentChatModel`: the type of the `llm` that `load_tools(llm)` and `build_tool(llm)` get, a LangChain chat model.
 - `check_cancelled()`: raises `RunCancelledError` if the run that calls the tool was stopped. Call it in long loops.
 
@@ -14,7 +14,7 @@ For agents:
 - `GuidedModel`, `ApiModel`: the two kinds of model that an agent gets. `model.guided` says which it is.
 - `call_tool(tool, arguments, seconds)`: a tool's result as text, within its time limit; `ToolFailedError`.
 - `arguments_schema(tool)`: the JSON schema of a tool's arguments.
-- `tell_step(step)`, `tell_plan(steps)`: send what is done to everybody who follows the run.
+- `tell_step(step)`, `tell_plan(steps)`: send a finished step, or the plan, to the readers of the run.
 - `usage.measured()`, `logprobs.measured()`: tokens and log-probabilities of what the model writes in a block.
 - `Prepared(words)`: a guidance grammar in its serialised form, for one that is used again and again.
 - `PromptTooLongError`, `UnreadableReplyError`, `SchemaRefusedError`, `RunCancelledError`: the errors that models
@@ -85,11 +85,11 @@ _HOMES = {
 }
 
 _RENAMED = {"likelihood": "logprobs"}
-"""Names that code of earlier generations imports, and what they are called now."""
+"""Old names, which code of earlier generations imports, and the new ones."""
 
 
 def __getattr__(name: str) -> Any:
-    # When they are first asked for: some bring guidance and LangChain, and the server's start needs neither.
+    # Imported on first use: some import guidance and LangChain, which the server's start does not need.
     if name in _RENAMED:
         raise ImportError(f"server.sdk.{name} is called server.sdk.{_RENAMED[name]} now.", name=__name__)
     home = _HOMES.get(name)

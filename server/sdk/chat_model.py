@@ -10,17 +10,17 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 
 
 class CompletesChats(Protocol):
-    """What a model can do wherever it runs, here or behind an API."""
+    """The interface that local and remote models share."""
 
     def complete(self, messages: list[dict[str, str]], *, max_tokens: int, stop: Sequence[str] | None = None) -> str:
-        """The assistant's next message. Its cost counts for the run of the context."""
+        """The assistant's next message. Its usage counts for the run of the context."""
         ...
 
 
 class ResidentChatModel(BaseChatModel):
-    """Answers with whatever model is resident when it is called, so a tool may keep it for as long as it likes.
+    """Answers with the model that is resident at the time of a call, so a tool may hold it as long as it likes.
 
-    Greedy decoding, `max_tokens` at most. A call's cost counts for the run that the calling tool belongs to.
+    Greedy decoding, at most `max_tokens`. A call's usage counts for the run of the calling tool.
     Raises what `get_engine` raises while no model is loaded.
     """
 

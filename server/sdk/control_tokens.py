@@ -1,4 +1,4 @@
-"""Keeping text from outside from acting as a model's control tokens."""
+"""Escaping a model's control tokens in untrusted text."""
 
 import re
 from collections.abc import Iterable
@@ -16,9 +16,9 @@ class ControlTokens:
         self._any = re.compile("|".join(map(re.escape, self.names))) if self.names else None
 
     def protect(self, text: str) -> str:
-        """`text` from outside, so marked that nothing in it is ever read as a control token.
+        """Untrusted `text`, marked so that nothing in it is read as a control token.
 
-        The marks are for the engine alone: take them out of what is shown with `reveal`.
+        The marks are for the engine only. `reveal` removes them from text that is shown.
         """
         text = text.replace(MARK, "")
         if self._any is None:
@@ -27,5 +27,5 @@ class ControlTokens:
 
     @staticmethod
     def reveal(text: str) -> str:
-        """Protected text as it was."""
+        """Protected text without its marks."""
         return text.replace(MARK, "")

@@ -10,35 +10,35 @@ from guidance.models import Model
 
 
 class TextTools(Protocol):
-    """What an agent asks of a model's tokenizer."""
+    """A model's tokenizer, as agents use it."""
 
     def render_chat(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None
     ) -> str:
-        """The conversation in the model's own chat template, up to where the assistant's message begins. Raises
-        `InvalidRequestError` where the template does not take it."""
+        """The conversation in the model's own chat template, up to the beginning of the assistant's message. Raises
+        `InvalidRequestError` if the template does not accept it."""
 
     def count(self, text: str) -> int:
         """Tokens of `text`."""
 
     def cut(self, text: str, tokens: int) -> str:
-        """The beginning of `text`, so many tokens long at most."""
+        """`text`, truncated to at most so many tokens."""
 
     def protect(self, text: str) -> str:
-        """`text` from outside, so marked that nothing in it acts as a control token."""
+        """Untrusted `text`, marked so that nothing in it acts as a control token."""
 
     def reveal(self, text: str) -> str:
-        """Protected text as it was."""
+        """Protected text without its marks."""
 
 
 class GuidedModel(Protocol):
-    """The resident model, which follows guidance's grammars."""
+    """The resident model, which supports guidance's grammars."""
 
     guided: ClassVar[Literal[True]]
 
     @property
     def context_length(self) -> int:
-        """Tokens that the model reads and writes at most."""
+        """The maximum tokens of a prompt and its completion."""
 
     @property
     def tokenizer(self) -> TextTools: ...
@@ -47,7 +47,7 @@ class GuidedModel(Protocol):
         """A fresh guidance model object: `lm = model.program(); lm += gen(...)`.
 
         Adding to it raises `PromptTooLongError`, `RunCancelledError`, `OutOfMemoryError`, `OutOfTokensError`, and
-        ValueError for a grammar that can't be followed."""
+        ValueError for an invalid grammar."""
 
     def complete(
         self,
@@ -57,28 +57,28 @@ class GuidedModel(Protocol):
         stop: Sequence[str] | None = None,
         schema: Mapping[str, Any] | None = None,
     ) -> str:
-        """The assistant's next message: free text that ends before any of `stop`, or JSON that fits `schema`."""
+        """The assistant's next message: free text up to the first of the `stop` sequences, or JSON by `schema`."""
 
 
 class ApiModel(Protocol):
-    """A model behind an API."""
+    """A remote model, behind an API."""
 
     guided: ClassVar[Literal[False]]
     name: str
 
     @property
     def context_length(self) -> int:
-        """Tokens that the model reads and writes at most."""
+        """The maximum tokens of a prompt and its completion."""
 
     @property
     def takes_schema(self) -> bool:
-        """Whether its provider holds a reply to a JSON schema."""
+        """Whether its provider supports replies by a JSON schema."""
 
     def count(self, text: str) -> int:
-        """About how many tokens `text` has."""
+        """An estimate of the tokens of `text`."""
 
     def cut(self, text: str, tokens: int) -> str:
-        """The beginning of `text`, about so many tokens long at most."""
+        """`text`, truncated to about so many tokens."""
 
     def complete(
         self,
@@ -89,5 +89,5 @@ class ApiModel(Protocol):
         schema: Mapping[str, Any] | None = None,
         when_cut: Callable[[], None] = ...,
     ) -> str:
-        """The assistant's next message. `when_cut` is called where it was cut off at its limit. Raises a
-        `ProviderError`; `SchemaRefusedError` if that may be the schema's fault."""
+        """The assistant's next message. `when_cut` is called if it was cut off at its limit. Raises a
+        `ProviderError`; `SchemaRefusedError` if the schema may be the reason."""

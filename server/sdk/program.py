@@ -1,4 +1,4 @@
-"""guidance's model object (`lm`), without what costs time here or is not safe with threads."""
+"""guidance's model object (`lm`), without the parts that are slow or not safe with threads."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from guidance.models._engine import Engine, EngineInterpreter
 
 
 class Program(Model):
-    """A guidance model object without the trace that guidance keeps for its notebook widget: nobody looks at it
-    here, and its numbering is shared by all threads without a lock."""
+    """A guidance model object without guidance's trace for its notebook widget, whose numbering is shared by all
+    threads without a lock."""
 
     def __init__(self, engine: Engine) -> None:
         sampling = SamplingParams(top_p=None, top_k=None, min_p=None, repetition_penalty=None)
@@ -24,9 +24,8 @@ class Program(Model):
 
 @dataclass(frozen=True)
 class Prepared(GrammarNode):
-    """A grammar in llguidance's words (`GrammarNode.ll_grammar`), for one that is used again and again: guidance
-    finds the words anew at each use, and checks each schema anew when a grammar is made. It stands alone, as no part
-    of another grammar."""
+    """A serialised grammar (`GrammarNode.ll_grammar`), for one that is used often: guidance would serialise it at
+    each use, and check each schema again. It can't be a part of another grammar."""
 
     words: str
 
@@ -39,6 +38,6 @@ class Prepared(GrammarNode):
 
 class _Interpreter(EngineInterpreter):
     def text(self, node: LiteralNode, **_: Any) -> Iterator[Any]:
-        """A literal joins the prompt of the next call; guidance would run a grammar that has only one way to go."""
+        """Add a literal to the prompt of the next call; guidance would run a grammar for it."""
         self.state.prompt += node.value
         yield from ()

@@ -62,7 +62,7 @@ def current_tool() -> str | None:
 
 
 def tell_step(step: Any) -> None:
-    """For agents: send `step`, which is done, to everybody who follows the run.
+    """For agents: send `step`, which is done, to the readers of the run.
 
     `step` is what the agent will have among its result's `steps`: a dataclass with `thought`, `tool`, `input`,
     `observation` and `error`. Outside of a run it does nothing. An agent that doesn't call it works as well: then its
@@ -73,8 +73,7 @@ def tell_step(step: Any) -> None:
 
 
 def tell_plan(steps: list[dict[str, Any]]) -> None:
-    """For agents: send the plan, and how far it is, to everybody who follows the run. Outside of a run it does
-    nothing."""
+    """For agents: send the plan and its state to the readers of the run. Outside of a run it does nothing."""
     if (current := _listener.get()) is not None:
         current.plan(loads(dumps(steps)))
 
