@@ -22,7 +22,7 @@ QUESTION = "What is 37 * 52?"
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     code = copy_code(tmp_path_factory.mktemp("waiting"))
     (code / "server" / "tools" / "calculator.py").write_text(WAITING)
-    file = code / "server" / "http" / "streams.py"
+    file = code / "server" / "http" / "sse.py"
     file.write_text(file.read_text().replace("PING_SECONDS = 15.0", "PING_SECONDS = 0.1"))
     made = start(tmp_path_factory.mktemp("streams") / "server", code, {})
     try:
