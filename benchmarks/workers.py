@@ -228,28 +228,26 @@ def neighbours(sides: list[Side], report: Report, few: bool) -> None:
 @contextmanager
 def computing(side: Side, tools: int) -> Iterator[None]:
     """So many calls of a tool that computes."""
-    calls = [
-        side.server.session.post(
-            "/run_script",
-            json={"question": "shout", "workspace": "busy", "agent": "direct", "detach": True},
-            stream=True,
-            headers={"Accept": "text/event-stream"},
-        )
-        for _ in range(tools)
-    ]
-    ids = [
-        next(line for line in call.iter_lines() if b"run_id" in line).split(b'"run_id": "')[-1][:16].decode()
-        for call in calls
-    ]
-    try:
-        time.sleep(0.5)
-        yield
-    finally:
-        for run in ids:
-            side.server.session.delete(f"/runs/{run}")
-        for call in calls:
-            call.close()
-        time.sleep(5)  # until what does not stop is ended
+
+    def running() -> int:
+        count: int = side.server.health()["runs"]["running"]
+        return count
+
+    session = side.server.session
+    body = {"question": "shout", "workspace": "busy", "agent": "direct"}
+    with ThreadPoolExecutor(tools) as pool:
+        for _ in range(tools):
+            pool.submit(session.post, "/run_script", json=body, timeout=600)
+        while running() < tools:
+            time.sleep(0.1)
+        try:
+            yield
+            assert running() == tools, "they have computed all the time"
+        finally:
+            for run in session.get("/runs", params={"workspace": "busy"}).json()["runs"]:
+                if run["state"] == "running":
+                    session.delete(f"/runs/{run['run_id']}")
+    time.sleep(2)
 
 
 def under_reloads(sides: list[Side], report: Report, few: bool) -> None:
@@ -282,8 +280,9 @@ def under_reloads(sides: list[Side], report: Report, few: bool) -> None:
     )
 
 
-def crashes(side: Side, report: Report, few: bool) -> None:
-    """A crash, and the next answer. The earlier code ends with its server here."""
+def crashes(sides: list[Side], report: Report, few: bool) -> None:
+    """A crash, and the next answer. Earlier code ends with its server here, and is not asked."""
+    side = sides[-1]
     side.put("crashing", "tools/crash.py", CRASH)
     side.put_agent("crashing")
     side.reload("crashing")
@@ -323,24 +322,29 @@ def memory(sides: list[Side], report: Report, few: bool) -> None:
     report.add(f"all processes' memory after {number} reloads", family, megabytes)
 
 
+PARTS = (questions, reloads, neighbours, under_reloads, crashes, memory)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.workers", description=__doc__)
     parser.add_argument("--beside", type=Path, help="a checkout of earlier code")
+    parser.add_argument("--part", choices=[part.__name__ for part in PARTS], help="this one alone")
     parser.add_argument("--few", action="store_true", help="the figures mean nothing then")
     arguments = parser.parse_args()
     print(f"Measured on {datetime.date.today()}: {machine.describe()}.", flush=True)
     folder = Path(tempfile.mkdtemp())
     codes = [("before", arguments.beside.absolute())] if arguments.beside else []
     codes.append(("now", REPOSITORY))
-    startups(codes, folder, arguments.few)
+    if arguments.part is None:
+        startups(codes, folder, arguments.few)
     sides: list[Side] = []
     try:
         for name, code in codes:
             sides.append(Side(name, code, folder))
         report = Report(sides)
-        for part in (questions, reloads, neighbours, under_reloads, memory):
-            part(sides, report, arguments.few)
-        crashes(sides[-1], report, arguments.few)
+        for part in PARTS:
+            if arguments.part in (None, part.__name__):
+                part(sides, report, arguments.few)
         workers = sides[-1].server.health()["workers"]
         report.add(
             "memory of a worker",

@@ -82,6 +82,17 @@ def test_bytes_that_are_no_python_are_an_error_that_names_the_file(live: Code, d
     assert error["type"] in ("SyntaxError", "MemoryError", "RecursionError")
 
 
+def test_half_of_the_byte_code_is_compiled_anew(code: Code) -> None:
+    code.reload()
+    assert code.workspace.live is not None
+    first = code.workspace.live.folder
+    for cached in first.rglob("*.pyc"):
+        cached.write_bytes(cached.read_bytes()[:40])
+    code.write("tools/other.py", tool_file(2, "other"))
+    code.reload()  # with the byte-code of the files that have not changed
+    assert code.ask() == "1"
+
+
 def test_an_exception_half_way_leaves_nothing_of_the_module(live: Code) -> None:
     text = tool_file(3) + "\ndef fail():\n    return 1 / 0\n\nfail()\n"
     error = broken(live, "tools/calculator.py", text)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from server.workers import stacks
@@ -108,9 +109,25 @@ def wait_until(condition: Callable[[], object], seconds: float = 10) -> None:
         time.sleep(0.01)
 
 
+STRANGERS: set[int] = set()
+"""Processes that other tests have started from this one, such as servers that are shared."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def strangers() -> None:
+    STRANGERS.clear()
+    STRANGERS.update(children())
+
+
+def children() -> list[int]:
+    """Processes that this one has started itself."""
+    return [child.pid for child in psutil.Process().children()]
+
+
 def family() -> list[int]:
-    """All processes below the tests' own."""
-    return guard.descendants(os.getpid())
+    """All processes below the tests' own, without the strangers."""
+    own = [pid for pid in children() if pid not in STRANGERS]
+    return own + [below for pid in own for below in guard.descendants(pid)]
 
 
 def name(pid: int) -> str:

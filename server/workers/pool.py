@@ -50,34 +50,32 @@ class Workers:
         hidden: Collection[str] = (),
         method: Literal["fork", "spawn"] | None = None,
     ) -> None:
-        """Starts the template, in the background. `niceness` is added to the server's once code is loaded.
+        """Starts nothing yet: the template, which imports for seconds, starts with the first worker.
 
-        Workers that are idle for `idle_seconds` end, but for those of the workspaces `lasting`. `hidden`: environment
-        variables that workers don't get.
+        `niceness` is added to the server's once code is loaded. Workers that are idle for `idle_seconds` end, but for
+        those of the workspaces `lasting`. `hidden`: environment variables that workers don't get.
         """
         self.memory_bytes = memory_bytes
         self._calls = calls
         self._niceness = niceness
         self._idle_seconds = idle_seconds
         self._lasting = frozenset(lasting)
-        self._template = Template(memory_bytes=memory_bytes, hidden=hidden, method=method)
+        self._make_template = lambda: Template(memory_bytes=memory_bytes, hidden=hidden, method=method)
+        self._template: Template | None = None
         self._workers: set[Worker] = set()
         self._changing = threading.Lock()
         self._closing = threading.Event()
         threading.Thread(target=self._end_idle, name="idle workers", daemon=True).start()
 
-    @property
-    def method(self) -> Literal["fork", "spawn"]:
-        """How workers are started."""
-        return self._template.method
-
     def start(self, folder: Path, workspace: str, generation: str, kept: KeptStore) -> Worker:
         """A worker for the code in `folder`, which is not loaded yet. Raises `WorkerUnavailableError`,
         `ShuttingDownError`."""
-        if self._closing.is_set():
-            raise ShuttingDownError("The server is shutting down and loads no more code.")
+        with self._changing:
+            if self._closing.is_set():
+                raise ShuttingDownError("The server is shutting down and loads no more code.")
+            template = self._template = self._template or self._make_template()
         try:
-            process = self._template.spawn()
+            process = template.spawn()
         except WorkerStartError as error:
             raise WorkerUnavailableError(f"No worker can be started: {error}") from error
         worker = Worker(
@@ -91,7 +89,7 @@ class Workers:
 
     def learn(self, modules: Collection[str]) -> None:
         """Have the template import what a generation has imported, so that the next one need not."""
-        if modules:
+        if modules and self._template is not None:
             self._template.learn(list(modules))
 
     def of(self, workspace: str) -> list[Worker]:
@@ -109,10 +107,12 @@ class Workers:
 
     def close(self) -> None:
         """End all of them, and the template."""
-        self._closing.set()
+        with self._changing:
+            self._closing.set()
         for worker in self.all():
             worker.close()
-        self._template.close()
+        if self._template is not None:
+            self._template.close()
 
     def _forget(self, worker: Worker) -> None:
         with self._changing:

@@ -46,14 +46,13 @@ class LoadedCode:
         sys.meta_path.insert(0, _OnlySdk(list(server.__path__)))
         # What a generation lacks must not be taken from where Hearth is installed. The sdk is loaded already.
         server.__path__[:] = [str(self._root)]
-        importlib.invalidate_caches()
         self._paths: dict[str, str] = {}
         self._compile_all()
         self.modules: dict[str, ModuleType] = {}
         """The generation's modules by name, like `tools.calculator`."""
         with self.running():
             for name in sorted(self._paths):
-                self.modules[name] = importlib.import_module(f"server.{name}")
+                self.modules[name] = self._import(f"server.{name}")
             self._check_entry_points()
             self.agents = self._load_agents()
             """The agents by name: classes, made with a model, tools, the maximum of steps, a tool's time limit."""
@@ -92,13 +91,10 @@ class LoadedCode:
                 continue
             self._paths[name] = path
             file = self._root / path
-            loader = importlib.machinery.SourceFileLoader(f"server.{name}", str(file))
+            if os.path.exists(importlib.util.cache_from_source(file)):
+                continue  # a file does not change, and this one has compiled before
             try:
-                try:
-                    loader.get_code(f"server.{name}")
-                except EOFError:  # a full disk has left half of the byte-code
-                    Path(importlib.util.cache_from_source(str(file))).unlink()
-                    loader.get_code(f"server.{name}")
+                importlib.machinery.SourceFileLoader(f"server.{name}", str(file)).get_code(f"server.{name}")
             except (SyntaxError, ValueError) as error:
                 errors.append(self.files.describe_syntax_error(error, f"server/{path}", file.read_bytes()))
             except (RecursionError, MemoryError) as error:
@@ -110,6 +106,14 @@ class LoadedCode:
                 errors.append(_claimed_twice(path, holder))
         if errors:
             raise LoadError(errors)
+
+    def _import(self, name: str) -> ModuleType:
+        try:
+            return importlib.import_module(name)
+        except EOFError:  # as a full disk has left half of some byte-code
+            for cached in self._root.rglob("__pycache__/*.pyc"):
+                cached.unlink()
+            return importlib.import_module(name)
 
     def _check_entry_points(self) -> None:
         errors = []
