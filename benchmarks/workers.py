@@ -40,9 +40,8 @@ from langchain_core.tools import tool
 def shout(text: str) -> str:
     """Write a text in capital letters."""
     count = 0
-    for number in range(10**9):
-        count += number
-    return str(count)
+    while True:
+        count += 1
 '''
 DIRECT_AGENT = {
     # The same agent, as each of the two has it.
@@ -220,7 +219,8 @@ def neighbours(sides: list[Side], report: Report, few: bool) -> None:
         beside: dict[str, list[float]] = {}
         for side in sides:
             with computing(side, tools):
-                beside |= in_turns([side], lambda side, _: side.ask(QUESTIONS[0]), 2 if few else 30)
+                # Fewer: beside one such tool, earlier code may take twenty seconds for a question.
+                beside |= in_turns([side], lambda side, _: side.ask(QUESTIONS[0]), 2 if few else 10)
         report.add(f"before {tools} computing tools: a neighbour's question", alone)
         report.add(f"beside {tools} computing tools: a neighbour's question", beside)
 
