@@ -316,6 +316,7 @@ def test_generations_are_forgotten_unless_someone_needs_them(lab: Server) -> Non
 
 
 def test_a_run_is_kept_with_all_that_decided_it(lab: Server) -> None:
+    put(lab, "alice", "alice's")
     answer = ask(lab, workspace="alice", max_steps=3)
     record = lab.session.get(f"/runs/{answer['run_id']}").json()
     assert record.items() >= answer.items()
