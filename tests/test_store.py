@@ -99,17 +99,6 @@ def test_the_history_of_a_workspace(generations: GenerationStore, runs: RunStore
     assert generations.history("carol", 10) == []
 
 
-def test_what_a_file_held_while_it_was_live(generations: GenerationStore) -> None:
-    generations.record_live("main", HASH, FILES)
-    generations.record_live("main", OTHER, {"tools/x.py": b"two"})
-    generations.record_live("alice", "bbbb33334444", {"tools/x.py": b"three"})
-    for path, data in [*FILES.items(), ("tools/x.py", b"two")]:
-        assert generations.was_live("main", path, data)
-        assert not generations.was_live("alice", path, data)
-    for path, data in (("tools/x.py", b"three"), ("tools/y.py", b"one"), ("model.py", b"one")):
-        assert not generations.was_live("main", path, data)
-
-
 def test_the_same_bytes_are_kept_once_and_go_with_the_last_that_has_them(
     database: Database, generations: GenerationStore
 ) -> None:

@@ -72,18 +72,6 @@ class GenerationStore:
         with self._database.reading() as connection:
             return {os.fsdecode(path): data for path, data in connection.execute(wanted)}
 
-    def was_live(self, workspace: str, path: str, data: bytes) -> bool:
-        """Whether the file of that path held `data` in a generation that was ever live in a workspace."""
-        wanted = (
-            select(FILE.c.path)
-            .join(TAKE_OVER, TAKE_OVER.c.generation == FILE.c.generation)
-            .where(TAKE_OVER.c.workspace == workspace, FILE.c.path == os.fsencode(path))
-            .where(FILE.c.digest == hashlib.sha256(data).hexdigest())
-            .limit(1)
-        )
-        with self._database.reading() as connection:
-            return connection.execute(wanted).first() is not None
-
     def history(self, workspace: str, limit: int) -> list[WentLive]:
         """The last `limit` times that a generation became live in a workspace, the latest first."""
         runs = select(func.count()).where(RUN.c.generation == TAKE_OVER.c.generation).scalar_subquery()
