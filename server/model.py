@@ -233,7 +233,7 @@ def _require_causal(name: str, config: "PreTrainedConfig") -> None:
     )
 
     architectures = config.architectures or []
-    # Transformers has a causal class for BERT, too; that its weights aren't for that, the architecture tells.
+    # Transformers has a causal class for BERT, too; the architecture says that its weights aren't for that.
     writes = not architectures or any(
         kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() or kind.endswith("ForConditionalGeneration")
         for kind in architectures
@@ -332,7 +332,7 @@ def _within_memory(name: str, needed: int, device_map: str, on_gpu: bool) -> Ite
         raise shortage("")
     try:
         yield
-    except Exception as error:  # boundary: whoever asks for memory has an error of his own for it
+    except Exception as error:  # boundary: each library has its own error for a lack of memory
         from server.engine.kv_cache import is_out_of_memory
 
         if not is_out_of_memory(error):

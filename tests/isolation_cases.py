@@ -171,7 +171,7 @@ class Raises(Expected):
 
 @dataclass(frozen=True)
 class Works(Expected):
-    """The code goes on, and so does everything in its process."""
+    """The code continues, and so does everything in its process."""
 
     def check(self, place: Place, line: int | None, told: Told) -> None:
         """See `Expected`."""

@@ -58,7 +58,7 @@ class Usage(NamedTuple):
 class Process:
     """One worker: its process, and the server's end of its protocol. Safe for any number of threads.
 
-    Whoever has it from `Template.spawn` closes `socket`.
+    The caller of `Template.spawn` closes `socket`.
     """
 
     def __init__(self, monitor: Monitor, finished: Callable[["Process", bool], None]) -> None:
@@ -241,7 +241,7 @@ class Process:
         for call in calls:
             try:
                 call(end)
-            except Exception:  # boundary: whoever wants to know
+            except Exception:  # boundary: the caller's function
                 log.exception("A call at the end of a worker failed")
 
 

@@ -228,7 +228,7 @@ class Worker:
         """What the run's agent gives, for its question and the `turns` before it in its session.
 
         Raises what the agent raises: a `HearthError` as such, anything else as `AgentFailedError`. Raises
-        `WorkerCrashedError`; `DidNotStopError` for a run that was stopped and whose agent goes on: then the worker is
+        `WorkerCrashedError`; `DidNotStopError` for a run that was stopped and whose agent continues: the worker is
         retired.
         """
         job = _Job(next(self._numbers), run, contextvars.copy_context())
