@@ -1,7 +1,5 @@
-"""The model in the box: its weights, and the recipe that made them.
+"""The embedded model: `weights/` is an ordinary Transformers folder. `training/` makes and scores it."""
 
-`weights/` is an ordinary Transformers folder; nothing else here is needed to serve. The rest makes questions with
-known answers (words, phrasings/, phrasing → arithmetic, units, dates, texts → shipped, two_steps; invented_tools →
-invented; direct → corpus), turns them into tokens and trains on them (tokenizer, train), and scores the outcome with
-the real agent, engine and tools (evaluate). The prompt is the agent's own, from server/agent/prompts.py.
-"""
+from pathlib import Path
+
+WEIGHTS = Path(__file__).with_name("weights")
