@@ -1,5 +1,7 @@
 """What the tests share: servers, their code, and an engine."""
 
+import asyncio
+import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -7,8 +9,9 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.postgres_process import NotInstalledError, Postgres
-from tests.server_process import REPOSITORY, Server, copy_code, end, start
+from tests.support.no_session import NoSession
+from tests.support.postgres_process import NotInstalledError, Postgres
+from tests.support.server_process import REPOSITORY, Server, copy_code, end, start
 
 if TYPE_CHECKING:
     from server.engine import GuidedEngine
@@ -17,6 +20,15 @@ if TYPE_CHECKING:
 # How long something takes is a matter for benchmarks; a test machine may have other things to do.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test that is a coroutine, as some of LangChain's are."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}))
+    return True
 
 
 @pytest.fixture
@@ -71,7 +83,7 @@ def workers() -> "Iterator[Workers]":
     def none(*_: object, **__: object) -> NoReturn:
         raise ModelNotLoadedError("There is no model in these tests.")
 
-    made = Workers(ModelCalls(none, none))
+    made = Workers(ModelCalls(none, none), NoSession())
     yield made
     made.close()
 
