@@ -1,59 +1,99 @@
 # Every habit is one command. Paths are relative, so that the folder may have any name.
 
-PYTHON := .venv/bin/python
-PIP := $(PYTHON) -m pip --disable-pip-version-check --quiet
+SHELL := bash -o pipefail
+
+# Another Python for a new .venv: make PYTHON=/path/to/python3.12 run
+PYTHON ?=
+SUPPORTED := 3.11 3.12 3.13 3.14
+
+VENV := .venv/bin/python
+PIP := $(VENV) -m pip --disable-pip-version-check
+NEWS := awk '!/^Requirement already satisfied/ { print; fflush() }'
 
 # Training allocates and frees hundreds of megabytes a step: keeping them, in large pages, makes it a third faster.
 QUICK_ALLOCATION := MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=8589934592 \
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
-.PHONY: run setup test test-slow lint bench bench-rivals train eval-embedded
+.PHONY: run setup test test-unit test-slow coverage hooks lint picture bench bench-rivals train eval-embedded
 
 run: .venv/installed
-	$(PYTHON) app.py
+	$(VENV) app.py
 
 setup: .venv/installed-dev
 
 # Two tests at a time, and a core for each: with more threads than cores they take longer.
 test: .venv/installed-dev
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(VENV) -m pytest -n 2 --dist worksteal
 
 test-slow: .venv/installed-dev
-	$(PYTHON) -m pytest -m slow --timeout 1800
+	$(VENV) -m pytest -m slow --timeout 1800
+
+# The tests inside the test process: quick feedback.
+test-unit: .venv/installed-dev
+	OMP_NUM_THREADS=1 $(VENV) -m pytest -n 2 --dist worksteal tests/unit
+
+# Slower than `make test`: servers and workers are measured too. docs/contributing.md says what is not counted.
+# A part: make coverage TESTS=tests/unit
+coverage: .venv/installed-dev
+	$(VENV) -m coverage erase
+	OMP_NUM_THREADS=1 $(VENV) -m coverage run -m pytest -n 2 --dist worksteal $(TESTS); tests=$$?; \
+		$(VENV) -m coverage combine --quiet && $(VENV) -m coverage report && exit $$tests
+
+# git then checks what it commits.
+hooks: .venv/installed-dev
+	$(VENV) -m pre_commit install
 
 lint: .venv/installed-dev
-	$(PYTHON) -m ruff check .
-	$(PYTHON) -m ruff format --check --quiet .
-	$(PYTHON) -m mypy
+	$(VENV) -m ruff check .
+	$(VENV) -m ruff format --check --quiet .
+	$(VENV) -m mypy
+
+# The session that README.md shows, recorded again.
+picture: .venv/installed-dev
+	$(VENV) -m docs.images.first_session
 
 # Some twenty minutes. One part alone: .venv/bin/python -m benchmarks decoding (--help names them all).
 bench: .venv/installed-dev
-	$(PYTHON) -m benchmarks
+	$(VENV) -m benchmarks
 
 bench-rivals: .venv-rivals/installed
 	.venv-rivals/bin/python -m benchmarks.rivals
 	.venv-rivals/bin/python -m benchmarks.rivals.growth
 
 train: .venv/installed-dev
-	$(QUICK_ALLOCATION) $(PYTHON) -m server.embedded.train
+	$(QUICK_ALLOCATION) $(VENV) -m training.train
 
 eval-embedded: .venv/installed-dev
-	$(PYTHON) -m server.embedded.evaluate
+	$(VENV) -m training.evaluate
 
-$(PYTHON):
-	python3.11 -m venv .venv
+# The first supported Python that runs and has venv, the one that all tests pass on before the others: a pyenv shim may run nothing, and Debian has venv in a package.
+$(VENV):
+	@for python in $(or $(PYTHON),$(SUPPORTED:%=python%)); do \
+		if "$$python" -c 'import ensurepip, venv' 2> /dev/null; then \
+			echo "Creating .venv with $$python"; exec "$$python" -m venv .venv; \
+		fi; \
+	done; \
+	echo "Hearth needs Python 3.11 to 3.14 with venv. None of these has it: $(or $(PYTHON),$(SUPPORTED:%=python%))" >&2; \
+	echo "Install one, for example:" >&2; \
+	echo "    sudo apt install python3 python3-venv     (Debian, Ubuntu)" >&2; \
+	echo "    brew install python@3.13                  (macOS)" >&2; \
+	echo "or run make PYTHON=/path/to/python3.13" >&2; \
+	exit 1
 
-.venv/installed: requirements.txt | $(PYTHON)
-	$(PIP) install -r requirements.txt
-	touch $@
+.venv/installed: requirements.txt | $(VENV)
+	@echo "Installing $< into .venv, once: about 140 packages, 2 to 5 GB. It takes some minutes."
+	@$(PIP) install -r $<
+	@touch $@
 
 .venv/installed-dev: requirements-dev.txt .venv/installed
-	$(PIP) install -r requirements-dev.txt
-	touch $@
+	@echo "Installing $< into .venv, once: about 70 more packages."
+	@$(PIP) install -r $< | $(NEWS)
+	@touch $@
 
 # What Hearth is compared with, above the packages of .venv, which it finds by the .pth file.
 .venv-rivals/installed: benchmarks/rivals/requirements.txt .venv/installed-dev
-	python3.11 -m venv .venv-rivals
-	$(PYTHON) -c 'import site; print(site.getsitepackages()[0])' > .venv-rivals/lib/python3.11/site-packages/hearth.pth
-	.venv-rivals/bin/python -m pip --disable-pip-version-check --quiet install -r benchmarks/rivals/requirements.txt
-	touch $@
+	$(VENV) -m venv .venv-rivals
+	$(VENV) -c 'import site; print(site.getsitepackages()[0])' \
+		> "$$(.venv-rivals/bin/python -c 'import site; print(site.getsitepackages()[0])')/hearth.pth"
+	.venv-rivals/bin/python -m pip --disable-pip-version-check install -r $< | $(NEWS)
+	@touch $@

@@ -16,6 +16,7 @@ from server.errors import StoreError
 from server.host import Host
 from server.http.listener import Listener, bind
 from server.http.runtime_file import runtime_file
+from server.jobs.ray_cluster import RayMissingError
 from server.observability import logs
 
 log = logging.getLogger("app")
@@ -24,7 +25,7 @@ FAILED = 1
 BAD_SETTINGS = 2
 INTERRUPTED = 130
 SIGNAL_SECONDS = 1.0
-"""The longest that a signal may go unseen."""
+"""Maximum delay until a signal is noticed."""
 
 
 def main() -> int:
@@ -53,13 +54,17 @@ def main() -> int:
 
 
 def serve(settings: Settings, bound: socket.socket) -> int:
-    """Serve on `bound` until a signal comes, then end in good order. Returns the exit code."""
+    """Serve on the socket `bound` until a signal, then shut down. Returns the exit code."""
     try:
         host = Host(settings)
     except StoreError as error:
         print(error.message, file=sys.stderr)
         return FAILED
-    listener = Listener(create_app(host), bound, settings)
+    except RayMissingError as error:
+        print(error, file=sys.stderr)
+        return FAILED
+    host.jobs.settle()  # before anybody can ask
+    listener = Listener(create_app(host), bound, settings, host.session_folders.incoming)
     urls = reachable_at(bound)
     with runtime_file(urls[0], settings.TOKEN):
         try:
@@ -67,11 +72,12 @@ def serve(settings: Settings, bound: socket.socket) -> int:
             for url in urls:
                 link = f"{url}/?token={quote(settings.TOKEN)}" if settings.TOKEN else url
                 print(f"Hearth is at {link}", flush=True)
-            if settings.AUTOLOAD:
-                threading.Thread(target=host.autoload, name="autoload", daemon=True).start()
+            host.open()
             if settings.RELOAD == "watch":
-                threading.Thread(target=host.watch, name="watch", daemon=True).start()
-            # Not for ever at once: a signal that the kernel hands to another thread does not wake this one.
+                threading.Thread(
+                    target=host.code_loader.watch, args=(host.closing,), name="watch", daemon=True
+                ).start()
+            # With a timeout: a signal that the kernel delivers to another thread does not wake this one.
             while not ended.wait(SIGNAL_SECONDS):
                 pass
             return FAILED
@@ -83,7 +89,7 @@ def serve(settings: Settings, bound: socket.socket) -> int:
 
 
 def reachable_at(bound: socket.socket) -> list[str]:
-    """The URLs at which a socket is reached, the one for this machine first."""
+    """The URLs of a socket, the one for this machine first."""
     address, port = bound.getsockname()[:2]
     if address in ("0.0.0.0", "::"):
         names = ["127.0.0.1" if address == "0.0.0.0" else "[::1]", socket.gethostname()]
@@ -93,7 +99,7 @@ def reachable_at(bound: socket.socket) -> list[str]:
 
 
 def _stop(signum: int, frame: FrameType | None) -> NoReturn:
-    # Ending in good order takes a while; of all signals only a Ctrl-C may break into it.
+    # The shutdown takes a while; only Ctrl-C may interrupt it.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 
@@ -102,5 +108,5 @@ if __name__ == "__main__":
     code = main()
     logging.shutdown()
     sys.stdout.flush()
-    # Nothing is left to be kept, and a tool that never returns, or half a model, must not keep the process.
+    # Everything is saved. A thread that still runs must not keep the process alive.
     os._exit(code)

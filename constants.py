@@ -1,7 +1,7 @@
 """Every setting of Hearth: its name, default, unit and meaning.
 
 `HEARTH_<NAME>` in the environment overrides a default, and so does a line of that name in a file `.env` in
-the folder that Hearth is started from; the environment wins. A value that does not fit stops the start.
+the folder that Hearth is started from; the environment takes precedence. An invalid value prevents the start.
 """
 
 import ipaddress
@@ -18,11 +18,11 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 PREFIX = "HEARTH_"
 LONGEST_SHOWN_VALUE = 200
 MAY_HOLD_SECRETS = ("TOKEN", "BASE_URL", "DATABASE_URL")
-"""Settings whose values aren't shown: people write passwords into URLs."""
+"""Settings whose values are not shown: URLs may contain passwords."""
 
 
 class SettingsError(ValueError):
-    """A setting does not fit. The message names the variable, what it got and what it takes."""
+    """A setting is invalid. The message has the variable, its value and what it takes."""
 
 
 def _check_base_url(url: str) -> str:
@@ -37,11 +37,11 @@ def _check_base_url(url: str) -> str:
 
 
 BaseUrl = Annotated[str, AfterValidator(_check_base_url)]
-"""Where a server's API is."""
+"""The address of an API."""
 
 
 class Settings(BaseSettings):
-    """The settings, read once at the start and handed to whoever needs them."""
+    """The settings, read once at the start."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True)
 
@@ -60,16 +60,30 @@ class Settings(BaseSettings):
         "https://lab.example.org; the port may be *, and a single * is every page",
     )
     MAX_BODY_BYTES: int = Field(
-        # The longest question, of nothing but characters that JSON may write in 12 bytes, has to fit.
+        # The longest question must fit, with characters that JSON writes in 12 bytes each.
         2 * 1024 * 1024,
         ge=1024,
         le=1024**3,
         description="maximum size of a request body, in bytes",
     )
 
+    MAX_UPLOAD_BYTES: int = Field(
+        2 * 1024**3,
+        ge=1024,
+        le=1024**4,
+        description="maximum size of an upload, with all of its files, in bytes",
+    )
+    SESSION_FILES_BYTES: int = Field(
+        8 * 1024**3,
+        ge=1024,
+        le=1024**5,
+        description="maximum size of all files and variables of a session, in bytes; a larger upload is refused, and "
+        "code that writes more is ended",
+    )
+
     DATA_DIR: Path = Field(
         default_factory=lambda: platformdirs.user_data_path("hearth"),
-        description="folder for saved data: generations, runs, sessions, workspaces, values of keep",
+        description="folder for saved data: generations, runs, sessions and their files, workspaces, values of keep",
     )
     DATABASE_URL: str | None = Field(
         None,
@@ -139,6 +153,15 @@ class Settings(BaseSettings):
     MAX_STEPS: int = Field(
         6, ge=1, le=32, description="maximum number of tool calls for a question that does not say one itself"
     )
+    TOOLS_SHOWN: int = Field(
+        # So many tools take 1,150 tokens of the embedded model's window of 4,096, where a line has 46 on average.
+        # benchmarks/RESULTS.md has how often the right tool is among so many.
+        25,
+        ge=1,
+        le=10_000,
+        description="maximum number of tools that the model is shown for a question; the others it finds by the "
+        "tool find_tools",
+    )
     MAX_RUNS: int = Field(
         256,
         ge=1,
@@ -146,8 +169,8 @@ class Settings(BaseSettings):
         description="maximum number of questions in flight, waiting ones included; the next one gets 429",
     )
     MAX_CONCURRENT_RUNS: int = Field(
-        # As many free rows of KV memory as the engine remembers, so that each run finds its text again after a tool's
-        # work. Fewer leave the model idle meanwhile; with more, each answer takes longer.
+        # The number of idle prefixes in the KV cache, so that a run finds its prefix again after a tool call. A lower
+        # number leaves the model idle during tool calls; with a higher one, each answer takes longer.
         16,
         ge=1,
         le=1024,
@@ -167,6 +190,31 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="maximum time for a question after it has left the queue, in seconds; a question may ask for "
         "less",
+    )
+    MAX_JOBS: int = Field(8, ge=1, le=1024, description="maximum number of jobs that run at the same time")
+    MAX_QUEUED_JOBS: int = Field(
+        1000, ge=1, le=1_000_000, description="maximum number of waiting jobs; one person may have a quarter of them"
+    )
+    JOB_TIMEOUT: float = Field(
+        86_400,
+        gt=0,
+        le=2_592_000,
+        allow_inf_nan=False,
+        description="maximum time for a job, in seconds; a job may ask for less",
+    )
+    JOB_GRACE: float = Field(
+        5,
+        ge=0,
+        le=600,
+        allow_inf_nan=False,
+        description="time that a cancelled job has between SIGTERM and SIGKILL, in seconds",
+    )
+    RAY_ADDRESS: str | None = Field(
+        None,
+        min_length=1,
+        max_length=2000,
+        description="Ray cluster that jobs run on, such as 10.0.0.5:6379; it needs the package ray; unset: jobs run "
+        "on this machine",
     )
     TOOL_TIMEOUT: float = Field(
         30,
@@ -209,6 +257,49 @@ class Settings(BaseSettings):
         description="how workers start: fork, from a process that has loaded the usual packages (milliseconds); "
         "spawn, as new programs (seconds); auto: fork on Linux, spawn elsewhere",
     )
+    SANDBOX: Literal["auto", "bubblewrap", "landlock", "unsafe", "off"] = Field(
+        "auto",
+        description="what separates code that a model wrote from the machine: bubblewrap; landlock; auto: the first"
+        " of both that works, and else such code is refused; unsafe: nothing does; off: such code is refused",
+    )
+    SANDBOX_PRELOAD: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("numpy", "pandas", "pyarrow", "pyarrow.parquet", "matplotlib.pyplot"),
+        description="modules that the sandbox has imported before its code runs, separated by commas",
+    )
+    SANDBOX_BLOCKED_IMPORTS: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="modules that the coder is asked not to use, separated by commas; a wish, and no protection",
+    )
+    SANDBOX_MEMORY_GB: float = Field(
+        2,
+        ge=0.1,
+        le=10_000,
+        allow_inf_nan=False,
+        description="memory of a session's code in the sandbox, in GiB",
+    )
+    SANDBOX_PROCESSES: int = Field(
+        64, ge=4, le=10_000, description="maximum number of processes and threads of a session's code"
+    )
+    SANDBOX_TIMEOUT: float = Field(
+        120,
+        gt=0,
+        le=86_400,
+        allow_inf_nan=False,
+        description="maximum time for one cell of code, in seconds; a request may ask for less",
+    )
+    SANDBOX_IDLE: float = Field(
+        600,
+        gt=0,
+        le=86_400,
+        allow_inf_nan=False,
+        description="time without code after which a session's interpreter ends, in seconds; its variables are saved",
+    )
+    SANDBOX_SPARES: int = Field(
+        2, ge=0, le=64, description="number of interpreters that are ready for the next sessions"
+    )
+    MAX_SANDBOXES: int = Field(
+        32, ge=1, le=1000, description="maximum number of sessions that have an interpreter at the same time"
+    )
     SHUTDOWN_GRACE: float = Field(
         10,
         ge=0,
@@ -228,17 +319,17 @@ class Settings(BaseSettings):
     def _check_database(cls, url: str | None) -> str | None:
         if url is None:
             return None
-        # Late: it takes longer to import than all else here.
+        # Imported here, because it takes longer to import than everything else in this file.
         from sqlalchemy import make_url
 
         try:
             parsed = make_url(url)
-        except Exception:  # what it says may have the password in it
+        except Exception:  # boundary: its message may contain the password
             parsed = None
         if parsed is None or parsed.drivername != "postgresql" or not parsed.database:
-            raise ValueError("It can't be read as the URL of a PostgreSQL database")
+            raise ValueError("It is not the URL of a PostgreSQL database")
         if "@" in f"{parsed.host}{parsed.database}":
-            # Or half a password would be taken for a host, and be shown as one.
+            # Otherwise a part of the password would be read as the host, and shown.
             raise ValueError("An @ in the password has to be written as %40")
         return url
 
@@ -246,7 +337,7 @@ class Settings(BaseSettings):
     @classmethod
     def _check_background(cls, name: str) -> str:
         if name and ":" not in name:
-            raise ValueError("It has to be behind an API")
+            raise ValueError("It has to be a remote model")
         return name
 
     @field_validator("LOAD_IN_8BIT", "QUANTIZER", "DTYPE", "RELOAD", "WORKER_START", mode="before")
@@ -259,7 +350,7 @@ class Settings(BaseSettings):
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
 
-    @field_validator("CORS_ORIGINS", mode="before")
+    @field_validator("CORS_ORIGINS", "SANDBOX_PRELOAD", "SANDBOX_BLOCKED_IMPORTS", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -278,7 +369,7 @@ class Settings(BaseSettings):
     def _need_token(self) -> Self:
         if not self.TOKEN and not is_loopback(self.HOST):
             raise ValueError(
-                "HEARTH_TOKEN is empty, which turns the check of the token off, and HEARTH_HOST is "
+                "HEARTH_TOKEN is empty, so clients need no token, and HEARTH_HOST is "
                 f"{self.HOST}, which others can reach. Set HEARTH_HOST=127.0.0.1, or give HEARTH_TOKEN a "
                 "value, or unset it."
             )
@@ -286,7 +377,7 @@ class Settings(BaseSettings):
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host`, a name or an address, is this machine as only it can see it."""
+    """Whether `host`, a name or an address, is a loopback address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -294,7 +385,7 @@ def is_loopback(host: str) -> bool:
 
 
 def read_settings() -> Settings:
-    """The settings from the environment and `.env`. Raises `SettingsError`, naming all that do not fit."""
+    """The settings from the environment and `.env`. Raises `SettingsError`, which names all invalid ones."""
     try:
         return Settings()
     except ValidationError as error:
@@ -304,10 +395,10 @@ def read_settings() -> Settings:
                 lines[""] = problem["msg"].removeprefix("Value error, ")
                 continue
             name = str(problem["loc"][0])
-            got = "a value that is kept secret" if name in MAY_HOLD_SECRETS else _shortened(problem["input"])
+            got = "a secret value" if name in MAY_HOLD_SECRETS else _shortened(problem["input"])
             reason = problem["msg"].removeprefix("Value error, ")
             takes = Settings.model_fields[name].description
-            # A union has a problem for each of its members, and its description names them all.
+            # A union has a problem for each member; its description names all of them.
             lines[name] = f"{PREFIX}{name} is {got}. {reason}. It takes: {takes}."
         raise SettingsError("\n".join(lines.values())) from error
 

@@ -25,12 +25,15 @@ def create_app(host: "Host") -> "Flask":
         about,
         auth,
         body,
-        cors,
+        code,
         error_handler,
+        files,
         generations,
         health,
+        jobs,
         metrics,
         models,
+        older_api,
         questions,
         reload,
         request_log,
@@ -40,7 +43,7 @@ def create_app(host: "Host") -> "Flask":
         workspaces,
     )
     from server.http.concurrency_limit import ConcurrencyLimit, max_waiting
-    from server.http.openai import chat, completions, responses
+    from server.http.openai import agent_chat, chat, completions, responses
     from server.http.openai import errors as openai_errors
     from server.http.openai import models as openai_models
     from server.http.schemas import ErrorAnswer
@@ -58,17 +61,20 @@ def create_app(host: "Host") -> "Flask":
     )
     app.request_class = body.JsonRequest
     app.config["MAX_CONTENT_LENGTH"] = settings.MAX_BODY_BYTES
-    error_handler.register(app, {"/v1/": openai_errors.shape})
+    error_handler.register(app, {"/v1/": openai_errors.shape, "/api/chat": openai_errors.shape})
     CORS(
         app,
-        origins=[cors.pattern(origin) for origin in settings.CORS_ORIGINS],
+        origins=[auth.origin_pattern(origin) for origin in settings.CORS_ORIGINS],
         expose_headers=["Retry-After", "X-Request-Id"],
     )
     request_log.register(app)
     auth.register(app, settings)
 
-    slow_requests = ConcurrencyLimit(max_waiting(settings), "wait for a model, tools or a reload")
-    event_streams = ConcurrencyLimit(max_waiting(settings), "follow the events of runs")
+    slow_requests = ConcurrencyLimit(max_waiting(settings), "wait for a model, tools, a reload or the end of a job")
+    event_streams = ConcurrencyLimit(max_waiting(settings), "follow events")
+    transfers = ConcurrencyLimit(max_waiting(settings), "send or get files")
+    chat_routes = chat.blueprint(host)
+    agent_chat.accept_forms(chat_routes, host, transfers)
     for routes in (
         about.blueprint(),
         health.blueprint(host),
@@ -81,10 +87,15 @@ def create_app(host: "Host") -> "Flask":
         generations.blueprint(host),
         runs.blueprint(host, event_streams),
         sessions.blueprint(host),
+        files.blueprint(host, transfers),
+        jobs.blueprint(host, event_streams, slow_requests),
+        code.blueprint(host, slow_requests),
         openai_models.blueprint(host),
-        chat.blueprint(host),
+        chat_routes,
         completions.blueprint(host),
         responses.blueprint(host),
+        older_api.blueprint(host, transfers),
+        older_api.chat_blueprint(host, transfers),
     ):
         app.register_api(routes)
     return app

@@ -7,6 +7,7 @@ id, and the log has that id with the traceback.
 import logging
 from typing import Any, ClassVar
 
+from server.bounds import shortened
 from server.observability.logs import request_id
 
 log = logging.getLogger(__name__)
@@ -23,8 +24,8 @@ class HearthError(Exception):
     code: ClassVar[str] = "internal"
 
     def __init__(self, message: str, /, **details: Any) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = shortened(message)
+        super().__init__(self.message)
         self.details = details
 
     def to_dict(self) -> dict[str, Any]:
@@ -37,6 +38,13 @@ class MalformedRequestError(HearthError):
 
     status = 400
     code = "malformed_json"
+
+
+class MalformedFormError(HearthError):
+    """The body can't be read as multipart/form-data."""
+
+    status = 400
+    code = "malformed_form"
 
 
 class UnauthorizedError(HearthError):
@@ -78,6 +86,18 @@ class RunNotFoundError(NotFoundError):
     code = "run_not_found"
 
 
+class JobNotFoundError(NotFoundError):
+    """There is no job of that name."""
+
+    code = "job_not_found"
+
+
+class ToolNotFoundError(NotFoundError):
+    """The workspace has no tool of that name."""
+
+    code = "tool_not_found"
+
+
 class SessionNotFoundError(NotFoundError):
     """The workspace has no session of that name."""
 
@@ -88,6 +108,12 @@ class FileNotInWorkspaceError(NotFoundError):
     """The workspace has no file of that path."""
 
     code = "file_not_found"
+
+
+class FileNotInSessionError(NotFoundError):
+    """The session has no regular file of that name."""
+
+    code = "session_file_not_found"
 
 
 class NotKeptError(NotFoundError):
@@ -169,11 +195,24 @@ class SessionBusyError(ConflictError):
     code = "session_busy"
 
 
+class JobEndedError(ConflictError):
+    """The job has ended already."""
+
+    code = "job_ended"
+
+
 class TooLargeError(HearthError):
-    """The body exceeds the limit."""
+    """The body, or what would be saved of it, exceeds a limit."""
 
     status = 413
     code = "too_large"
+
+
+class UnsupportedMediaTypeError(HearthError):
+    """The route takes another Content-Type."""
+
+    status = 415
+    code = "unsupported_media_type"
 
 
 class InvalidRequestError(HearthError):
@@ -236,6 +275,14 @@ class PromptTooLongError(HearthError):
 
     status = 422
     code = "prompt_too_long"
+
+
+class GrammarTooComplexError(HearthError):
+    """A grammar, or the JSON schema that it comes from, takes too long or too much memory to compile or to follow.
+    `seconds`, `bytes`: the bound that it exceeds."""
+
+    status = 422
+    code = "grammar_too_complex"
 
 
 class ModelError(HearthError):
@@ -352,6 +399,13 @@ class StoreRefusedError(StoreError):
     """A change contradicts what is saved, such as a run of a generation that was never saved."""
 
 
+class StorageFullError(HearthError):
+    """The disk, or the user's share of it, is full."""
+
+    status = 507
+    code = "storage_full"
+
+
 class ShuttingDownError(HearthError):
     """The server is shutting down and accepts nothing new."""
 
@@ -367,7 +421,7 @@ class InternalError(HearthError):
     """A bug in Hearth. `id`: to look up in the log."""
 
 
-def known(error: BaseException) -> HearthError:
+def as_hearth_error(error: BaseException) -> HearthError:
     """`error` as a `HearthError` for the client. A bug in Hearth is logged, and the client gets its id."""
     if isinstance(error, HearthError):
         return error
@@ -376,3 +430,17 @@ def known(error: BaseException) -> HearthError:
     return InternalError(
         f"Something went wrong inside Hearth. The server's log says more at {reference}.", id=reference
     )
+
+
+class SandboxUnavailableError(HearthError):
+    """Code can't be run: there is no sandbox, or it could not be started."""
+
+    status = 503
+    code = "sandbox_unavailable"
+
+
+class FileRefusedError(HearthError):
+    """A file can't be analysed: it is damaged, hostile, or of no known kind."""
+
+    status = 422
+    code = "file_refused"

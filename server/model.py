@@ -1,11 +1,13 @@
-"""The recipe by which a model is built: which files, which device, which precision. Reloadable.
+"""The recipe that loads a model: its files, device and precision. Reloadable.
 
-A model is a Transformers folder with safetensors, the Hugging Face id of one, or a GGUF file. Code that comes with a
-model is never run. torch and transformers are imported when a model is loaded, so that a reload waits for neither.
+A model is a Transformers folder with safetensors, a Hugging Face id, or a GGUF file. Code that comes with a model is
+never run. torch and transformers are imported only when a model is loaded, so that a reload does not wait for them.
+Over 400 lines, so that the recipe is one file that people can copy and change.
 """
 
 import gc
 import importlib.resources
+import json
 import logging
 import os
 import traceback
@@ -30,28 +32,30 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 
-# Of a repository's files those that a model is loaded from: no pickles, no second copies of the weights.
+# The files of a repository that are needed to load a model: no pickles, no second copies of the weights.
 FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 OTHER_FILES = ["*/*", "consolidated*"]
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "tekken.json")
+LONGEST_HEADER = 100_000_000  # bytes, of a file of safetensors
 
-HUB_SECONDS = 10  # for the hub to answer at all
+HUB_SECONDS = 10  # for the first answer of the hub
 
-HEADROOM = 1.15  # accelerate fills a device to 90 % and puts the rest elsewhere
+HEADROOM = 1.15  # accelerate fills a device to 90 % and offloads the rest
 
-# The first warns at every matrix product, the second at import about 4-bit weights, which aren't used here.
+# The first one warns at every matrix product, the second one at import about 4-bit weights, which are not used here.
 CHATTY_LOGGERS = ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops")
 
 
-# What 8-bit weights are called, by what makes them.
+# The name of the quantization, by the library.
 QUANTIZATIONS = {"bitsandbytes": "8bit", "torchao": "int8", "torchao_fp8": "fp8"}
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model that can be asked, in eval mode and without gradients.
+    """A model that is ready for inference: in eval mode and without gradients.
 
-    `quantization` is "8bit" (bitsandbytes), "int8" or "fp8" (torchao), "none", or the name of the method by which
-    its author had quantized it.
+    `quantization` is "8bit" (bitsandbytes), "int8" or "fp8" (torchao), "none", or the method with which its author
+    quantized it.
     """
 
     model: "PreTrainedModel"
@@ -70,21 +74,21 @@ def load_model(
     progress: Progress,
     quantizer: str = "bitsandbytes",
 ) -> LoadedModel:
-    """Build the model `name` and its tokenizer.
+    """Load the model `name` and its tokenizer.
 
-    `name`: "embedded" (the model in the box), a folder, a GGUF file (`.gguf`), whose weights are unpacked, or a
-    Hugging Face id; an id that is in the cache needs no network. `load_in_8bit`: None means on a GPU, unless the
-    model comes quantized. `device_map`: accelerate's ("auto", "cuda:1", "cpu", ...). `dtype`: "bfloat16",
-    "float32", or "auto", which is bfloat16 on a GPU and float32 on the CPU. `quantizer`: what makes 8-bit weights,
-    "bitsandbytes", which multiplies in 8 bit all but activations above `int8_threshold`, or "torchao" and
-    "torchao_fp8", which store integers and small floats in 8 bit and multiply in `dtype`.
+    `name`: "embedded" (the included model), a folder, a GGUF file (`.gguf`), whose weights are dequantized, or a
+    Hugging Face id; an id in the cache needs no network. `load_in_8bit`: None means yes on a GPU, unless the model is
+    quantized already. `device_map`: as in accelerate ("auto", "cuda:1", "cpu", ...). `dtype`: "bfloat16", "float32",
+    or "auto", which is bfloat16 on a GPU and float32 on the CPU. `quantizer`: the library for 8-bit weights.
+    "bitsandbytes" multiplies in 8 bit, except activations above `int8_threshold`. "torchao" and "torchao_fp8" store
+    8-bit integers or floats and multiply in `dtype`.
 
-    `progress(stage, done, total)` is called as it goes, also from other threads: "download" (bytes, if
-    something is to be fetched), "tokenizer", "weights" (tensors), "ready". tqdm shows them on the console.
+    `progress(stage, done, total)` is called meanwhile, also from other threads: "download" (bytes, only if files are
+    downloaded), "tokenizer", "weights" (tensors), "ready". tqdm shows the same on the console.
 
     Raises ModelNotFoundError, NotACausalModelError, NoChatTemplateError, OutOfMemoryError (`needed_bytes`,
-    `free_bytes`), and ModelLoadError for all else. Not promised: that a limit which a container sets on its
-    own memory is seen. Calls must not overlap, because Transformers has one progress hook for everyone.
+    `free_bytes`), and ModelLoadError for everything else. Not promised: that it respects the memory limit of a
+    container. Calls must not overlap, because Transformers has only one progress hook.
     """
     folder, file = _find(name, progress)
     with _explaining(name):
@@ -94,6 +98,8 @@ def load_model(
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **file)
         _require_causal(name, config)
 
+        for weights in sorted(folder.glob("*.safetensors")) if not file else ():
+            _require_all_bytes(weights)
         progress("tokenizer", 0, 1)
         tokenizer = _load_tokenizer(name, folder, file)
         progress("tokenizer", 1, 1)
@@ -132,14 +138,14 @@ def load_model(
 
 @contextmanager
 def _explaining(name: str) -> Iterator[None]:
-    """Turn what a broken model makes Transformers raise into a ModelLoadError."""
+    """Raise Transformers' errors about a broken model as a ModelLoadError."""
     try:
         yield
     except HearthError:
         raise
-    except Exception as error:  # boundary: Transformers, over files that anybody may have written
+    except Exception as error:  # boundary: Transformers, with files from any author
         if "trust_remote_code" in str(error):
-            reason = "it brings its own code, which Hearth never runs; take a model that Transformers knows"
+            reason = "it needs its own code, which Hearth never runs. Use a model that Transformers supports"
         else:
             reason = f"{type(error).__name__}: {error}"
         raise ModelLoadError(f"{name} could not be loaded: {reason}") from error
@@ -149,11 +155,11 @@ def _explaining(name: str) -> Iterator[None]:
 
 
 def _find(name: str, progress: Progress) -> tuple[Path, dict[str, str]]:
-    """The folder with the model's files, fetched if need be, and what to tell Transformers of a single file there."""
+    """The folder with the model's files, downloaded if needed, and Transformers' option for a single file in it."""
     path = os.path.expanduser(name)
     if path.lower().endswith(".gguf"):
         if not os.path.isfile(path):
-            raise ModelNotFoundError(f"There is no file {path} here.")
+            raise ModelNotFoundError(f"There is no file {path} on the server.")
         return Path(path).parent, {"gguf_file": Path(path).name}
     if name == "embedded":
         folder = Path(str(importlib.resources.files("server.embedded"))) / "weights"
@@ -162,12 +168,12 @@ def _find(name: str, progress: Progress) -> tuple[Path, dict[str, str]]:
     else:
         folder = _fetch(name, progress)
     if not (folder / "config.json").is_file():
-        raise ModelNotFoundError(f"The folder {folder} holds no model: it has no config.json.")
+        raise ModelNotFoundError(f"The folder {folder} is not a model: it has no config.json.")
     return folder, {}
 
 
 def _fetch(name: str, progress: Progress) -> Path:
-    """The folder of a Hugging Face id: what the cache has, else what the hub has."""
+    """The folder of a Hugging Face id, from the cache or downloaded."""
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -183,13 +189,13 @@ def _fetch(name: str, progress: Progress) -> Path:
             return folder
     except HFValidationError as error:
         raise ModelNotFoundError(
-            f"{name!r} is neither a folder here nor a Hugging Face id, which looks like Qwen/Qwen3-8B."
+            f"{name!r} is neither a folder on the server nor a Hugging Face id like Qwen/Qwen3-8B."
         ) from error
     except LocalEntryNotFoundError:
-        pass  # The usual case for a new model: it isn't in the cache, or not all of it.
+        pass  # The usual case for a new model: it is not, or not completely, in the cache.
 
     try:
-        HfApi().model_info(name, timeout=HUB_SECONDS)  # snapshot_download would wait for an answer for ever
+        HfApi().model_info(name, timeout=HUB_SECONDS)  # snapshot_download has no such time limit
         return Path(snapshot_download(name, tqdm_class=_download_bar(progress), **files))
     except GatedRepoError as error:
         raise ModelNotFoundError(
@@ -215,7 +221,7 @@ def _download_bar(progress: Progress) -> type:
     class DownloadBar(tqdm):
         def update(self, n: float | None = 1) -> Any:
             shown = super().update(n)
-            # The hub opens several bars. This one counts the bytes that have reached the disk.
+            # The hub opens several bars. This one counts the bytes that are on the disk.
             if self.desc.startswith("Reconstruct"):
                 progress("download", int(self.n), int(self.total or 0))
             return shown
@@ -223,7 +229,7 @@ def _download_bar(progress: Progress) -> type:
     return DownloadBar
 
 
-# What the files say
+# The model's configuration
 
 
 def _require_causal(name: str, config: "PreTrainedConfig") -> None:
@@ -233,7 +239,7 @@ def _require_causal(name: str, config: "PreTrainedConfig") -> None:
     )
 
     architectures = config.architectures or []
-    # Transformers has a causal class for BERT, too; the architecture says that its weights aren't for that.
+    # Transformers has a causal class for BERT, too; only the architecture shows that its weights are not causal.
     writes = not architectures or any(
         kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() or kind.endswith("ForConditionalGeneration")
         for kind in architectures
@@ -245,21 +251,37 @@ def _require_causal(name: str, config: "PreTrainedConfig") -> None:
         )
 
 
+def _require_all_bytes(weights: Path) -> None:
+    """Raises ModelLoadError for a file that is cut off: https://huggingface.co/docs/safetensors#format"""
+    size = weights.stat().st_size
+    with weights.open("rb") as opened:
+        try:
+            length = int.from_bytes(opened.read(8), "little")
+            header = json.loads(opened.read(min(length, LONGEST_HEADER)))
+            header.pop("__metadata__", None)
+            needed = 8 + length + max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise ModelLoadError(f"{weights} is no safetensors file, or is cut off. Fetch it again.") from None
+    if size < needed:
+        raise ModelLoadError(f"{weights} is cut off: it has {size} bytes, of {needed}. Fetch it again.")
+
+
 def _load_tokenizer(name: str, folder: Path, file: dict[str, str]) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
+    if not file and not any(found for pattern in TOKENIZER_FILES for found in folder.glob(pattern)):
+        raise ModelLoadError(f"The folder {folder} has no tokenizer, like a file tokenizer.json. Fetch it again.")
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **file)
     if not tokenizer.chat_template:
         raise NoChatTemplateError(
-            f"The tokenizer of {name} has no chat template, so Hearth does not know how to write a "
-            "conversation for it. Take the model's instruct or chat variant, or put a chat_template.jinja "
-            "into its folder."
+            f"The tokenizer of {name} has no chat template, so Hearth can't write a conversation for it. "
+            "Use the model's instruct or chat variant, or put a chat_template.jinja into its folder."
         )
     return tokenizer
 
 
 def _given_quantization(config: "PreTrainedConfig") -> str | None:
-    """How the author quantized the model, if so."""
+    """The author's quantization; None if there is none."""
     given = getattr(config, "quantization_config", None)
     if not given:
         return None
@@ -277,7 +299,7 @@ def _choose_quantization(
         return QUANTIZATIONS[quantizer]
     if load_in_8bit is not None and load_in_8bit != (given == "8bit"):
         raise ModelLoadError(
-            f"{name} comes quantized ({given}), and load_in_8bit is {load_in_8bit}. Leave it at its default."
+            f"{name} is quantized already ({given}), and load_in_8bit is {load_in_8bit}. Use its default."
         )
     return given
 
@@ -297,7 +319,7 @@ def _torch_dtype(dtype: str, on_gpu: bool) -> "torch.dtype":
 
 
 def _estimate_bytes(config: "PreTrainedConfig", dtype: "torch.dtype", in_8bit: bool) -> int:
-    """The size of the weights once loaded, from a model without memory of its own."""
+    """The size of the loaded weights, estimated with a model on the meta device."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -314,7 +336,7 @@ def _estimate_bytes(config: "PreTrainedConfig", dtype: "torch.dtype", in_8bit: b
 
 @contextmanager
 def _within_memory(name: str, needed: int, device_map: str, on_gpu: bool) -> Iterator[None]:
-    """Raise OutOfMemoryError if `needed` bytes aren't free, or turn out not to suffice."""
+    """Raise OutOfMemoryError if fewer than `needed` bytes are free, or if memory runs out in this context."""
     import torch
 
     free = _free_bytes(device_map, on_gpu)
@@ -322,8 +344,8 @@ def _within_memory(name: str, needed: int, device_map: str, on_gpu: bool) -> Ite
     def shortage(details: str) -> OutOfMemoryError:
         return OutOfMemoryError(
             f"{name} does not fit: its weights take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free "
-            f"{'on the GPU' if on_gpu else 'in memory'}{details}. Take a smaller model, load it in 8 bit, or "
-            "end what else uses that memory.",
+            f"{'on the GPU' if on_gpu else 'in memory'}{details}. Use a smaller model, load it in 8 bit, or "
+            "stop other programs that use this memory.",
             needed_bytes=needed,
             free_bytes=free,
         )
@@ -332,26 +354,26 @@ def _within_memory(name: str, needed: int, device_map: str, on_gpu: bool) -> Ite
         raise shortage("")
     try:
         yield
-    except Exception as error:  # boundary: each library has its own error for a lack of memory
+    except Exception as error:  # boundary: each library has its own out-of-memory error
         from server.engine.kv_cache import is_out_of_memory
 
         if not is_out_of_memory(error):
             raise
-        traceback.clear_frames(error.__traceback__)  # They hold the half-built model.
+        traceback.clear_frames(error.__traceback__)  # They refer to the half-loaded model.
         gc.collect()
         torch.cuda.empty_cache()
-        raise shortage(f", which did not suffice ({error})") from error
+        raise shortage(f", which was not enough ({error})") from error
 
 
 def _require_whole(name: str, model: "PreTrainedModel", report: dict[str, Any], on_gpu: bool) -> None:
     missing = sorted(report["missing_keys"])
-    if missing:  # Transformers has filled them with random numbers.
+    if missing:  # Transformers initializes them with random numbers.
         raise ModelLoadError(f"{name} is incomplete: {len(missing)} weights are missing, such as {missing[0]}.")
     elsewhere = {"cpu", "disk"}.intersection(map(str, getattr(model, "hf_device_map", {}).values()))
     if on_gpu and elsewhere:
         raise OutOfMemoryError(
-            f"{name} does not fit: parts of it would be kept outside of the GPU ({', '.join(elsewhere)}). "
-            "Take a smaller model, load it in 8 bit, or end what else uses the GPU."
+            f"{name} does not fit: parts of it would be offloaded from the GPU ({', '.join(elsewhere)}). "
+            "Use a smaller model, load it in 8 bit, or stop other programs that use the GPU."
         )
 
 
@@ -370,7 +392,7 @@ def _free_bytes(device_map: str, on_gpu: bool) -> int:
 
 @contextmanager
 def _reporting_weights(progress: Progress) -> Iterator[None]:
-    """Tell `progress` what Transformers' bar over the weights shows."""
+    """Report the progress of Transformers' bar over the weights."""
     from tqdm.auto import tqdm
     from transformers.utils import logging as transformers_logging
 

@@ -1,8 +1,8 @@
-"""Agents: how a question is put to the model and walked to its answer. One agent a file; reloadable.
+"""Agents, which lead a question to its answer with the model and tools. One file for each agent; reloadable.
 
-An agent is a class like those here, below `Agent`, and a file that defines one is found without being registered
-elsewhere. `CustomAgentGuidance` is the default one; prompts are text in prompts.py. Of the server, code here imports
-`server.sdk` alone; it runs in a worker.
+An agent is a subclass of `Agent` in a file of this folder; it needs no registration. `CustomAgentGuidance` is the
+default agent. The prompts are in prompts.py. Code here runs in a worker, and of the server it imports only
+`server.sdk`.
 """
 
 import importlib
@@ -20,16 +20,16 @@ class DuplicateAgentError(ValueError):
 
 
 class NamelessAgentError(TypeError):
-    """An agent has no name to ask for it by."""
+    """An agent has no name, so no request can choose it."""
 
 
 def load_agents() -> dict[str, type[Agent]]:
     """The agents of every file in this folder, by name.
 
-    Raises `DuplicateAgentError` naming both files when two share a name, `NamelessAgentError` for one without, and
-    whatever a file raises while it is imported.
+    Raises `DuplicateAgentError` with both files if two have the same name, `NamelessAgentError` for an agent without
+    one, and what importing a file raises.
     """
-    # The default one need not be below `Agent`.
+    # The default agent need not be a subclass of `Agent`.
     agents: dict[str, type[Agent]] = {"react": CustomAgentGuidance}
     for found in pkgutil.iter_modules(__path__):
         module = importlib.import_module("." + found.name, __package__)

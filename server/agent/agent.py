@@ -1,6 +1,6 @@
-"""What every agent is: made for one run with a model and tools, called with a question.
+"""The base class of agents: made for one run, with a model and tools, and called with a question.
 
-An agent of one's own is one file in this folder, like
+Your own agent is one file in this folder, like
 
     from dataclasses import asdict
 
@@ -34,27 +34,29 @@ from .guided import GuidedConversation
 from .remote import RemoteConversation
 
 Model = GuidedModel | ApiModel
-"""The model that answers the run: resident, or behind an API."""
-Message = Mapping[str, str]
-"""A message of a conversation: its `role` and its `content`."""
+"""The model of the run: resident or remote."""
+HistoryMessage = Mapping[str, str]
+"""An earlier message of the conversation: `role` and `content`."""
 
 
 @dataclass
 class Step:
-    """One call of a tool. `error` is the message where it failed; `observation` is what the model read."""
+    """One tool call. `error`: the message, if it failed. `observation`: what the model read. `traceback`: for people,
+    if the tool raised an unexpected error."""
 
     thought: str
     tool: str
     input: dict[str, Any]
     observation: str
     error: str | None = None
+    traceback: str | None = None
 
 
 @dataclass
 class AgentResult:
-    """An answer, and how it came about. `function` is the tool that was used last, None if none was.
+    """An answer with its steps. `function`: the last tool that was called; None if none was.
 
-    `usage` has the sums of `server.sdk.usage.Usage`; `details` what else there is to tell, as JSON has it.
+    `usage`: the fields of `server.sdk.usage.Usage`. `details`: further results, as JSON values.
     """
 
     answer: str
@@ -68,23 +70,23 @@ class Agent(ABC):
     """Answers one question with a model and tools."""
 
     name: ClassVar[str]
-    """What a request calls it."""
+    """Its name in requests."""
 
     def __init__(
         self, model: Model, tools: Mapping[str, BaseTool], max_steps: int, tool_seconds: float = 30.0
     ) -> None:
-        """`model` is the resident one; up to `max_steps` calls of `tools`, by name, of `tool_seconds` each."""
+        """`tools`: by name. `max_steps`: maximum number of tool calls. `tool_seconds`: time limit of each call."""
         self.model = model
         self.tools = tools
         self.max_steps = max_steps
         self.tool_seconds = tool_seconds
 
     @abstractmethod
-    def __call__(self, question: str, history: Sequence[Message] = ()) -> AgentResult:
-        """The answer to `question`, which comes after the messages of `history`."""
+    def __call__(self, question: str, history: Sequence[HistoryMessage] = ()) -> AgentResult:
+        """The answer to `question`, which follows the messages of `history`."""
 
     def open(self, messages: list[dict[str, str]]) -> Conversation:
-        """A conversation with the model, of which `messages` have been said; the next words are the model's."""
+        """A conversation with the model that begins with `messages`. The model writes the next message."""
         if self.model.guided:
             return GuidedConversation(self.model, messages)
         return RemoteConversation(self.model, messages)

@@ -1,4 +1,4 @@
-"""What agents do with a model, whatever model it is."""
+"""The interface between agents and a model, resident or remote."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Act:
-    """A thought, and then either the call of a tool with its input, JSON as it was written, or an answer.
+    """A thought, and then either a tool call with its input (JSON text) or an answer.
 
-    Where no call was allowed, `tool` may be what the model wanted; then `input` is None.
+    If no call was allowed, `tool` may be the tool that the model wanted; then `input` is None.
     """
 
     thought: str
@@ -35,29 +35,28 @@ class Act:
 
 @dataclass(frozen=True)
 class Choice:
-    """What the model chose, and the probability with which it would choose it at temperature 1; None where the model
-    does not tell."""
+    """The option that the model chose, and its probability at temperature 1; None if the model does not report it."""
 
     option: str
     probability: float | None
 
 
 class Conversation(Protocol):
-    """One conversation with a model. Its methods write on at its end, and what they write stays in it.
+    """A conversation with a model. Each method appends to it.
 
-    They raise what the model raises: the run is cancelled, its memory is gone, it can't be reached.
+    The methods raise what the model raises: the run was cancelled, memory ran out, the model can't be reached.
     """
 
     @property
     def window(self) -> int:
-        """Tokens that the model reads and writes at most."""
+        """The context length of the model, in tokens."""
 
     @property
     def length(self) -> int:
-        """Tokens so far."""
+        """The tokens of the conversation so far."""
 
     def add(self, text: str) -> None:
-        """Let the model read `text`, which comes from a tool or a person."""
+        """Append `text` of a tool or a person for the model to read."""
 
     def cut(self, text: str, tokens: int) -> str:
         """The beginning of `text`, at most so many tokens long."""
@@ -65,18 +64,21 @@ class Conversation(Protocol):
     def write(self, lead: str, max_tokens: int) -> str:
         """Free text after `lead`."""
 
+    def write_code(self, max_tokens: int) -> str:
+        """Python code, without the marks around it."""
+
     def write_json(self, schema: Mapping[str, Any], max_tokens: int) -> Any:
-        """A value that fits a JSON schema. Raises `UnreadableReplyError` where it did not come to its end."""
+        """A value that fits a JSON schema. Raises `UnreadableReplyError` if it is incomplete or can't be parsed."""
 
     def choose(self, options: Sequence[str]) -> Choice:
         """One of `options`."""
 
     def act(self, lead: str, tools: Mapping[str, Mapping[str, Any]], may_call: bool, bounds: Bounds) -> Act:
-        """A step after `lead`. `tools` are the JSON schemas of the arguments, by name. Without `may_call` the model
-        still says which tool it wants, and its input is not written."""
+        """A step after `lead`. `tools`: the JSON schemas of the arguments, by name. Without `may_call` the model may
+        still name a tool, but it writes no input."""
 
 
 def shortened(conversation: Conversation, text: str, tokens: int) -> str:
-    """`text`, or so many tokens of its beginning, and how much more there was."""
+    """`text`, truncated to so many tokens, with the number of characters that are left out."""
     shown = conversation.cut(text, tokens)
     return text if shown == text else shown + prompts.CUT.format(characters=len(text) - len(shown))

@@ -1,4 +1,4 @@
-"""A conversation with the resident model: whatever has a fixed form is constrained by a grammar."""
+"""A conversation with the resident model. Grammars constrain everything that has a fixed form."""
 
 import json
 import math
@@ -10,7 +10,7 @@ import guidance
 from guidance import gen, select
 from guidance.library import capture
 
-from server.sdk import GuidedModel, Prepared, logprobs
+from server.sdk import GuidedModel, Prepared, grammar_schema, logprobs
 
 from . import prompts
 from .conversation import Act, Bounds, Choice, UnreadableReplyError
@@ -41,12 +41,18 @@ class GuidedConversation:
         self._lm += lead + gen("text", max_tokens=max_tokens)
         return str(self._lm["text"]).strip()
 
+    def write_code(self, max_tokens: int) -> str:
+        self._lm += (
+            prompts.FENCE + gen("code", max_tokens=max_tokens, stop=prompts.FENCE_END) + prompts.FENCE_END + "\n"
+        )
+        return str(self._lm["code"]).strip("\n")
+
     def write_json(self, schema: Mapping[str, Any], max_tokens: int) -> Any:
-        self._lm += guidance.json("value", schema=dict(schema), max_tokens=max_tokens)
+        self._lm += guidance.json("value", schema=grammar_schema(schema), max_tokens=max_tokens)
         try:
             return json.loads(self._lm["value"])
         except ValueError as error:
-            raise UnreadableReplyError(f"The model's JSON was not done after {max_tokens} tokens.") from error
+            raise UnreadableReplyError(f"The model's JSON was incomplete after {max_tokens} tokens.") from error
 
     def choose(self, options: Sequence[str]) -> Choice:
         with logprobs.measured() as measured:
@@ -65,15 +71,14 @@ class GuidedConversation:
 
 @lru_cache(maxsize=64)
 def _step(lead: str, schemas: tuple[tuple[str, str], ...], may_call: bool, bounds: Bounds) -> Prepared:
-    """A thought, then the call of a tool or an answer. `schemas` are those of the tools' arguments, as JSON."""
+    """The grammar of a thought with a tool call or an answer. `schemas`: name and JSON schema (text) of each tool."""
     choices = []
     for number, (name, schema) in enumerate(schemas):
         choice = prompts.ACTION + capture(guidance.string(name), "tool")
         if may_call:
-            # A name for each: guidance takes two `json` of one name for the same, whatever their schemas are.
-            # Lenient: what a grammar can't say, such as that the members of a list differ, the tool checks.
+            # Different names: guidance treats two `json` with the same name as equal, even if their schemas differ.
             choice += prompts.ACTION_INPUT + guidance.json(
-                f"input_{number}", schema=schema, max_tokens=bounds.input, lenient=True
+                f"input_{number}", schema=grammar_schema(json.loads(schema)), max_tokens=bounds.input
             )
         choices.append(choice)
     answer = prompts.ANSWER + gen("answer", max_tokens=bounds.answer)

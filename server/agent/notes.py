@@ -1,4 +1,4 @@
-"""What a session remembers: how much of it a question is shown, and what a model adds to its notepad."""
+"""A session's memory: which part of it a question gets, and what a model adds to its notepad."""
 
 import json
 import math
@@ -9,30 +9,30 @@ from itertools import accumulate
 from typing import Any
 
 from . import prompts
-from .agent import Message
+from .agent import HistoryMessage
 from .chat import Chat
 
-# Of what the history may take, turns as they were get this much, and notes of the others the rest.
+# The share of the history for whole exchanges; notes on the others get the rest.
 RECENT_SHARE = 1 / 2
 MOST_TOKENS = 8192
 NOTE_TOKENS = 512
 # A title is some of the question's words, in a row.
 LEAST_TITLE_WORDS, MOST_TITLE_WORDS, WORDS_FOR_TITLES = 3, 8, 20
-# What an entry may say of a long answer is one of its passages.
+# An entry has one passage of a long answer.
 LONGEST_PASSAGE, MOST_PASSAGES, LONGEST_NOTED = 300, 20, 6000
 
 
-def recall(model: Any, question: str, turns: Sequence[Mapping[str, Any]], share: float) -> list[Message]:
-    """What `question` is shown of the `turns` before it: at most this share of the model's window.
+def recall(model: Any, question: str, turns: Sequence[Mapping[str, Any]], share: float) -> list[HistoryMessage]:
+    """The history for `question`: messages about the `turns` before it, at most this share of the context length.
 
-    The last turns are shown as they were, in full; the others by what the notepad says of them, in one message of the
-    role system. Where not all of that fits, what has words in common with the question goes first, then the latest.
-    A turn has `number`, `question`, `answer` and `entry`, the notepad's, which is None where somebody took it out.
+    The last exchanges are complete. The notepad's entries for the others are in one system message. If not all of
+    them fit, those with words of the question take precedence, then the latest. A turn has `number`, `question`,
+    `answer` and `entry`, its notepad entry; None if a person deleted it.
     """
     agent = Chat(model, {}, 0)
     tokens = min(int(model.context_length * share), MOST_TOKENS)
 
-    def size(*messages: Message) -> int:
+    def size(*messages: HistoryMessage) -> int:
         return agent.open([dict(one) for one in messages]).length
 
     nothing = size({"role": "user", "content": ""})
@@ -40,7 +40,7 @@ def recall(model: Any, question: str, turns: Sequence[Mapping[str, Any]], share:
     def size_within(text: str) -> int:
         return size({"role": "user", "content": text}) - nothing
 
-    def as_was(turn: Mapping[str, Any]) -> list[Message]:
+    def as_was(turn: Mapping[str, Any]) -> list[HistoryMessage]:
         return [{"role": "user", "content": turn["question"]}, {"role": "assistant", "content": turn["answer"]}]
 
     sizes: list[int] = []
@@ -61,7 +61,7 @@ def recall(model: Any, question: str, turns: Sequence[Mapping[str, Any]], share:
         if left < 0:
             break
         shown[turn["number"]] = line
-    history: list[Message] = []
+    history: list[HistoryMessage] = []
     if shown:
         notes = "\n".join(shown[number] for number in sorted(shown))
         history.append({"role": "system", "content": prompts.NOTES.format(notes=notes)})
@@ -69,7 +69,7 @@ def recall(model: Any, question: str, turns: Sequence[Mapping[str, Any]], share:
 
 
 def by_relevance(question: str, turns: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """`turns`, those first that share words with `question` which few of them have, and then the latest."""
+    """`turns`, sorted by the words that they share with `question`, weighted by their rarity, and then by time."""
     words = {turn["number"]: _words(turn) for turn in turns}
     having = Counter(word for found in words.values() for word in found)
     asked = _split(question)
@@ -81,10 +81,11 @@ def by_relevance(question: str, turns: Sequence[Mapping[str, Any]]) -> list[Mapp
 
 
 def write_note(complete: Callable[..., str], record: Mapping[str, Any]) -> dict[str, str]:
-    """What a model adds to the entry of a run: its `title`, in words of the question, and what it `found`, which is a
-    passage of the answer where that is long. Neither can be wrong, however poor the model is.
+    """What a model adds to the entry of a run: a `title` in words of the question, and `found`, the answer or a
+    passage of it. The model only chooses among parts of the texts, so a poor model can't write anything wrong.
 
-    `complete(messages, max_tokens=..., schema=...)` has the background model write JSON.
+    `complete(messages, max_tokens=..., schema=..., words=...)` asks the background model for JSON. `words` are the
+    request for it in the prompt of a model that can't be constrained to a schema.
     """
     options = {"title": _titles(record["question"]), "found": _passages(record["answer"])}
     schema = {
@@ -95,8 +96,13 @@ def write_note(complete: Callable[..., str], record: Mapping[str, Any]) -> dict[
     }
     question, answer = record["question"][:LONGEST_NOTED], record["answer"][:LONGEST_NOTED]
     asked = prompts.NOTED.format(question=question, answer=answer)
-    written = complete(prompts.conversation(prompts.WRITE_NOTE, asked), max_tokens=NOTE_TOKENS, schema=schema)
-    # Not every model behind an API keeps to a schema.
+    written = complete(
+        prompts.conversation(prompts.WRITE_NOTE, asked),
+        max_tokens=NOTE_TOKENS,
+        schema=schema,
+        words=prompts.write_json(schema),
+    )
+    # Not every remote model keeps to a schema.
     try:
         note = json.loads(written)
     except ValueError:
@@ -105,7 +111,7 @@ def write_note(complete: Callable[..., str], record: Mapping[str, Any]) -> dict[
 
 
 def _titles(question: str) -> list[str]:
-    """What a question may be called."""
+    """The possible titles of a question."""
     words = question.split()[:WORDS_FOR_TITLES]
     least = min(LEAST_TITLE_WORDS, len(words))
     spans = [
@@ -117,7 +123,7 @@ def _titles(question: str) -> list[str]:
 
 
 def _passages(answer: str) -> list[str]:
-    """Sentences of an answer, as many in a row as fit a passage; the whole answer where it does."""
+    """The passages of an answer: consecutive sentences up to the maximum length. A short answer is one passage."""
     passages = [""]
     for written in re.split(r"(?<=[.!?])\s+|\n+", answer):
         sentence = " ".join(written.split())
@@ -132,7 +138,7 @@ def _passages(answer: str) -> list[str]:
 def _words(turn: Mapping[str, Any]) -> set[str]:
     entry = turn["entry"]
     text = (entry.get("title") or "", entry["asked"], entry["found"], *entry["files"], *entry["variables"])
-    # So that a question for the third answer finds it.
+    # So that a question about the third answer finds it.
     ordinal = prompts.ORDINALS[turn["number"] - 1 : turn["number"]]
     return _split(" ".join([*text, *ordinal]))
 

@@ -1,12 +1,14 @@
 """Every word that an agent says to a model. Edit the texts here, reload, ask again.
 
-The embedded model is trained on these very texts (server/embedded), so after a change here it does its
+The embedded model is trained on these very texts (training/), so after a change here it does its
 job less well until it is trained again; larger models don't mind.
 """
 
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from server.sdk import describe_type
 
 SYSTEM = """\
 Answer the question. Use a tool when one fits; answer directly when none is needed.
@@ -24,6 +26,10 @@ Thought: why this is enough
 Answer: the answer"""
 
 NO_TOOLS = "(none)"
+
+#: What the tool find_tools does, which a model has that is not shown all tools, and what it reads if none is found.
+FIND_TOOLS = "Find tools that are not in this list by words for what they do"
+NOTHING_FOUND = "No other tool fits these words."
 
 THOUGHT = "Thought: "
 ACTION = "\nAction: "
@@ -83,10 +89,48 @@ REVISE = "Task: {task}\nDone:\n{done}\nLeft:\n{left}\nWrite the steps that are l
 STEP = "Task: {task}\nDone:\n{done}\nNow: {step}"
 #: The same when it failed before.
 STEP_AGAIN = "Task: {task}\nDone:\n{done}\nThe next step failed: {error}\nNow, once more: {step}"
+#: The last step of a plan whose tools have started jobs.
+WAIT_FOR_JOBS = "wait for the background jobs"
 #: The system message for the answer from a plan's results, and what the model reads then.
 CONCLUDE = "Answer the task from what the steps gave, and with nothing else."
 RESULTS = "Task: {task}\nDone:\n{done}"
 DONE, FAILED_STEP, LEFT, NOTHING = "{number}. {step} -> {result}", "failed: {error}", "{number}. {step}", "(nothing)"
+
+
+#: The marks around code that a model writes.
+FENCE, FENCE_END = "```python\n", "\n```"
+#: The system message of `coder`, and the sections of its question, each with a heading. Empty ones are left out.
+CODER = "You answer questions with Python code, which runs in a sandbox that has the session's files and variables."
+CODER_RULES = """\
+- Write one block of code. What it prints, and the value of its last line, is what you will read.
+- There is no network, and nothing can be installed. numpy, pandas and matplotlib are there.
+- Files are in the working directory. Variables of earlier code are still there: use them.
+- Draw with matplotlib.pyplot. Figures are saved by themselves: call neither show nor savefig."""
+CODER_CHECKLIST = """\
+- Does it read the files by their names, and the columns by theirs?
+- Does it print, or end with, what was asked for?
+- Does it avoid what has failed before?"""
+CODER_BLOCKED = "- Don't import {modules}."
+SECTION = "# {name}\n{text}"
+FAILED_CODE = "```python\n{code}\n```\nfailed:\n{error}"
+#: What the model reads after its code, which it answers with JSON, and when the code is not run yet.
+CHECK_CODE = """
+Does this code answer the question? As JSON: {"answers": true or false, "problem": "what is wrong, or nothing"}
+"""
+CODE_PROBLEM = "\nThe code was not run: {problem} Write it again.\n"
+#: The system message for the answer from what the code gave, and what the model reads then.
+CODE_ANSWER = "Answer the question from what the code gave, in a few sentences, and with nothing else."
+CODE_GAVE = "Question: {question}\nCode:\n```python\n{code}\n```\nIt gave:\n{output}"
+CODE_GAVE_UP = "The code failed {tries} times, so there is no answer. The last error: {error}"
+#: What the tool of the agents does, which has the coder do a task, where a session has files or variables.
+CODER_TOOL = "Do a task with Python code, on the files and variables of this session: {names}"
+#: The answer of `coder` if its model is one that writes no code.
+NO_CODER = "The model {model} writes no code. Load one that does: docs/sandbox.md says which."
+
+
+def write_json(schema: Mapping[str, Any]) -> str:
+    """The request for JSON in words, for a model that can't be constrained to a schema."""
+    return WRITE_JSON.format(schema=json.dumps(schema, ensure_ascii=False))
 
 
 def note(number: int, asked: str, found: str) -> str:
@@ -130,20 +174,9 @@ def describe_tool(name: str, description: str, schema: Mapping[str, Any]) -> str
     What it does comes before its name, since a model that looks for who does it then copies what follows: the
     direction that small models learn by far the soonest (induction heads, https://arxiv.org/abs/2209.11895).
     """
-    required = schema.get("required", ())
+    required, defs = schema.get("required", ()), schema.get("$defs", {})
     arguments = ", ".join(
-        f"{argument}{'' if argument in required else '?'}: {describe_type(part)}"
+        f"{argument}{'' if argument in required else '?'}: {describe_type(part, defs)}"
         for argument, part in schema.get("properties", {}).items()
     )
     return f"- {' '.join(description.split()).removesuffix('.')}: {name}({arguments})"
-
-
-def describe_type(schema: Mapping[str, Any]) -> str:
-    """The type of an argument in a word, from its JSON schema; the choices where it is an enumeration."""
-    if "enum" in schema:
-        return " | ".join(json.dumps(choice, ensure_ascii=False) for choice in schema["enum"])
-    if "anyOf" in schema:
-        return " | ".join(describe_type(part) for part in schema["anyOf"])
-    if schema.get("type") == "array":
-        return f"list of {describe_type(schema.get('items', {}))}"
-    return str(schema.get("type", "any"))

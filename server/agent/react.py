@@ -1,7 +1,8 @@
-"""The default agent: thought, action, observation, and again, to an answer (ReAct, https://arxiv.org/abs/2210.03629).
+"""The default agent: it repeats thought, action and observation until the answer (ReAct,
+https://arxiv.org/abs/2210.03629).
 
-Whatever has a fixed form is constrained by a grammar: the tool is one of the tools, its input fits the tool's
-schema. Thoughts and the answer are free text of bounded length.
+Grammars constrain everything that has a fixed form: the tool's name, and its input, which fits the tool's schema.
+Thoughts and the answer are free text of bounded length.
 """
 
 import json
@@ -11,17 +12,18 @@ from typing import Any
 
 from langchain_core.tools import BaseTool
 
-from server.sdk import PromptTooLongError, ToolFailedError, arguments_schema, call_tool, tell_step, usage
+from server.sdk import PromptTooLongError, ToolFailedError, tell_step, usage
 
 from . import prompts
-from .agent import Agent, AgentResult, Message, Model, Step
+from .agent import Agent, AgentResult, HistoryMessage, Model, Step
 from .conversation import Bounds, Conversation, shortened
+from .shown_tools import ShownTools
 
-# The longest of each: tokens, or a share of the model's window if that is less.
+# The maximum of each part: tokens, or a share of the model's context length if that is less.
 THOUGHT_TOKENS, THOUGHT_SHARE = 160, 1 / 16
 INPUT_TOKENS, INPUT_SHARE = 768, 1 / 8
 ANSWER_TOKENS, ANSWER_SHARE = 1024, 1 / 8
-# For a turn's fixed words, and an observation of at least this much.
+# Tokens for the fixed words of a step, and the minimum for an observation.
 MARKS_TOKENS = 48
 LEAST_OBSERVATION_TOKENS = 64
 
@@ -35,7 +37,6 @@ class CustomAgentGuidance(Agent):
         self, model: Model, tools: Mapping[str, BaseTool], max_steps: int, tool_seconds: float = 30.0
     ) -> None:
         super().__init__(model, tools, max_steps, tool_seconds)
-        self._schemas = {name: arguments_schema(tool) for name, tool in tools.items()}
         window = model.context_length
         self._bounds = Bounds(
             thought=min(THOUGHT_TOKENS, int(window * THOUGHT_SHARE)),
@@ -47,21 +48,27 @@ class CustomAgentGuidance(Agent):
         self._call_tokens = self._bounds.thought + self._bounds.input + MARKS_TOKENS + LEAST_OBSERVATION_TOKENS
         """Maximum tokens of a step with a tool call and a short observation."""
 
-    def __call__(self, question: str, history: Sequence[Message] = ()) -> AgentResult:
+    def __call__(self, question: str, history: Sequence[HistoryMessage] = ()) -> AgentResult:
         """The answer to `question`.
 
-        The model reads a tool's error. Where all steps are used and the model wants another, it answers
-        with what it knows, and `details` has `out_of_steps`. Raises `PromptTooLongError` when question, history and
-        the list of tools don't fit the model's window, and what the model raises.
+        The model reads the errors of tools. The result of a tool with `return_direct` is the answer. If the model
+        wants another tool call after `max_steps`, it has to answer with what it knows, and `details` has
+        `out_of_steps`. Of many tools it is shown some, and can find others: see `ShownTools`. Finding tools counts as
+        a tool call. Raises `PromptTooLongError` if question, history and the list of tools don't fit the model's
+        context length, and what the model raises.
         """
+        return self.answer(question, history, ShownTools(self.model, self.tools, question, history))
+
+    def answer(self, question: str, history: Sequence[HistoryMessage], shown: ShownTools) -> AgentResult:
+        """The same with these tools."""
         steps: list[Step] = []
         details: dict[str, Any] = {}
         with usage.measured() as used:
-            conversation = self._begin(question, history)
+            conversation = self._begin(question, history, shown)
             while True:
                 may_call = len(steps) < self.max_steps and self._room(conversation) >= self._call_tokens
                 lead = prompts.NEXT_THOUGHT if steps else prompts.THOUGHT
-                act = conversation.act(lead, self._schemas, may_call, self._bounds)
+                act = conversation.act(lead, shown.schemas, may_call, self._bounds)
                 if act.answer is not None:
                     answer = act.answer
                     break
@@ -70,51 +77,57 @@ class CustomAgentGuidance(Agent):
                     answer += prompts.OUT_OF_STEPS_NOTE.format(steps=len(steps))
                     details["out_of_steps"] = True
                     break
-                steps.append(self._call(conversation, act.thought, act.tool, act.input))
-                tell_step(steps[-1])
-                conversation.add(prompts.OBSERVATION + steps[-1].observation)
+                step, result = self._call(conversation, shown, act.thought, act.tool, act.input)
+                steps += [*shown.inner_steps(), step]
+                tell_step(step)
+                if result is not None and act.tool in self.tools and self.tools[act.tool].return_direct:
+                    answer = result
+                    break
+                conversation.add(prompts.OBSERVATION + step.observation)
         return AgentResult(answer, steps[-1].tool if steps else None, steps, asdict(used), details)
 
-    def _begin(self, question: str, history: Sequence[Message]) -> Conversation:
-        """The conversation up to where the model begins to write."""
-        listed = [(tool.name, tool.description, self._schemas[tool.name]) for tool in self.tools.values()]
-        conversation = self.open(prompts.messages(listed, question, history))
+    def _begin(self, question: str, history: Sequence[HistoryMessage], shown: ShownTools) -> Conversation:
+        """The conversation before the model's first step."""
+        conversation = self.open(prompts.messages(shown.described(), question, history))
         limit = conversation.window - self._answer_tokens - self._call_tokens
         if conversation.length > limit:
             raise PromptTooLongError(
-                f"The question and the list of tools are {conversation.length} tokens long, and for this model "
-                f"{limit} are the most that leave room for an answer. Ask a shorter question, or load a model with a "
-                "longer window.",
+                f"The question and the list of tools are {conversation.length} tokens long. For this model the limit "
+                f"is {limit}, to leave room for an answer. Ask a shorter question, or load a model with a larger "
+                "context length.",
                 tokens=conversation.length,
                 limit=limit,
             )
         return conversation
 
     def _room(self, conversation: Conversation) -> int:
-        """The tokens that are left before the step with the answer must begin."""
+        """The tokens that are left for tool calls before the answer."""
         return conversation.window - conversation.length - self._answer_tokens
 
-    def _call(self, conversation: Conversation, thought: str, tool: str, written: str) -> Step:
-        """Call a tool with the input that the model has written; whatever goes wrong the model reads."""
-        given, error = {}, None
+    def _call(
+        self, conversation: Conversation, shown: ShownTools, thought: str, tool: str, written: str
+    ) -> tuple[Step, str | None]:
+        """Call a tool with the input that the model wrote. The model reads an error as the observation. Returns the
+        step, and the whole result; None if the call failed."""
+        given, result, error, traceback = {}, None, None, None
         try:
             given = read_input(written)
-            observation = call_tool(self.tools[tool], given, self.tool_seconds)
+            result = observation = shown.call(tool, given, self.tool_seconds)
         except (InputError, ToolFailedError) as failure:
-            error = str(failure)
+            error, traceback = str(failure), getattr(failure, "traceback", None)
             observation = prompts.FAILED.format(message=error)
-        # Half of the room, so that there is some for the observations to come.
+        # Half of the room, to leave some for later observations.
         most = max(self._room(conversation) // 2, LEAST_OBSERVATION_TOKENS) - MARKS_TOKENS
-        return Step(thought, tool, given, shortened(conversation, observation, most), error)
+        return Step(thought, tool, given, shortened(conversation, observation, most), error, traceback), result
 
 
 class InputError(ValueError):
-    """What the model wrote can't be handed to a tool."""
+    """The input that the model wrote can't be used for a call."""
 
 
 def read_input(written: str) -> dict[str, Any]:
-    """The arguments that `written` stands for. Raises `InputError`: the grammar makes it JSON, but it may be cut
-    off at its bound, or hold a number or a character that Python or JSON has no place for."""
+    """The arguments in `written`. Raises `InputError`: the grammar guarantees JSON, but the text may be cut off at
+    its limit, or have a number or a character that Python or JSON can't represent."""
     try:
         given: dict[str, Any] = json.loads(written)
         json.dumps(given, ensure_ascii=False, allow_nan=False).encode()

@@ -1,5 +1,5 @@
-"""A conversation with a remote model: constrained to a JSON schema if its provider supports one, and parsed with
-patience where it doesn't."""
+"""A conversation with a remote model: constrained to a JSON schema if its provider supports schemas, otherwise parsed
+leniently."""
 
 import json
 import logging
@@ -11,28 +11,28 @@ from server.sdk import ApiModel, SchemaRefusedError
 
 from . import prompts
 from .conversation import Act, Bounds, Choice, UnreadableReplyError
-from .reply_parser import ParseError, parse_act, parse_option, parse_value
+from .reply_parser import ParseError, parse_act, parse_code, parse_option, parse_value
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 REPAIRS = 2
-"""How often the model may mend what can't be read."""
+"""Maximum number of repairs of a reply that can't be parsed."""
 AGAIN = 3
-"""How often it is asked again from the beginning, when it wrote nothing, or mending did not help."""
+"""Maximum number of retries without the repairs, for an empty reply or after failed repairs."""
 MARKS_TOKENS = 64
 """Tokens for the fixed words of a message and the marks around it."""
 
 
 class RemoteConversation:
-    """See `Conversation`. Each step of the model is an assistant's message, and what it reads are the user's."""
+    """See `Conversation`. Each step of the model is an assistant message; each text that it reads, a user message."""
 
     def __init__(self, model: ApiModel, messages: list[dict[str, str]]) -> None:
         self._model = model
         self._messages = list(messages)
-        self._held = model.takes_schema
-        """Whether its replies are held to a schema."""
+        self._constrained = model.takes_schema
+        """Whether its replies are constrained to a schema."""
 
     @property
     def window(self) -> int:
@@ -50,17 +50,21 @@ class RemoteConversation:
 
     def write(self, lead: str, max_tokens: int) -> str:
         if lead.strip():
-            # Nobody can begin the model's turn for it.
+            # The API can't begin the assistant's message.
             self.add(lead)
-        # It may write once more what the lead ends with.
+        # The model may repeat the end of the lead.
         begun = lead.strip().rpartition("\n")[2]
         text = self._ask(max_tokens, lambda text: text.strip().removeprefix(begun).strip())
         self._did(text)
         return text
 
+    def write_code(self, max_tokens: int) -> str:
+        code = self._ask(max_tokens, parse_code)
+        self._did(prompts.FENCE + code + prompts.FENCE_END)
+        return code
+
     def write_json(self, schema: Mapping[str, Any], max_tokens: int) -> Any:
-        words = prompts.WRITE_JSON.format(schema=json.dumps(schema, ensure_ascii=False))
-        value = self._ask(max_tokens, lambda text: parse_value(text, schema), schema, words)
+        value = self._ask(max_tokens, lambda text: parse_value(text, schema), schema, prompts.write_json(schema))
         self._did(json.dumps(value, ensure_ascii=False))
         return value
 
@@ -77,7 +81,7 @@ class RemoteConversation:
             act_schema(tools, may_call),
             stop=[prompts.OBSERVATION],
         )
-        self._did(_as_json(act) if self._held else _as_text(act))
+        self._did(_as_json(act) if self._constrained else _as_text(act))
         return act
 
     def _did(self, text: str) -> None:
@@ -98,41 +102,41 @@ class RemoteConversation:
         Raises `UnreadableReplyError` if the reply can't be parsed after the maximum number of repairs and retries.
         """
         repairs, again, problem = 0, 0, ""
-        mending: list[dict[str, str]] = []
+        repair: list[dict[str, str]] = []
         while True:
-            held = schema if self._held else None
-            asked = [*(self._messages if held is not None else self._with(words)), *mending]
+            sent = schema if self._constrained else None
+            asked = [*(self._messages if sent is not None else self._with(words)), *repair]
             cuts: list[None] = []
             try:
                 text = self._model.complete(
-                    asked, max_tokens=max_tokens, stop=stop, schema=held, when_cut=partial(cuts.append, None)
+                    asked, max_tokens=max_tokens, stop=stop, schema=sent, when_cut=partial(cuts.append, None)
                 )
             except SchemaRefusedError as refused:
-                log.warning("%s From now on its replies are read as they come.", refused.message)
-                self._held = False
+                log.warning("%s From now on its replies are parsed without a schema.", refused.message)
+                self._constrained = False
                 continue
             problem = ""
             if text.strip():
                 try:
                     value = read(text)
                     if cuts and not (isinstance(value, str) or (isinstance(value, Act) and value.tool is None)):
-                        # Mended, it would be taken for whole: a tool would get half a text.
+                        # A repaired reply would look complete: a tool would get half a text.
                         raise ParseError("It was cut off at its limit. Make it shorter.")
                     return value
                 except ParseError as error:
                     problem = str(error)
             if problem and repairs < REPAIRS:
                 repairs += 1
-                mending = [
+                repair = [
                     {"role": "assistant", "content": text.strip()},
                     {"role": "user", "content": prompts.REPAIR.format(problem=problem)},
                 ]
             elif again < AGAIN:
                 again += 1
-                mending = []
+                repair = []
             else:
                 raise UnreadableReplyError(
-                    f"{self._model.name} was asked {1 + again} times and its reply could not be read. "
+                    f"{self._model.name} was asked {1 + again} times, and its reply could not be read. "
                     f"{problem or 'It wrote nothing.'} Ask again, or load another model."
                 )
             log.info("the reply of %s can't be read: %s", self._model.name, problem or "it is empty")
@@ -170,8 +174,8 @@ def _object(**properties: Any) -> dict[str, Any]:
 
 
 def _renamed(part: Any, number: int) -> Any:
-    """A part of a tool's schema, with its definitions called by the tool's number as well: two tools may have
-    different ones of one name."""
+    """A part of a tool's schema, with the tool's number in the names of definitions: two tools may have different
+    definitions with the same name."""
     if isinstance(part, dict):
         return {
             name: value.replace("#/$defs/", f"#/$defs/tool{number}_")

@@ -1,4 +1,4 @@
-"""The reply parser: lenient parsing of replies of models that can't be constrained to a form."""
+"""The reply parser: lenient parsing of replies from models that can't be constrained."""
 
 import json
 import re
@@ -51,6 +51,15 @@ def parse_act(text: str, tools: Mapping[str, Mapping[str, Any]], may_call: bool)
     if "{" in text:
         return _from_json(_object(text), re.split(r"```|\{", thought)[0], tools, may_call)
     raise ParseError("It has neither an action nor an answer.")
+
+
+def parse_code(text: str) -> str:
+    """The code in `text`: its first fenced block, or all of it if there is none. Raises `ParseError`."""
+    fenced = re.search(r"```[ \t]*[\w+-]*[ \t]*\n(.*?)(?:\n[ \t]*```|\Z)", text, re.DOTALL)
+    code = (fenced.group(1) if fenced is not None else text).strip("\n")
+    if not code.strip():
+        raise ParseError("There is no code in it.")
+    return code
 
 
 def parse_value(text: str, schema: Mapping[str, Any]) -> Any:

@@ -4,21 +4,21 @@ import json
 import secrets
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from guidance.models._engine import EngineState
 
-from server.completions import stop_sequences
 from server.completions.prompt_format import Continuation, PromptFormat, Reply
 from server.completions.react import ReactFormat
 from server.completions.template import TemplateFormat, call_marks
 from server.completions.types import Completion, Conversation
-from server.engine import GuidedEngine, text_stream
+from server.engine import GuidedEngine, stop_sequences
 from server.engine.sequence import Sampling
 from server.engine.tokenizer import EngineTokenizer
 from server.errors import InvalidRequestError, OutOfTokensError, PromptTooLongError
 from server.runs import Run
-from server.sdk import usage
+from server.sdk import context, usage
+from server.sdk.json_schema import UnusableSchemaError
 from server.sdk.usage import Usage
 
 
@@ -44,7 +44,7 @@ def complete(run: Run, completion: Completion, engine: GuidedEngine) -> Completi
     with usage.measured() as used:
         for prompt_format in prompt_formats(completion.source, engine.tokenizer):
             for number in range(completion.count):
-                choices.append({"index": len(choices), **_choice(run, completion, engine, prompt_format, number)})
+                choices.append({"index": len(choices), **choice(run, completion, engine, prompt_format, number)})
                 run.events.publish("choice", choices[-1])
     return CompletionResult(choices[0]["content"], asdict(used), {"choices": choices})
 
@@ -58,14 +58,21 @@ def prompt_formats(source: Conversation | tuple[str, ...], tokenizer: EngineToke
     return [ReactFormat(source) if with_tools and marks is None else TemplateFormat(source, marks)]
 
 
-def _choice(
-    run: Run, completion: Completion, engine: GuidedEngine, prompt_format: PromptFormat, number: int
+class TextSink(Protocol):
+    """Gets a text's content while it is written; a run does."""
+
+    def on_text(self, text: str, call: Usage) -> None:
+        """A chunk, perhaps empty, and the usage so far."""
+
+
+def choice(
+    sink: TextSink, completion: Completion, engine: GuidedEngine, prompt_format: PromptFormat, number: int
 ) -> dict[str, Any]:
     """Generate one text, the one with that `number` among those with the same prompt."""
     sampling = {**engine.sampling, **completion.sampling}
     if sampling.get("seed") is not None:
         sampling["seed"] += number
-    text = _Text(run, prompt_format, completion.stop)
+    text = _Text(sink, prompt_format, completion.stop)
     with usage.measured() as used:
         finish = _write(engine, prompt_format, completion.max_tokens, Sampling(**sampling), text)  # type: ignore[typeddict-item]
     reply = text.end()
@@ -84,10 +91,12 @@ def _write(
     """Let the model write `text`. Returns the finish reason: `stop`, or `length` at a limit."""
     state = EngineState()
     state.prompt = prompt_format.prompt(engine.tokenizer)
-    grammar = json.dumps(
-        {"grammars": [{"lark_grammar": prompt_format.grammar(engine.tokenizer)}], "max_tokens": max_tokens}
-    )
-    with text_stream.scope(text.on_text), closing(engine(state, grammar, sampling_params=sampling)) as responses:
+    try:
+        rules = prompt_format.grammar(engine.tokenizer)
+    except UnusableSchemaError as error:
+        raise InvalidRequestError(f"The model can't be held to this: {error}.") from error
+    grammar = json.dumps({"grammars": [{"lark_grammar": rules}], "max_tokens": max_tokens})
+    with context.scope(on_text=text.on_text), closing(engine(state, grammar, sampling_params=sampling)) as responses:
         try:
             for _ in responses:
                 if text.stopped:
@@ -107,24 +116,24 @@ def _write(
 
 
 class _Text:
-    """A text while it is written, and the part of it that was sent to its run."""
+    """A text while it is written, and the part of it that was sent to its sink."""
 
-    def __init__(self, run: Run, prompt_format: PromptFormat, stop: tuple[str, ...]) -> None:
+    def __init__(self, sink: TextSink, prompt_format: PromptFormat, stop: tuple[str, ...]) -> None:
         self.written = ""
         self.stopped = False
         """Whether a stop sequence has come."""
-        self._run = run
+        self._sink = sink
         self._format = prompt_format
         self._stop = stop
         self._sent = ""
 
     def on_text(self, chunk: str, counted: Usage) -> None:
-        """The model wrote a chunk; see `text_stream.Listener`."""
+        """The model wrote a chunk; see `Context.on_text`."""
         self.written += chunk
         self._send(self._read(ended=False).content, counted)
 
     def end(self) -> Reply:
-        """Parse the whole text, and send the rest of it to the run."""
+        """Parse the whole text, and send the rest of it."""
         reply = self._read(ended=True)
         self._send(reply.content, Usage())
         return reply
@@ -138,5 +147,5 @@ class _Text:
         return Reply(content if self.stopped or ended else stop_sequences.settled(content, self._stop))
 
     def _send(self, content: str, counted: Usage) -> None:
-        self._run.on_text(content[len(self._sent) :], counted)
+        self._sink.on_text(content[len(self._sent) :], counted)
         self._sent = content

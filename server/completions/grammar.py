@@ -1,11 +1,17 @@
 """Rules of grammars in llguidance's dialect of Lark."""
 
 import json
+import threading
+from functools import cache
 
 from server.completions.types import Json
+from server.grammar_check.checker import GrammarChecker
+from server.sdk.json_schema import UnusableSchemaError
+from server.sdk.schema_grammar import grammar_schema
 
+_starting = threading.Lock()
 # The separators that models are trained on.
-JSON_OPTIONS = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False, "coerce_one_of": True}
+JSON_OPTIONS = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
 
 
 def literal(text: str) -> str:
@@ -14,16 +20,32 @@ def literal(text: str) -> str:
 
 
 def json_by(wanted: Json) -> str:
-    """JSON that fits a schema. If it need not be strict, the parts that a grammar can't express are left out."""
-    return "%json " + json.dumps({**wanted.schema, "x-guidance": {**JSON_OPTIONS, "lenient": not wanted.strict}})
+    """JSON that fits a schema. If it need not be strict, the parts that a grammar can't express are left out.
+
+    Raises what `grammar_schema` raises.
+    """
+    return "%json " + json.dumps({**grammar_schema(wanted.schema, wanted.strict), "x-guidance": JSON_OPTIONS})
 
 
 def why_no_grammar(wanted: Json) -> str | None:
-    """The reason why a schema can't become a grammar, in a few words; None if it can."""
-    from llguidance import LLMatcher
+    """The reason why a schema can't become a grammar, in a few words; None if it can. Raises
+    `GrammarTooComplexError`."""
+    try:
+        with _starting:  # a cache alone would let two first callers start a process each
+            checker = _checker()
+        checker.seconds(f"start: {json_by(wanted)}")
+    except UnusableSchemaError as error:
+        return str(error)
+    except ValueError as error:
+        reason = str(error).partition("\n")[0]
+        return reason.rpartition("failed to compile JSON schema: ")[2]
+    return None
 
-    reason = str(LLMatcher.validate_grammar(f"start: {json_by(wanted)}")).partition("\n")[0]
-    return reason.rpartition("failed to compile JSON schema: ")[2] or None
+
+@cache
+def _checker() -> GrammarChecker:
+    """The process that checks schemas before there is a run, whichever model answers."""
+    return GrammarChecker(None)
 
 
 def answer_rule(answer: Json | None, without: str | None = None) -> str:

@@ -4,15 +4,13 @@ https://arxiv.org/abs/2210.03629).
 The labels are those of the default agent, on which the embedded model is trained.
 """
 
-import json
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from server.completions import grammar
 from server.completions.prompt_format import Reply
 from server.completions.types import Conversation, Json, Tool
 from server.engine.tokenizer import EngineTokenizer
+from server.sdk.json_schema import describe_type
 
 SYSTEM = """\
 Answer the question. Use a tool when one fits; answer directly when none is needed.
@@ -97,22 +95,9 @@ class ReactFormat:
 
 def _listed(tool: Tool) -> str:
     """A tool in one line: `- description: name(argument: type, optional?: type)`."""
-    required = tool.parameters.get("required", ())
+    required, defs = tool.parameters.get("required", ()), tool.parameters.get("$defs", {})
     arguments = ", ".join(
-        f"{argument}{'' if argument in required else '?'}: {_type(part)}"
+        f"{argument}{'' if argument in required else '?'}: {describe_type(part, defs)}"
         for argument, part in tool.parameters.get("properties", {}).items()
     )
     return f"- {' '.join(tool.description.split()).removesuffix('.')}: {tool.name}({arguments})"
-
-
-def _type(schema: Any) -> str:
-    """The type of an argument in one word; the choices of an enumeration."""
-    if not isinstance(schema, Mapping):
-        return "any"
-    if "enum" in schema:
-        return " | ".join(json.dumps(choice, ensure_ascii=False) for choice in schema["enum"])
-    if "anyOf" in schema:
-        return " | ".join(_type(part) for part in schema["anyOf"])
-    if schema.get("type") == "array":
-        return f"list of {_type(schema.get('items', {}))}"
-    return str(schema.get("type", "any"))

@@ -9,8 +9,8 @@ from jinja2 import TemplateError
 
 from server.completions import grammar
 from server.completions.prompt_format import Reply
-from server.completions.stop_sequences import settled
 from server.completions.types import Conversation, Json, Message, Tool
+from server.engine.stop_sequences import settled
 from server.engine.tokenizer import EngineTokenizer
 
 MOST_CALLS = 16

@@ -1,4 +1,4 @@
-"""PERSISTENT. Inference on the resident model: constrained decoding for any number of threads at once.
+"""Inference on the resident model: constrained decoding for any number of threads at once.
 
 `GuidedEngine` is a guidance Engine. Its interface is `__call__`: a prompt and a whole grammar in, text and captures
 out. Nothing here knows agents, tools or HTTP. `server.sdk` has what agents use of it.

@@ -1,11 +1,11 @@
 """The guidance engine over the resident model."""
 
 import codecs
+import json
 import weakref
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from collections.abc import Sequence as Several
 from contextlib import closing
-from functools import lru_cache, partial
 from typing import Any, ClassVar, Literal
 
 import guidance
@@ -19,25 +19,27 @@ from guidance.models._engine._engine import LogitsOutput
 from guidance.models._engine._interpreter import recode_special_tokens
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from server.engine import text_stream
+from server.engine import stop_sequences
+from server.engine.compiled_grammars import CompiledGrammars, is_panic, too_costly_to_follow
 from server.engine.offload import FreedMemory, Weights
 from server.engine.per_sequence_cache import PerSequenceCache
-from server.engine.scheduler import Scheduler, too_long
-from server.engine.sequence import ENDS, Sampling, Sequence
+from server.engine.scheduler import Scheduler
+from server.engine.sequence import ENDS, Progress, Sampling, Sequence, SharedLimitError
 from server.engine.slot_kv_cache import SlotKVCache, fits
-from server.engine.tokenizer import EngineTokenizer
+from server.engine.tokenizer import EngineTokenizer, too_long
 from server.errors import OutOfTokensError
 from server.observability import metrics
-from server.sdk import cancellation, logprobs, usage
+from server.sdk import context, usage
 from server.sdk.program import Program
+from server.sdk.schema_grammar import grammar_schema
 
 #: Number of weights. Smaller models run on one CPU thread, because sharing their short passes costs more than it
 #: saves.
 SMALL = 20_000_000
 #: torch's default: the number of cores, or OMP_NUM_THREADS. Read before any engine changes it.
 THREADS = torch.get_num_threads()
-#: Maximum number of compiled grammars in the cache.
-COMPILED = 64
+#: CPU time. A grammar that took a text longer is not cached: its lexer has many states.
+SLOW_SECONDS = 0.1
 #: llguidance's prefix for captures that belong to a list.
 LIST_PREFIX = "__LIST_APPEND:"
 
@@ -59,14 +61,15 @@ class GuidedEngine(Engine):
         """
         # Some tokenizers have tokens without a logit, which are never chosen; most models have unused logits.
         self._vocabulary = max(model.get_output_embeddings().weight.shape[0], len(tokenizer))
-        super().__init__(tokenizer=EngineTokenizer(tokenizer, self._vocabulary), enable_monitoring=False)
-        self.tokenizer: EngineTokenizer
         self.context_length: int = model.config.get_text_config().max_position_embeddings
+        super().__init__(
+            tokenizer=EngineTokenizer(tokenizer, self._vocabulary, self.context_length), enable_monitoring=False
+        )
+        self.tokenizer: EngineTokenizer
         self.sampling = _advised(model.generation_config)
         """The sampling parameters of the model's generation config; greedy if it has none. For callers that set
         none."""
-        self._compiled = lru_cache(maxsize=COMPILED)(partial(_compile, self.tokenizer._ll_tokenizer))
-        """Parsers by grammar. Copying one is a thousand times faster than compiling it."""
+        self._grammars = CompiledGrammars(self.tokenizer._ll_tokenizer, self.tokenizer.vocabulary)
         self._model = model
         self._shares = kv_bytes is None
         self._kv_cache = (
@@ -77,7 +80,7 @@ class GuidedEngine(Engine):
         self._scheduler = Scheduler(
             self._kv_cache, self._weights, self.tokenizer.eos_token_id, self.context_length, threads
         )
-        self.close = weakref.finalize(self, self._scheduler.close)
+        self.close = weakref.finalize(self, _close, self._scheduler, self._grammars)
         """Ends all sequences and releases the model."""
 
     @property
@@ -130,20 +133,17 @@ class GuidedEngine(Engine):
         self, prompt: str, max_tokens: int, stop: Several[str] = (), schema: Mapping[str, Any] | None = None
     ) -> str:
         """The same as a continuation of `prompt`, in the form that guidance and the model read."""
-        if schema is None:
-            grammar = guidance.gen(max_tokens=max_tokens)
-        else:
-            grammar = guidance.json(schema=dict(schema), max_tokens=max_tokens, lenient=True)
+        grammar = guidance.gen(max_tokens=max_tokens).ll_grammar() if schema is None else _json(schema, max_tokens)
         state = EngineState()
         state.prompt = prompt
         text = ""
         # guidance's own `stop` would ignore the model's end token.
-        with closing(self(state, grammar.ll_grammar())) as responses:
+        with closing(self(state, grammar)) as responses:
             for response in responses:
                 text += response.new_bytes.decode()
-                found = [at for at in map(text.find, stop) if at >= 0]
-                if found:
-                    return text[: min(found)]
+                whole = stop_sequences.cut(text, stop)
+                if whole != text:
+                    return whole
         return text
 
     def get_chat_template(self) -> None:
@@ -174,42 +174,31 @@ class GuidedEngine(Engine):
         bos = self.tokenizer.bos_token_id
         if ensure_bos_token and bos is not None and prompt[:1] != [bos]:
             prompt = [bos, *prompt]
-        parser = self._compiled(grammar).deep_copy()
-
-        def compile_anew() -> llguidance.LLInterpreter:
-            self._compiled.cache_clear()
-            own = _compile(self.tokenizer._ll_tokenizer, grammar)
-            own.process_prompt(prompt)
-            return own
-
+        parser = self._grammars.parser(grammar)
         # A model has to read something: the end of a text comes before a new one.
-        tokens = parser.process_prompt(prompt) or [self.tokenizer.eos_token_id]
+        tokens = self._started(parser, prompt) or [self.tokenizer.eos_token_id]
         counted = usage.Usage(prompt_tokens=max(len(prompt), 1))
         sequence = Sequence(
             tokens,
             parser,
-            compile_anew,
             self._vocabulary,
             sampling_params,
-            cancellation.current(),
+            context.current().cancelled,
             counted,
-            logprobs.current(),
+            context.current().logprobs,
         )
         # A small model may write an incomplete character, which guidance could not decode.
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         try:
-            if sequence.look_ahead():
-                if len(sequence.tokens) >= self.context_length:
-                    raise too_long(len(sequence.tokens), self.context_length)
-                self._scheduler.submit(sequence)
-            else:
-                sequence.end()
-            for progress, last in sequence.progress():
+            self._begin(sequence, sequence.look_ahead)
+            for progress, last in self._progress(sequence, grammar, prompt):
                 response = _response(progress, decoder, last, self.tokenizer)
-                text_stream.send(response.new_bytes, counted)
+                context.send_text(response.new_bytes, counted)
                 yield response
         finally:
             sequence.abandoned = True
+            if sequence.seconds > SLOW_SECONDS:
+                self._grammars.drop(grammar)
             metrics.count_tokens(counted)
             usage.record(counted)
         if sequence.out_of_tokens:
@@ -225,9 +214,59 @@ class GuidedEngine(Engine):
             round_trips=1,
         )
 
+    def _begin(self, sequence: Sequence, first: Callable[[], bool]) -> None:
+        """Let the scheduler decode `sequence`, unless its `first` step ends it."""
+        try:
+            continues = first()
+        except SharedLimitError as error:
+            sequence.end(error)
+            return
+        if not continues:
+            sequence.end()
+        elif len(sequence.tokens) >= self.context_length:
+            raise too_long(len(sequence.tokens), self.context_length)
+        else:
+            self._scheduler.submit(sequence)
 
-def _compile(vocabulary: llguidance.LLTokenizer, grammar: str) -> llguidance.LLInterpreter:
-    return llguidance.LLInterpreter(vocabulary, grammar, log_level=0)
+    def _progress(self, sequence: Sequence, grammar: str, prompt: list[int]) -> Iterator[tuple[Progress, bool]]:
+        """The sequence's progress; see `Sequence.progress`."""
+        try:
+            yield from sequence.progress()
+        except SharedLimitError:
+            # Not in the scheduler's thread, because compiling takes long.
+            self._grammars.drop(grammar)
+            parser = self._grammars.own_parser(grammar)
+            self._started(parser, prompt)
+            self._begin(sequence, lambda: sequence.recover(parser))
+            yield from sequence.progress()
+
+    def _started(self, parser: llguidance.LLInterpreter, prompt: list[int]) -> list[int]:
+        """The prompt's tokens as the grammar continues them."""
+        try:
+            tokens: list[int] = parser.process_prompt(prompt)
+        except BaseException as error:  # boundary: of llguidance, whose panics are no Exceptions
+            if is_panic(error):
+                raise too_costly_to_follow() from error
+            raise
+        return tokens
+
+
+def _json(schema: Mapping[str, Any], max_tokens: int) -> str:
+    """`guidance.json`, which would compile the schema in this process to check it."""
+    options = {
+        "whitespace_flexible": False,
+        "item_separator": ", ",
+        "key_separator": ": ",
+        "coerce_one_of": True,
+        "lenient": True,
+    }
+    wanted = json.dumps({**grammar_schema(schema), "x-guidance": options})
+    return f"%llguidance {{}}\nstart: json\njson[max_tokens={max_tokens}]: %json {wanted}\n"
+
+
+def _close(scheduler: Scheduler, grammars: CompiledGrammars) -> None:
+    scheduler.close()
+    grammars.close()
 
 
 def _affordable(device: torch.device) -> int:

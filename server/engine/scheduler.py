@@ -17,11 +17,11 @@ from server.engine.offload import FreedMemory, Weights
 from server.engine.prompt_lookup import MAX_DRAFT_TOKENS, RecentTexts
 from server.engine.sampling import choose
 from server.engine.sequence import Sequence
+from server.engine.tokenizer import too_long
 from server.errors import (
     ModelAsleepError,
     ModelNotLoadedError,
     OutOfMemoryError,
-    PromptTooLongError,
     RunCancelledError,
 )
 from server.observability import metrics
@@ -386,16 +386,6 @@ def _do(errand: Callable[[], FreedMemory | None], done: "Future[FreedMemory | No
         done.set_result(errand())
     except Exception as error:  # boundary: the caller gets the error
         done.set_exception(error)
-
-
-def too_long(length: int, limit: int) -> PromptTooLongError:
-    """The error for a text that exceeds the context length; both in tokens."""
-    return PromptTooLongError(
-        f"The text is {length} tokens long, and the model reads at most {limit}. "
-        "Ask a shorter question, or load a model with a longer window.",
-        tokens=length,
-        limit=limit,
-    )
 
 
 def _unloaded() -> ModelNotLoadedError:

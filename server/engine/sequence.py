@@ -3,15 +3,18 @@
 import json
 import queue
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+import time
+from collections.abc import Iterator
+from typing import Any
 
 import llguidance
 import torch
 from guidance._schema import SamplingParams
 
+from server.engine.compiled_grammars import is_panic, too_costly_to_follow
 from server.engine.kv_cache import Slot
 from server.engine.prompt_lookup import PromptLookup
+from server.grammar_check.bounds import DECODE_SECONDS, TOKEN_SECONDS
 from server.sdk.logprobs import LogProbs
 from server.sdk.usage import Usage
 
@@ -19,7 +22,12 @@ Progress = list[dict[str, Any]]
 """What llguidance reports of a step: chunks of text, and captures."""
 ENDS = ("NoExtension", "EndOfSentence", "NoExtensionBias")
 """llguidance's stop reasons for a grammar that is complete."""
-T = TypeVar("T")
+LIMITS = ("LexerTooComplex", "ParserTooComplex")
+"""llguidance's stop reasons for a grammar that exceeds its limits."""
+
+
+class SharedLimitError(Exception):
+    """A parser has hit a limit that it shares with others of the same grammar: see `Sequence.recover`."""
 
 
 class Sampling(SamplingParams, total=False):
@@ -37,15 +45,14 @@ class Sequence:
         self,
         tokens: list[int],
         parser: llguidance.LLInterpreter,
-        compile_anew: Callable[[], llguidance.LLInterpreter],
         vocabulary: int,
         sampling: Sampling | SamplingParams | None,
         cancelled: threading.Event | None,
         usage: Usage,
         logprobs: LogProbs | None,
     ) -> None:
-        """`tokens`: the prompt as `parser` returned it. `compile_anew` returns a parser in the same state that shares
-        nothing with others. `usage` and `logprobs` are updated; `cancelled` may be set at any time."""
+        """`tokens`: the prompt as `parser` returned it. `usage` and `logprobs` are updated; `cancelled` may be set at
+        any time."""
         self.tokens = tokens
         self.sampling: dict[str, Any] = dict(sampling or {})
         self.cancelled = cancelled or threading.Event()
@@ -68,9 +75,14 @@ class Sequence:
         self.random: torch.Generator | None = None
         """The random generator, if there is a seed."""
         self._looked = False
-        self._compile_anew: Callable[[], llguidance.LLInterpreter] | None = compile_anew
+        self._shares = True
+        """Whether the parser shares caches with others."""
         self._history: list[int | None] = []
         """The calls of the parser: a token that was committed, or None for a mask."""
+        self._failed_step: int | None = None
+        """The call that raised `SharedLimitError`."""
+        self.seconds = 0.0
+        """CPU time of the calls."""
 
     @property
     def out_of_tokens(self) -> bool:
@@ -90,17 +102,16 @@ class Sequence:
     def look_ahead(self) -> bool:
         """Compute `mask`, the tokens that the grammar allows next. False if the grammar is complete."""
         if not self._looked:
-            status = self._ask(None, lambda parser: json.loads(parser.compute_mask_into(self._buffer)))
+            status = self._step(None)
             self.unread += status["progress"]
             self.temperature = status["temperature"] or self.sampling.get("temperature", 0.0)
-            self.may_end = self.parser.is_accepting()
             self._looked = True
             return not status["stop"]
         return True
 
     def commit(self, token: int) -> bool:
         """Add the token that the model chose, and those that the grammar then forces. False if that was the end."""
-        backtrack, forced = self._ask(token, lambda parser: parser.commit_token(token))
+        backtrack, forced = self._step(token)
         self._looked = False
         self.usage.completion_tokens += 1
         self.usage.forced_tokens += len(forced) - (forced[:1] == [token])
@@ -111,28 +122,46 @@ class Sequence:
         self.tokens = self.tokens + forced
         return self.look_ahead() if self.parser.has_pending_stop() else True
 
-    def _ask(self, step: int | None, question: Callable[[llguidance.LLInterpreter], T]) -> T:
-        """The parser's answer to `question`.
+    def recover(self, parser: llguidance.LLInterpreter) -> bool:
+        """After `SharedLimitError`: continue with `parser`, which shares nothing, and do again what was done so far.
+        False if the grammar is complete then. It may take long, so the scheduler's thread must not call it."""
+        self.parser, self._shares, self.seconds = parser, False, 0.0
+        history, self._history = self._history, []
+        for before in history:
+            self._step(before)
+        return self.look_ahead() if self._failed_step is None else self.commit(self._failed_step)
 
-        Copies of a compiled grammar share llguidance's caches and their limits. If one hits a limit, a parser that
-        shares nothing repeats all calls so far, and answers instead.
+    def _step(self, step: int | None) -> Any:
+        """Call the parser: commit the token `step`, or for None compute the mask.
+
+        Raises `GrammarTooComplexError` if the text's grammar takes too long or exceeds llguidance's limits. Copies of
+        a compiled grammar share llguidance's caches and their limits; if such a copy exceeds one, this raises
+        `SharedLimitError`.
         """
+        began, trouble = time.thread_time(), None
         try:
-            answer = question(self.parser)
-            troubled = self.parser.stop_reason() not in ("NotStopped", "MaxTokensTotal", *ENDS)
-        except Exception:  # boundary: of llguidance
-            if self._compile_anew is None or self.out_of_tokens:
+            if step is None:
+                answer = json.loads(self.parser.compute_mask_into(self._buffer))
+                self.may_end = self.parser.is_accepting()
+            else:
+                answer = self.parser.commit_token(step)
+            if self.parser.stop_reason() in LIMITS:
+                trouble = too_costly_to_follow()
+        except BaseException as error:  # boundary: of llguidance, whose panics are no Exceptions
+            if self.out_of_tokens or not (self._shares or self.parser.stop_reason() in LIMITS or is_panic(error)):
                 raise
-            troubled = True
-        if troubled and self._compile_anew is not None:
-            self.parser, self._compile_anew = self._compile_anew(), None
-            for before in self._history:
-                if before is None:
-                    self.parser.compute_mask_into(self._buffer)
-                else:
-                    self.parser.commit_token(before)
-            answer = question(self.parser)
+            trouble = too_costly_to_follow()
+            trouble.__cause__ = error
+        self.seconds += time.thread_time() - began
+        if trouble is not None:
+            if not self._shares:
+                raise trouble
+            self._failed_step = step
+            raise SharedLimitError from trouble
         self._history.append(step)
+        allowed = DECODE_SECONDS + TOKEN_SECONDS * len(self._history)
+        if self.seconds > allowed:
+            raise too_costly_to_follow(allowed)
         return answer
 
     def send(self, now: float) -> None:
@@ -145,6 +174,7 @@ class Sequence:
         """Send the rest and the end; with `error`, the reader raises it."""
         self._outbox.put(self.unread)
         self._outbox.put(error)
+        self.unread = []
 
     def progress(self) -> Iterator[tuple[Progress, bool]]:
         """Progress as it comes, each with whether it is the last. Raises the error that ended the sequence."""

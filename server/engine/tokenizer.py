@@ -1,34 +1,45 @@
 """Tokenizing for guidance and for the engine, chat templates, and escaping control tokens in untrusted text."""
 
-import itertools
+from array import array
 from collections.abc import Mapping, Sequence
+from copy import copy
 from functools import lru_cache, partial
 from typing import Any
 
 import guidance
 from guidance.models._engine import Tokenizer
 from jinja2 import TemplateError
-from llguidance.hf import from_tokenizer
+from llguidance import LLTokenizer
+from transformers import PreTrainedTokenizerFast
 
-from server.errors import InvalidRequestError
+from server.errors import InvalidRequestError, PromptTooLongError
+from server.grammar_check.checker import Vocabulary
 from server.sdk.control_tokens import MARK, ControlTokens
 
 #: Characters, roughly. Bounds how much of a long text is tokenized.
 LONGEST_TOKEN = 64
 #: Maximum number of cached texts.
 REMEMBERED = 32
+#: A text with more characters for each token of the context length is measured in blocks before it is tokenized.
+CHARACTERS_PER_TOKEN = 8
+#: Characters that are tokenized at once to measure a long text.
+BLOCK = 32_768
+#: Maximum number of tokens by which the tokens of two blocks exceed those of the same text without the cut between.
+CUT_TOKENS = 64
 
 
 class EngineTokenizer(Tokenizer):
     """A Transformers fast tokenizer, as guidance and llguidance want it."""
 
-    def __init__(self, tokenizer: Any, vocabulary: int) -> None:
-        """`tokenizer` is a Transformers fast one. `vocabulary` is the width of the masks.
+    def __init__(self, tokenizer: Any, vocabulary: int, context_length: int) -> None:
+        """`tokenizer` is a Transformers fast one. `vocabulary` is the width of the masks. `context_length`: tokens.
 
         Raises ValueError for a tokenizer without a fast form.
         """
+        self.vocabulary = _vocabulary(tokenizer, vocabulary)
+        """Of which llguidance makes its tokenizer, in this process and in the one that checks grammars."""
         super().__init__(
-            ll_tokenizer=from_tokenizer(tokenizer, n_vocab=vocabulary),
+            ll_tokenizer=LLTokenizer(**self.vocabulary),
             # Never used (see GuidedEngine.get_chat_template); without it guidance would look for one, and warn.
             chat_template=guidance.chat.ChatMLTemplate,  # type: ignore[arg-type]
             bos_token_id=tokenizer.bos_token_id,
@@ -41,7 +52,7 @@ class EngineTokenizer(Tokenizer):
         self.control = ControlTokens(names)
         """The control tokens that `protect` escapes."""
         # An agent asks for a prompt's length first, and then has it continued.
-        self._encoded = lru_cache(maxsize=REMEMBERED)(partial(_encode, tokenizer))
+        self._encoded = lru_cache(maxsize=REMEMBERED)(partial(_encode, tokenizer, context_length))
 
     def protect(self, text: str) -> str:
         """See `ControlTokens.protect`."""
@@ -52,11 +63,19 @@ class EngineTokenizer(Tokenizer):
         return self.control.reveal(text)
 
     def encode_prompt(self, text: str) -> list[int]:
-        """The tokens of a prompt. Control tokens are recognised, except in protected text."""
+        """The tokens of a prompt. Control tokens are recognised, except in protected text.
+
+        Raises `PromptTooLongError` for a long text that exceeds the context length, without reading all of it.
+        """
         return list(self._encoded(text))
 
     def count(self, text: str) -> int:
-        return len(self._encoded(text))
+        """The number of tokens. An estimate above the context length for a long text that exceeds it."""
+        try:
+            return len(self._encoded(text))
+        except PromptTooLongError as error:
+            tokens: int = error.details["tokens"]
+            return tokens
 
     def cut(self, text: str, tokens: int) -> str:
         """`text`, truncated to at most so many tokens."""
@@ -111,6 +130,40 @@ class EngineTokenizer(Tokenizer):
         return value
 
 
-def _encode(tokenizer: Any, text: str) -> tuple[int, ...]:
-    parts = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in text.split(MARK))
-    return tuple(itertools.chain.from_iterable(parts))
+def too_long(length: int, limit: int) -> PromptTooLongError:
+    """The error for a text that exceeds the context length; both in tokens."""
+    return PromptTooLongError(
+        f"The text is {length} tokens long, and the model reads at most {limit}. "
+        "Ask a shorter question, or load a model with a longer window.",
+        tokens=length,
+        limit=limit,
+    )
+
+
+def _vocabulary(tokenizer: Any, size: int) -> Vocabulary:
+    """What `llguidance.hf.from_tokenizer` makes its tokenizer of."""
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ValueError("The model's tokenizer has no fast form.")
+    backend = copy(tokenizer.backend_tokenizer)
+    backend.no_padding()
+    backend.no_truncation()
+    return {"tokenizer": backend.to_str(), "n_vocab": size, "eos_token": tokenizer.eos_token_id}
+
+
+def _encode(tokenizer: Any, context_length: int, text: str) -> "array[int]":
+    """The tokens of a text. Raises `PromptTooLongError`, which is not cached, for a long one."""
+    if len(text) > CHARACTERS_PER_TOKEN * context_length:
+        tokens = 0
+        for read in range(BLOCK, len(text) + BLOCK, BLOCK):
+            tokens += len(_tokens(tokenizer, text[read - BLOCK : read])) - CUT_TOKENS
+            if tokens > context_length:
+                raise too_long(max(tokens * len(text) // read, tokens), context_length)
+    return _tokens(tokenizer, text)
+
+
+def _tokens(tokenizer: Any, text: str) -> "array[int]":
+    tokens = array("I")
+    # One call, in which other threads may run.
+    for part in tokenizer(text.split(MARK), add_special_tokens=False, verbose=False)["input_ids"]:
+        tokens.extend(part)
+    return tokens

@@ -1,7 +1,7 @@
 """Reading a request's body, as bytes or as strict JSON. Its errors are `HearthError`s."""
 
 import json
-from typing import Any
+from typing import Any, NoReturn
 
 from flask import Request
 from pydantic import ValidationError
@@ -52,7 +52,7 @@ def read_json(data: bytes) -> Any:
         raise MalformedRequestError(f"The body is not valid JSON: {error}.") from None
 
 
-def refuse(error: ValidationError) -> None:
+def refuse(error: ValidationError) -> NoReturn:
     """Raise pydantic's `error` as an `InvalidRequestError`, without the values, because they may be long."""
     problems = [
         {

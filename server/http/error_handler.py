@@ -6,7 +6,7 @@ from typing import Any
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
-from server.errors import HearthError, NotFoundError, known
+from server.errors import HearthError, NotFoundError, as_hearth_error
 
 Shape = Callable[[HearthError], tuple[dict[str, Any], int, dict[str, str]]]
 """The JSON, the status and the headers of an error response."""
@@ -27,7 +27,7 @@ def _own_shape(error: HearthError) -> tuple[dict[str, Any], int, dict[str, str]]
 
 
 def _answer(error: Exception, shape: Shape) -> Response:
-    shown = _from_http(error) if isinstance(error, HTTPException) else known(error)
+    shown = _from_http(error) if isinstance(error, HTTPException) else as_hearth_error(error)
     body, status, headers = shape(shown)
     if isinstance(error, HTTPException):
         headers |= {name: value for name, value in error.get_headers() if name == "Allow"}

@@ -60,6 +60,6 @@ def blueprint(host: Host) -> APIBlueprint:
         responses={200: GenerationDeleted, 404: ErrorAnswer, 409: ErrorAnswer},
     )
     def delete(path: GenerationHash, query: TokenQuery) -> dict[str, Any]:
-        return {"generation": host.delete_generation(path.generation)}
+        return {"generation": host.code_loader.delete_generation(path.generation)}
 
     return routes

@@ -4,6 +4,7 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
+from flask import request
 from flask_openapi3 import APIBlueprint
 
 from server import VERSION
@@ -25,7 +26,7 @@ def blueprint(host: Host) -> APIBlueprint:
         states = [run.state for run in host.runs.in_flight()]
         # Only Linux enforces it: see `isolation.py`.
         memory = host.workers.memory_bytes if sys.platform == "linux" else None
-        trusted = is_authorized(host.settings)
+        trusted = is_authorized(host.settings, request)
         answer = {
             "status": "ok",
             "version": VERSION,
@@ -33,13 +34,14 @@ def blueprint(host: Host) -> APIBlueprint:
             "tools": None if live is None or tools is None else {"generation": live.hash, "count": len(tools)},
             "runs": {state: states.count(state) for state in ("running", "queued")},
             "kv_bytes": host.models.kv_bytes,
+            "sandbox": host.sandboxes.health(),
             "worker_memory": None if memory is None else {"bytes": memory, "by": "RLIMIT_DATA"},
         }
         if trusted:
             # The workers show the names of workspaces.
             answer["workers"] = [asdict(one) for one in host.workers.describe()]
-        if host.autoload_error is not None and tools is None:
-            answer["autoload_error"] = error_shown(host.autoload_error, trusted)
+        if host.autoload.error is not None and tools is None:
+            answer["autoload_error"] = error_shown(host.autoload.error, trusted)
         if host.database.failure is not None:
             answer["store_error"] = error_shown(StoreError(host.database.failure), trusted)
         return answer

@@ -2,27 +2,46 @@
 
 import json
 import logging
+import math
+import resource
 import socket
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
+from heapq import nsmallest
+from pathlib import Path
 from typing import Any
 
 from flask import Flask
+from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
-from waitress.server import create_server
-from waitress.task import ErrorTask
+from waitress.server import TcpWSGIServer
+from waitress.task import ErrorTask, ThreadedTaskDispatcher
 
 from constants import Settings
-from server.errors import TooLargeError
+from server.errors import TooLargeError, UnauthorizedError
 from server.http.concurrency_limit import max_waiting
+from server.http.request_parser import READ_AND_DROPPED_BYTES, RequestParser
 
 log = logging.getLogger(__name__)
 
 QUICK_THREADS = 8
 """Threads for requests that never wait."""
+RECEIVED_BYTES = 64 * 1024
+"""Maximum size of what is read from a connection at once."""
+UNSENT_BYTES = 1024 * 1024
+"""Size of unsent data of a connection from which its writer waits. waitress holds in memory what it has sent, up to
+this size: with its own default of 16 MiB, some downloads at once would take hundreds of megabytes."""
 MOST_CONNECTIONS = 1000
-READ_AND_DROPPED_BYTES = 16 * 1024 * 1024
-"""A body over the limit is read up to here, so that the client sees the error and not a broken connection."""
+"""Above it the connection that has been idle for longest is closed."""
+FEWEST_CONNECTIONS = 32
+PAUSE_SECONDS = 0.5
+"""Pause after a connection could not be accepted."""
+CLOSED_AT_ONCE = 16
+"""Maximum number of idle connections that are closed then."""
+REPORT_SECONDS = 60.0
+"""Interval of the log lines about it."""
 FLUSH_SECONDS = 2.0
 
 
@@ -31,9 +50,8 @@ class JsonErrorTask(ErrorTask):
 
     def execute(self) -> None:
         problem = self.request.error
-        kind = (
-            TooLargeError.code if problem.code == TooLargeError.status else problem.reason.lower().replace(" ", "_")
-        )
+        codes = {kind.status: kind.code for kind in (TooLargeError, UnauthorizedError)}
+        kind = codes.get(problem.code) or problem.reason.lower().replace(" ", "_")
         body = json.dumps({"error": {"type": kind, "message": f"{problem.reason}: {problem.body}."}}).encode()
         self.status = f"{problem.code} {problem.reason}"
         self.response_headers.append(("Content-Type", "application/json"))
@@ -46,6 +64,88 @@ class Channel(HTTPChannel):
     """A connection."""
 
     error_task_class = JsonErrorTask
+
+    def __init__(self, settings: Settings, spool: Path, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.parser_class = partial(RequestParser, settings, spool)
+
+    def handle_close(self) -> None:
+        """See `HTTPChannel`. What has come of an unfinished request is given back at once: it may be on disk."""
+        super().handle_close()
+        if self.request is not None:
+            self.request.close()
+
+    @property
+    def last_activity(self) -> float:
+        """In seconds of `time.monotonic()`. waitress sets it to the time of the wall clock; when that is set,
+        connections would look idle for hours, and be closed with a request half read."""
+        return self._last_activity
+
+    @last_activity.setter
+    def last_activity(self, _: float) -> None:
+        self._last_activity = time.monotonic()
+
+
+class Server(TcpWSGIServer):
+    """Accepts connections. Makes room for a new one by closing one that is idle."""
+
+    next_channel_cleanup = math.inf
+    """waitress' own time for it, of the wall clock."""
+
+    def __init__(
+        self, app: Flask, bound: socket.socket, channel: Callable[..., Channel], threads: int, adj: Adjustments
+    ) -> None:
+        self._most = most_connections()
+        self._accepts_from = self._reports_from = self._cleans_from = 0.0
+        self.channel_class = channel
+        dispatcher = ThreadedTaskDispatcher()
+        dispatcher.set_thread_count(threads)
+        address = (bound.family, bound.type, bound.proto, bound.getsockname())
+        super().__init__(app, {}, True, bound, dispatcher, adj, address, bind_socket=False)
+
+    def readable(self) -> bool:
+        """Whether a connection may be accepted. Closes idle ones now and then."""
+        now = time.monotonic()
+        if now >= self._cleans_from:
+            self._cleans_from = now + self.adj.cleanup_interval
+            self.maintenance(now)
+        return bool(super().readable()) and time.monotonic() >= self._accepts_from
+
+    def accept(self) -> Any:
+        """See `wasyncore.dispatcher`. Without a descriptor for the connection it waits a while."""
+        try:
+            accepted = super().accept()
+        except OSError as error:
+            now = time.monotonic()
+            self._accepts_from = now + PAUSE_SECONDS
+            if now >= self._reports_from:
+                self._reports_from = now + REPORT_SECONDS
+                log.error("connections can't be accepted: %s. Idle ones are closed.", error)
+            self._close_idle(CLOSED_AT_ONCE)
+            return None
+        return accepted
+
+    def handle_accept(self) -> None:
+        """See `wasyncore.dispatcher`, which would end the server after an error."""
+        try:
+            super().handle_accept()
+        except Exception:  # boundary: one connection
+            log.exception("a connection could not be accepted")
+        if sum(not channel.will_close for channel in self.active_channels.values()) > self._most:
+            self._close_idle(1)
+
+    def _close_idle(self, most: int) -> None:
+        idle = [one for one in self.active_channels.values() if not one.requests and not one.will_close]
+        for channel in nsmallest(most, idle, key=lambda one: one.last_activity):
+            channel.will_close = True
+
+
+def most_connections() -> int:
+    """Half of the descriptors that this process may have, and `MOST_CONNECTIONS` at most."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if limit == resource.RLIM_INFINITY:
+        return MOST_CONNECTIONS
+    return max(FEWEST_CONNECTIONS, min(MOST_CONNECTIONS, limit // 2))
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -68,20 +168,24 @@ def bind(host: str, port: int) -> socket.socket:
 class Listener:
     """Serves an application on a bound socket, from threads of its own."""
 
-    def __init__(self, app: Flask, bound: socket.socket, settings: Settings) -> None:
-        self._server: Any = create_server(
-            app,
+    def __init__(self, app: Flask, bound: socket.socket, settings: Settings, spool: Path) -> None:
+        """`spool`: the folder for uploads as they arrive."""
+        adjustments = Adjustments(
             sockets=[bound],
-            # The maximum that waits for runs, for something else, and for events, plus some that never wait.
-            threads=settings.MAX_RUNS + 2 * max_waiting(settings) + QUICK_THREADS,
             # So that it is read, and noticed, when a client closes a connection that is being answered.
             channel_request_lookahead=1,
-            connection_limit=MOST_CONNECTIONS,
+            # Only when none of them is idle.
+            connection_limit=most_connections() + FEWEST_CONNECTIONS,
             asyncore_use_poll=True,
+            # So that an upload of 1 GB takes thousands of turns of the loop and not hundreds of thousands.
+            recv_bytes=RECEIVED_BYTES,
+            outbuf_high_watermark=UNSENT_BYTES,
             max_request_body_size=max(settings.MAX_BODY_BYTES, READ_AND_DROPPED_BYTES) + 1,
             ident=None,
         )
-        self._server.channel_class = Channel
+        # The maximum that waits for runs, for something else, for events, and for files, plus some that never wait.
+        threads = settings.MAX_RUNS + 3 * max_waiting(settings) + QUICK_THREADS
+        self._server = Server(app, bound, partial(Channel, settings, spool), threads, adjustments)
 
     def start(self) -> threading.Event:
         """Begin to serve. The event is set should serving end by itself."""

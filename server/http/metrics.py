@@ -38,6 +38,15 @@ class _Standing(Collector):
         for state in ("queued", "running"):
             runs.add_metric([state], states.count(state))
         yield runs
+        jobs = GaugeMetricFamily("hearth_jobs", "Jobs that have not ended", labels=["state"])
+        for state, count in self._host.jobs.counts().items():
+            jobs.add_metric([state], count)
+        yield jobs
+        sandboxes = self._host.sandboxes.health()
+        interpreters = GaugeMetricFamily("hearth_sandboxes", "Sessions that have an interpreter", labels=["state"])
+        interpreters.add_metric(["running"], sandboxes["running"])
+        interpreters.add_metric(["idle"], sandboxes["interpreters"] - sandboxes["running"])
+        yield interpreters
         models = self._host.models
         yield GaugeMetricFamily("hearth_kv_bytes", "KV memory", value=models.kv_bytes)
         weights = sum(model.memory_bytes or 0 for model in models.all)

@@ -12,11 +12,19 @@ from typing import Any
 from flask import Response
 from flask_openapi3 import APIBlueprint
 
-from server.errors import HearthError, known
+from server.errors import HearthError, as_hearth_error
 from server.host import Host
 from server.http.concurrency_limit import ConcurrencyLimit
 from server.http.health import describe, describe_all
-from server.http.schemas import ErrorAnswer, ModelChoice, ModelLoaded, ModelName, ModelsShown, ModelsSlept, Nothing
+from server.http.schemas import (
+    EmptyRequest,
+    ErrorAnswer,
+    ModelChoice,
+    ModelLoaded,
+    ModelName,
+    ModelsShown,
+    ModelsSlept,
+)
 from server.http.sse import LOOK_SECONDS, ServerSentEvent, event_stream, wants_events
 from server.models.resident import Report
 
@@ -34,7 +42,7 @@ def blueprint(host: Host, slow_requests: ConcurrencyLimit) -> APIBlueprint:
         def load(report: Report = lambda *_: None) -> dict[str, Any]:
             started = time.perf_counter()
             with slow_requests.acquire():
-                resident = host.load_model(**dict(body), report=report)
+                resident = host.model_loader.load(**dict(body), report=report)
             return {"model": describe(resident), "seconds": time.perf_counter() - started}
 
         return event_stream(partial(_progress, load)) if wants_events() else load()
@@ -58,7 +66,7 @@ def blueprint(host: Host, slow_requests: ConcurrencyLimit) -> APIBlueprint:
         summary="Lend the memory of all models to others: KV memory goes, weights wait in the host's memory",
         responses={200: ModelsSlept, **dict.fromkeys((409, 422, 503), ErrorAnswer)},
     )
-    def sleep(body: Nothing) -> dict[str, Any]:
+    def sleep(body: EmptyRequest) -> dict[str, Any]:
         started = time.perf_counter()
         with slow_requests.acquire():
             slept = host.models.sleep()
@@ -70,7 +78,7 @@ def blueprint(host: Host, slow_requests: ConcurrencyLimit) -> APIBlueprint:
         summary="Let all models come back from their sleep",
         responses={200: ModelsShown, **dict.fromkeys((422, 503), ErrorAnswer)},
     )
-    def wake(body: Nothing) -> dict[str, Any]:
+    def wake(body: EmptyRequest) -> dict[str, Any]:
         started = time.perf_counter()
         with slow_requests.acquire():
             host.models.wake()
@@ -90,7 +98,7 @@ def _progress(load: Callable[[Report], dict[str, Any]], begun: Callable[[], bool
         try:
             sent.put((None, "model", load(report)))
         except Exception as error:  # boundary: the thread's end
-            sent.put(known(error))
+            sent.put(as_hearth_error(error))
 
     threading.Thread(target=copy_context().run, args=(work,), name="load for a stream", daemon=True).start()
     while True:

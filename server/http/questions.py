@@ -38,7 +38,7 @@ def blueprint(host: Host) -> APIBlueprint:
             max_tokens=_at_most(settings.MAX_TOKENS, body.max_tokens, "max_tokens"),
             timeout=_at_most(settings.RUN_TIMEOUT, body.timeout, "timeout"),
         )
-        host.ask(run, body.generation, body.model)
+        host.questions.start(run, body.generation, body.model)
         return stream(run, body.detach) if wants_events() else wait_for(run, body.detach)
 
     return routes

@@ -21,6 +21,6 @@ def blueprint(host: Host, slow_requests: ConcurrencyLimit) -> APIBlueprint:
     )
     def reload_modules(body: ReloadChoice) -> dict[str, Any]:
         with slow_requests.acquire():
-            return asdict(host.reload(body.workspace, body.dry_run, body.generation))
+            return asdict(host.code_loader.reload(body.workspace, body.dry_run, body.generation))
 
     return routes

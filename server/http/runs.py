@@ -34,11 +34,11 @@ def blueprint(host: Host, event_streams: ConcurrencyLimit) -> APIBlueprint:
 
     @routes.get("/runs", summary="List runs, those in flight first, then the latest", responses={200: RunsListed})
     def list_runs(query: RunsQuery) -> dict[str, Any]:
-        return {"runs": host.runs_of(query.workspace, query.limit)}
+        return {"runs": host.questions.records(query.workspace, query.limit)}
 
     @routes.get("/runs/<run_id>", summary="A run", responses={200: RunShown, 404: ErrorAnswer})
     def show(path: RunId, query: TokenQuery) -> dict[str, Any]:
-        return host.run_record(path.run_id)
+        return host.questions.record(path.run_id)
 
     @routes.get(
         "/runs/<run_id>/events",
@@ -54,11 +54,11 @@ def blueprint(host: Host, event_streams: ConcurrencyLimit) -> APIBlueprint:
         held.enter_context(event_streams.acquire())
         # The headers are sent with the first bytes, and a client that reconnects should see at once that the run
         # exists.
-        return event_stream(lambda _: chain([[PING]], events_after(run, number)), when_left=held.close)
+        return event_stream(lambda _: chain([[PING]], events_after(run.events, number)), when_left=held.close)
 
     @routes.delete("/runs/<run_id>", summary="Cancel a run", responses={200: RunCancelled, 404: ErrorAnswer})
     def cancel(path: RunId, query: TokenQuery) -> dict[str, Any]:
-        host.cancel(path.run_id)
+        host.questions.cancel(path.run_id)
         return {"run_id": path.run_id, "cancelled": True}
 
     @routes.post(
@@ -67,7 +67,7 @@ def blueprint(host: Host, event_streams: ConcurrencyLimit) -> APIBlueprint:
         responses=responses,
     )
     def replay(path: RunId, query: TokenQuery) -> dict[str, Any]:
-        run, record = host.replay(path.run_id)
+        run, record = host.questions.replay(path.run_id)
         answer = wait_for(run, detach=False)
         return {**answer, "replay_of": path.run_id, "same_answer": answer["answer"] == record.get("answer")}
 

@@ -1,4 +1,7 @@
-"""The request and response models of the routes. Requests are validated by them, and OpenAPI is made from them."""
+"""The request and response models of the routes. Requests are validated by them, and OpenAPI is made from them.
+
+Over 400 lines, one short class for each body.
+"""
 
 from typing import Annotated, Any, Literal
 
@@ -13,7 +16,7 @@ EVENTS: dict[str, Any] = {"content": {"text/event-stream": {"schema": {"type": "
 """Server-sent events: `event: <kind>`, `data: <JSON>`, and an `id` that Last-Event-ID resumes from."""
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
 LongName = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00]*$")]
-"""Anything but the one character that a database can't hold."""
+"""Text without the null character, which databases can't store."""
 SessionId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 Note = Annotated[str, StringConstraints(max_length=2000)]
 
@@ -24,71 +27,68 @@ def _not_blank(text: str) -> str:
     return text
 
 
-class Taken(BaseModel):
+class StrictRequest(BaseModel):
     """A request. Values are not converted, and unknown fields are errors."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class Nothing(Taken):
+class EmptyRequest(StrictRequest):
     """An empty object, or no body at all."""
 
 
-class ModelChoice(Taken):
-    """A model and how to load it; what is left out comes from the settings."""
+class ModelChoice(StrictRequest):
+    """A model and how to load it. The defaults are the settings."""
 
     model: LongName | None = Field(
         None,
-        description="`embedded`, a Hugging Face id, a local folder, or one behind an API: openai:NAME, "
+        description="`embedded`, a Hugging Face id, a local folder or GGUF file, or a remote model: openai:NAME, "
         "anthropic:NAME, google_genai:NAME, mistralai:NAME, huggingface:NAME, ollama:NAME",
     )
     base_url: BaseUrl | None = Field(
         None,
-        description="of a model behind an API: where it is asked, in place of its provider's own address. No key is "
-        "sent there",
+        description="address of a remote model's API, instead of its provider's own. No key is sent there",
     )
-    replace: bool = Field(
-        True, description="in the place of the default model; else beside those that are there, as the last one"
-    )
+    replace: bool = Field(True, description="replace the default model; if false, load it in addition to the others")
     load_in_8bit: bool | None = Field(None, description="8-bit weights")
     quantizer: Literal["bitsandbytes", "torchao", "torchao_fp8"] | None = Field(
-        None, description="what makes 8-bit weights"
+        None, description="library for 8-bit weights"
     )
     device_map: Name | None = Field(None, description="auto, cpu, cuda, cuda:1, ...")
     dtype: Literal["auto", "bfloat16", "float32"] | None = None
 
 
-class ModelName(Taken):
-    """Which model."""
+class ModelName(StrictRequest):
+    """The name of a loaded model."""
 
-    model: LongName | None = Field(None, description="all, if it is left out")
+    model: LongName | None = Field(None, description="default: all models")
 
 
-class WorkspaceChoice(Taken):
-    """Whose code."""
+class WorkspaceChoice(StrictRequest):
+    """A workspace."""
 
     workspace: Name = "main"
 
 
-class TokenQuery(Taken):
+class TokenQuery(StrictRequest):
     """Query parameters of every route."""
 
-    token: str | None = Field(None, description="the token, if no header has it")
+    token: str | None = Field(None, description="the token, if the request has no Authorization header")
 
 
 class WorkspaceQuery(WorkspaceChoice, TokenQuery):
-    """Whose code, as a query."""
+    """A workspace, as a query parameter."""
 
 
 class HistoryQuery(WorkspaceQuery):
-    """Whose code, and how far back."""
+    """A workspace, and the maximum number of items."""
 
-    # A query has only text.
+    # Query parameters are text.
     limit: int = Field(100, ge=1, le=1000, strict=False)
 
 
 class ExportQuery(WorkspaceQuery):
-    """Whose code, and the form."""
+    """A workspace, and the format of the export."""
 
     format: Literal["json", "markdown"] = "json"
 
@@ -100,13 +100,13 @@ class DiffQuery(TokenQuery):
 
 
 class RunsQuery(TokenQuery):
-    """Whose runs or sessions, and how many."""
+    """The workspace of runs or sessions, and their maximum number."""
 
-    workspace: Name | None = Field(None, description="of all workspaces, if it is left out")
+    workspace: Name | None = Field(None, description="default: all workspaces")
     limit: int = Field(100, ge=1, le=1000, strict=False)
 
 
-class WorkspaceName(Taken):
+class WorkspaceName(StrictRequest):
     workspace: str
 
 
@@ -118,32 +118,32 @@ class KeptName(WorkspaceName):
     name: str
 
 
-class GenerationHash(Taken):
+class GenerationHash(StrictRequest):
     generation: Name = Field(description="a generation's hash, or at least the first 4 digits of it")
 
 
-class RunId(Taken):
+class RunId(StrictRequest):
     run_id: Name
 
 
-class SessionPath(Taken):
+class SessionPath(StrictRequest):
     session_id: SessionId
 
 
-class Entry(Taken):
-    """The notepad's entry of an exchange."""
+class Entry(StrictRequest):
+    """The notepad entry of an exchange."""
 
     turn: int = Field(ge=1, description="1 is the session's first question")
-    run_id: Name | None = Field(None, description="the run that answered it; it need not be sent")
-    title: Note | None = Field(None, description="null: a model has not written it yet, or could not")
+    run_id: Name | None = Field(None, description="the run that answered it; optional in requests")
+    title: Note | None = Field(None, description="null: no model has written it yet, or it failed")
     asked: Note
-    done: list[Note] = Field([], max_length=100, description="the calls of tools")
+    done: list[Note] = Field([], max_length=100, description="tool calls")
     found: Note
     files: list[Note] = Field([], max_length=100)
     variables: list[Note] = Field([], max_length=100)
 
 
-class Notepad(Taken):
+class Notepad(StrictRequest):
     """The whole notepad; entries that are left out are deleted."""
 
     entries: list[Entry] = Field(max_length=10_000)
@@ -152,39 +152,41 @@ class Notepad(Taken):
     @classmethod
     def _once(cls, entries: list[Entry]) -> list[Entry]:
         if len({entry.turn for entry in entries}) < len(entries):
-            raise PydanticCustomError("twice", "There are two entries of one turn")
+            raise PydanticCustomError("twice", "Two entries have the same turn")
         return entries
 
 
 class Question(WorkspaceChoice):
-    """A question, and what is to answer it."""
+    """A question, and how to answer it."""
 
     question: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_QUESTION), AfterValidator(_not_blank)]
     agent: Name = Field(
         "react",
         description="`react` (tools, one after the other), `chat` (the model alone), `plan_execute` (a plan, step by "
-        "step), `auto` (one of these, by the model's choice), or one of the workspace's own",
+        "step), `auto` (one of these, by the model's choice), or an agent of the workspace",
     )
-    model: LongName | None = Field(None, description="one of those in `/health`; else the first of them")
-    max_steps: int | None = Field(None, ge=1, le=32, description="tool calls it may take; else HEARTH_MAX_STEPS")
+    model: LongName | None = Field(None, description="a model in `/health`; default: the first one")
+    max_steps: int | None = Field(
+        None, ge=1, le=32, description="maximum number of tool calls; default: HEARTH_MAX_STEPS"
+    )
     session_id: SessionId | None = Field(
         None,
-        description="the session that it continues or begins, in its workspace: letters, digits, `.`, `_` and `-`",
+        description="the session that the question continues or begins: letters, digits, `.`, `_` and `-`",
     )
     generation: Name | None = Field(
-        None, description="the code that is to answer in place of the live one: its hash, or the first digits of it"
+        None, description="the generation that answers instead of the live one: its hash, or the first digits of it"
     )
     max_tokens: int | None = Field(
-        None, ge=1, description="tokens that it may write, less than HEARTH_MAX_TOKENS, which is what it may else"
+        None, ge=1, description="maximum number of written tokens; at most HEARTH_MAX_TOKENS, the default"
     )
     timeout: float | None = Field(
         None,
         gt=0,
         allow_inf_nan=False,
-        description="seconds that it may take once it has its turn, less than HEARTH_RUN_TIMEOUT, which it may else",
+        description="time limit in seconds after it has left the queue; at most HEARTH_RUN_TIMEOUT, the default",
     )
     priority: Literal["interactive", "batch"] = Field(
-        "interactive", description="`batch` lets the questions of people who wait for an answer go first"
+        "interactive", description="`batch` has a lower priority than the questions of people who wait"
     )
     detach: bool = Field(
         False, description="continue when the connection is closed; otherwise closing it cancels the run"
@@ -192,11 +194,11 @@ class Question(WorkspaceChoice):
 
 
 class ReloadChoice(WorkspaceChoice):
-    """Which code to load."""
+    """The code to load."""
 
-    dry_run: bool = Field(False, description="say what would happen, and change nothing")
+    dry_run: bool = Field(False, description="only report what would change")
     generation: Name | None = Field(
-        None, description="an earlier generation to bring back: its hash, or the first digits of it"
+        None, description="an earlier generation to make live again: its hash, or the first digits of it"
     )
 
 
@@ -216,11 +218,11 @@ class Model(BaseModel):
     state: Literal["loading", "ready", "asleep", "failed"]
     device: str | None
     quantization: str | None = Field(
-        description="8bit (bitsandbytes), int8 or fp8 (torchao), none, or as it came; null of a model behind an API"
+        description="8bit (bitsandbytes), int8 or fp8 (torchao), none, or the author's method; null: a remote model"
     )
     memory_bytes: int | None
-    progress: Progress | None = Field(None, description="only while it loads")
-    error: Failure | None = Field(None, description="only when it failed")
+    progress: Progress | None = Field(None, description="only while the model loads")
+    error: Failure | None = Field(None, description="only if loading failed")
 
 
 class ToolsCount(BaseModel):
@@ -229,21 +231,21 @@ class ToolsCount(BaseModel):
 
 
 class WorkerShown(BaseModel):
-    """A process that runs people's code."""
+    """A worker process."""
 
     workspace: str
     generation: str
     pid: int
     state: Literal["starting", "idle", "busy", "retired", "ended"]
     runs: int
-    memory_bytes: int = Field(description="proportional set size, with the processes that it has started")
+    memory_bytes: int = Field(description="proportional set size, including the processes that it has started")
     cpu_seconds: float
     started_at: str = Field(description="ISO 8601, UTC")
     retired: str | None = Field(description="why it gets no new runs")
 
 
 class WorkerMemory(BaseModel):
-    bytes: int = Field(description="that each process may allocate")
+    bytes: int = Field(description="memory that each process may allocate")
     by: Literal["RLIMIT_DATA"]
 
 
@@ -255,15 +257,15 @@ class RunsCount(BaseModel):
 class Health(BaseModel):
     status: Literal["ok"]
     version: str
-    model: Model | None = Field(description="the first of the models: the default, or the one that comes to be it")
-    models: list[Model] = Field(description="all; while one replaces another, both")
+    model: Model | None = Field(description="the first model: the default, or the one that is loading to become it")
+    models: list[Model] = Field(description="all models; during a replacement, both")
     tools: ToolsCount | None = Field(description="of the workspace main")
     runs: RunsCount
-    kv_bytes: int = Field(description="what KV memory takes")
-    workers: list[WorkerShown] | None = Field(None, description="the processes of people's code; only with the token")
-    worker_memory: WorkerMemory | None = Field(description="the limit that is in force; null: none")
-    autoload_error: Failure | None = Field(None, description="only when loading at the start failed")
-    store_error: Failure | None = Field(None, description="only when the last record could not be saved")
+    kv_bytes: int = Field(description="size of the KV cache")
+    workers: list[WorkerShown] | None = Field(None, description="worker processes; only with the token")
+    worker_memory: WorkerMemory | None = Field(description="null: no limit")
+    autoload_error: Failure | None = Field(None, description="only if loading at the start failed")
+    store_error: Failure | None = Field(None, description="only if the last run could not be saved")
 
 
 class ModelLoaded(BaseModel):
@@ -276,7 +278,7 @@ class ModelLoaded(BaseModel):
 
 
 class ModelsShown(BaseModel):
-    """The models that there are now, as `/health` has them."""
+    """The loaded models, as in `/health`."""
 
     model: Model | None
     models: list[Model]
@@ -286,17 +288,18 @@ class ModelsShown(BaseModel):
 class GivenBack(BaseModel):
     model: str
     kv_bytes: int
-    weights_bytes: int = Field(description="0 on the CPU, where weights have nowhere else to go")
+    weights_bytes: int = Field(description="0 on the CPU, where weights can't be offloaded")
 
 
 class ModelsSlept(ModelsShown):
-    given_back: list[GivenBack] = Field(description="by each model that was awake: memory of the device it is on")
+    given_back: list[GivenBack] = Field(description="freed memory of the device, for each model that was awake")
 
 
 class Tool(BaseModel):
     name: str
     description: str
     args_schema: dict[str, Any] = Field(description="JSON schema of its arguments")
+    background: bool = Field(description="whether an agent's call of it starts a job")
 
 
 class ToolsLoaded(BaseModel):
@@ -311,6 +314,7 @@ class Step(BaseModel):
     input: dict[str, Any]
     observation: str
     error: str | None = None
+    traceback: str | None = Field(None, description="only when the tool raised an unexpected error; for people")
 
 
 class Usage(BaseModel):
@@ -327,7 +331,7 @@ class Identity(BaseModel):
     quantization: str | None
     dtype: str | None
     device: str | None
-    base_url: str | None = Field(None, description="only of a model behind an API that isn't its provider's own")
+    base_url: str | None = Field(None, description="only for a remote model with another address than its provider's")
 
 
 class Provenance(BaseModel):
@@ -341,7 +345,7 @@ class Provenance(BaseModel):
 
 class NotReloaded(BaseModel):
     message: str
-    errors: list[dict[str, Any]] = Field(description="as `reload_failed` has them; empty: it isn't the code's fault")
+    errors: list[dict[str, Any]] = Field(description="as in `reload_failed`; empty: the code is not the reason")
 
 
 class Answer(BaseModel):
@@ -351,25 +355,28 @@ class Answer(BaseModel):
 
     run_id: str
     answer: str
-    function: str | None = Field(description="the tool that was called last")
+    function: str | None = Field(description="the last tool that was called")
     steps: list[Step]
     workspace: str
     generation: str
     model: str
     usage: Usage
-    seconds: float = Field(description="from the question's arrival to its answer")
-    queued_seconds: float = Field(description="how much of that it waited")
-    provenance: Provenance = Field(description="what else decides the answer, besides question and generation")
-    session_id: str | None = Field(None, description="only when the question belongs to one")
+    seconds: float = Field(description="time from the question to the answer")
+    queued_seconds: float = Field(description="part of that time in the queue")
+    provenance: Provenance = Field(description="what determines the answer, in addition to question and generation")
+    session_id: str | None = Field(None, description="only if the question belongs to a session")
     details: dict[str, Any] | None = Field(
         None,
-        description="what else the agent reports: the `plan` of plan_execute with each step's state, the `choice` of "
-        "auto and its probability, `out_of_steps`; nothing: null",
+        description="further results of the agent: the `plan` of plan_execute with each step's state, the `choice` "
+        "of auto with its probability, `out_of_steps`; null: none",
+    )
+    tools_shown: list[str] | None = Field(
+        None, description="the tools that the model was shown; only if it was not shown all of them"
     )
     not_reloaded: NotReloaded | None = Field(
-        None, description="only when code has changed on disk that can't be loaded, and HEARTH_RELOAD looks for it"
+        None, description="only if HEARTH_RELOAD found changed code on disk that can't be loaded"
     )
-    not_recorded: Failure | None = Field(None, description="only when no record of the run could be saved")
+    not_recorded: Failure | None = Field(None, description="only if the run could not be saved")
 
 
 class Replayed(Answer):
@@ -378,14 +385,14 @@ class Replayed(Answer):
 
 
 class RunShown(BaseModel):
-    """A run in any state; when it is done, with all that its answer had."""
+    """A run in any state. When it is done, it has all fields of its answer."""
 
     model_config = ConfigDict(extra="allow")
 
     run_id: str
     state: Literal["queued", "running", "done", "failed", "cancelled"]
     priority: Literal["interactive", "batch"] = "interactive"
-    position: int | None = Field(None, description="only while it waits for its turn: 1 is next")
+    position: int | None = Field(None, description="position in the queue, only while it waits; 1 is next")
     asked: float = Field(description="seconds since 1970")
     question: str
     agent: str
@@ -395,7 +402,8 @@ class RunShown(BaseModel):
     model: str | None
     seconds: float
     queued_seconds: float
-    error: Failure | None = Field(None, description="only when it has no answer")
+    tools_shown: list[str] | None = Field(None, description="only if the model was not shown all tools")
+    error: Failure | None = Field(None, description="only if the run failed or was cancelled")
 
 
 class RunsListed(BaseModel):
@@ -407,29 +415,96 @@ class RunCancelled(BaseModel):
     cancelled: Literal[True]
 
 
+class JobPath(StrictRequest):
+    job_id: str
+
+
+class NewJob(WorkspaceChoice):
+    """A tool and its input."""
+
+    tool: Name
+    input: dict[str, Any] = Field({}, description="the tool's arguments")
+    generation: Name | None = Field(None, description="its hash, or the first digits; default: the live generation")
+    session_id: SessionId | None = Field(None, description="the session that is woken at the job's end")
+    priority: int = Field(0, ge=-100, le=100, description="among your own jobs; the higher number is next")
+    timeout: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="time limit in seconds; at most HEARTH_JOB_TIMEOUT, the default",
+    )
+
+
+class JobsQuery(TokenQuery):
+    """Filters of jobs, and their maximum number."""
+
+    state: Literal["queued", "running", "succeeded", "failed", "cancelled", "lost"] | None = None
+    session_id: SessionId | None = None
+    workspace: Name | None = Field(None, description="default: all workspaces")
+    before: Name | None = Field(None, description="only jobs that came before this one")
+    limit: int = Field(100, ge=1, le=1000, strict=False)
+
+
+class JobStarted(BaseModel):
+    job_id: str
+    state: Literal["queued"]
+    retry_of: str | None = Field(None, description="only after a retry")
+
+
+class JobProgress(BaseModel):
+    done: float
+    total: float | None = None
+    message: str | None = None
+
+
+class JobShown(BaseModel):
+    job_id: str
+    workspace: str
+    generation: str
+    tool: str
+    input: dict[str, Any]
+    state: Literal["queued", "running", "succeeded", "failed", "cancelled", "lost"]
+    priority: int
+    timeout_seconds: float
+    tries: int = Field(description="how often it was started")
+    created_at: str = Field(description="ISO 8601, UTC")
+    started_at: str | None = Field(None, description="only after its start")
+    ended_at: str | None = Field(None, description="only after its end")
+    session_id: str | None = Field(None, description="only if it belongs to a session")
+    run_id: str | None = Field(None, description="the run that started it, if one did")
+    retry_of: str | None = Field(None, description="the job that it repeats, if it does")
+    progress: JobProgress | None = Field(None, description="only if the tool reports it")
+    result: str | None = Field(None, description="only of a job that succeeded")
+    error: Failure | None = Field(None, description="only of a job that failed or was lost")
+
+
+class JobsListed(BaseModel):
+    jobs: list[JobShown]
+
+
 class SessionShown(BaseModel):
     session_id: str
     workspace: str
     title: str
-    turns: int = Field(description="questions that were answered")
+    turns: int = Field(description="number of answered questions")
     created: float = Field(description="seconds since 1970")
-    used: float = Field(description="when the last answer was given")
+    used: float = Field(description="time of the last answer, in seconds since 1970")
 
 
 class SessionsListed(BaseModel):
     sessions: list[SessionShown]
 
 
-class Message(BaseModel):
+class SessionMessage(BaseModel):
     turn: int
-    role: Literal["user", "assistant"]
+    role: Literal["user", "system", "assistant"] = Field(description="`system`: jobs have ended")
     content: str
     run_id: str
     time: float = Field(description="seconds since 1970")
 
 
-class SessionTold(SessionShown):
-    messages: list[Message]
+class SessionMessages(SessionShown):
+    messages: list[SessionMessage]
 
 
 class NotepadShown(BaseModel):
@@ -438,8 +513,8 @@ class NotepadShown(BaseModel):
     entries: list[Entry]
 
 
-class SessionExported(SessionTold):
-    """Or, as it was asked for, the same in Markdown."""
+class SessionExported(SessionMessages):
+    """With `format=markdown`, the same as Markdown text."""
 
     notepad: list[Entry]
 
@@ -451,7 +526,7 @@ class SessionDeleted(BaseModel):
 
 class WorkspaceShown(BaseModel):
     workspace: str
-    generation: str | None = Field(description="the live one; null: it was not used yet")
+    generation: str | None = Field(description="the live generation; null: the workspace has not been used yet")
 
 
 class WorkspacesListed(BaseModel):
@@ -475,10 +550,12 @@ class FileWritten(FileShown):
 class KeptShown(BaseModel):
     name: str
     type: str
-    bytes: int | None = Field(description="of its file; of a value that is not saved, what it says; null: unknown")
+    bytes: int | None = Field(
+        description="size of its file; for a value that is not saved, the size that it reports; null: unknown"
+    )
     built: float = Field(description="seconds since 1970")
     kind: Literal["saved", "in_worker"] = Field(
-        description="saved on disk for later workers, or built by each worker, since it can't be pickled"
+        description="saved on disk for later workers, or built by each worker because it can't be pickled"
     )
 
 
@@ -495,8 +572,10 @@ class KeptDropped(BaseModel):
 class GenerationShown(BaseModel):
     generation: str
     time: float = Field(description="when it became live, in seconds since 1970")
-    runs: int = Field(description="how many recorded runs it answered, in any workspace")
-    changed: list[str] | None = Field(description="files that differ from what was live before; null: nothing was")
+    runs: int = Field(description="number of saved runs that it answered, in all workspaces")
+    changed: list[str] | None = Field(
+        description="files that differ from the generation before; null: it is the first one"
+    )
 
 
 class GenerationsListed(BaseModel):
@@ -528,6 +607,11 @@ class ToolChanges(BaseModel):
     changed: list[str]
 
 
+class ReloadWarning(BaseModel):
+    file: str
+    message: str
+
+
 class Reloaded(BaseModel):
     workspace: str
     generation: str
@@ -535,11 +619,14 @@ class Reloaded(BaseModel):
     changed: list[str]
     tools: ToolChanges
     seconds: float
-    rebuilt: list[str] = Field(description="values of keep that can't be saved: each worker builds its own")
+    rebuilt: list[str] = Field(description="values of keep that can't be saved, so each worker builds its own")
+    warnings: list[ReloadWarning] = Field(
+        description="what was loaded and may not be what its author meant, such as a file that can't be imported"
+    )
 
 
 class ErrorBody(BaseModel):
-    """`type` and `message`, and what else belongs to the type."""
+    """`type` and `message`, and the fields of this type of error."""
 
     model_config = ConfigDict(extra="allow")
 

@@ -7,6 +7,7 @@ from typing import Any
 from flask import Response
 from flask_openapi3 import APIBlueprint
 
+from server.errors import SessionNotFoundError
 from server.host import Host
 from server.http.schemas import (
     ErrorAnswer,
@@ -17,9 +18,9 @@ from server.http.schemas import (
     RunsQuery,
     SessionDeleted,
     SessionExported,
+    SessionMessages,
     SessionPath,
     SessionsListed,
-    SessionTold,
     WorkspaceQuery,
 )
 from server.sessions.markdown import as_markdown
@@ -37,12 +38,12 @@ def blueprint(host: Host) -> APIBlueprint:
 
     @routes.get("/sessions", summary="List sessions, the last used first", responses=answers(SessionsListed))
     def list_sessions(query: RunsQuery) -> dict[str, Any]:
-        return {"sessions": [_shown(one) for one in store.latest(query.workspace, query.limit)]}
+        return sessions_listed(host, query)
 
     @routes.get(
         "/sessions/<session_id>",
         summary="A session and what was said in its last turns",
-        responses=answers(SessionTold, 404),
+        responses=answers(SessionMessages, 404),
     )
     def show(path: SessionPath, query: HistoryQuery) -> dict[str, Any]:
         session = store.get(query.workspace, path.session_id)
@@ -62,11 +63,19 @@ def blueprint(host: Host) -> APIBlueprint:
 
     @routes.delete(
         "/sessions/<session_id>",
-        summary="Forget a session and its notepad; its runs stay",
-        responses=answers(SessionDeleted, 404, 409),
+        summary="Forget a session, its notepad and its files; its runs stay",
+        responses=answers(SessionDeleted, 404, 409, 503),
     )
     def delete(path: SessionPath, query: WorkspaceQuery) -> dict[str, Any]:
-        host.sessions.delete(query.workspace, path.session_id)
+        host.sandboxes.forget(query.workspace, path.session_id)
+        try:
+            host.sessions.delete(query.workspace, path.session_id)
+        except SessionNotFoundError:
+            # A session may have files before its first question.
+            if not host.session_files.delete_all(query.workspace, path.session_id):
+                raise
+        else:
+            host.session_files.delete_all(query.workspace, path.session_id)
         return {"session_id": path.session_id, "workspace": query.workspace}
 
     def notepad(workspace: str, session: str) -> dict[str, Any]:
@@ -98,6 +107,11 @@ def blueprint(host: Host) -> APIBlueprint:
     return routes
 
 
+def sessions_listed(host: Host, query: RunsQuery) -> dict[str, Any]:
+    """The last used sessions."""
+    return {"sessions": [_shown(one) for one in host.session_store.latest(query.workspace, query.limit)]}
+
+
 def _shown(session: SessionShown) -> dict[str, Any]:
     return {"session_id": session.id, **{name: value for name, value in asdict(session).items() if name != "id"}}
 
@@ -106,6 +120,6 @@ def _with_messages(session: SessionShown, exchanges: list[Exchange]) -> dict[str
     said = [
         {"turn": one.number, "role": role, "content": content, "run_id": one.run, "time": one.time}
         for one in exchanges
-        for role, content in (("user", one.question), ("assistant", one.answer))
+        for role, content in ((one.asker, one.question), ("assistant", one.answer))
     ]
     return {**_shown(session), "messages": said}

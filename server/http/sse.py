@@ -11,7 +11,7 @@ from typing import Any
 from flask import Response, request
 
 from server.errors import InvalidRequestError, RunCancelledError
-from server.runs import LAST, Run
+from server.runs import Events, Run
 
 EVENT_STREAM = "text/event-stream"
 PING_SECONDS = 15.0
@@ -108,7 +108,7 @@ def stream(
     """
 
     def batches(begun: Callable[[], bool]) -> Iterator[list[ServerSentEvent]]:
-        for batch in events_after(run, 0):
+        for batch in events_after(run.events, 0):
             messages: list[ServerSentEvent] = []
             for message in batch:
                 if message[1] == "error" and not messages and not begun():
@@ -119,12 +119,14 @@ def stream(
     return event_stream(batches, when_left=lambda: detach or run.stop(_left()))
 
 
-def events_after(run: Run, number: int) -> Iterator[list[ServerSentEvent]]:
-    """The events of a run after the one with that number, in batches, with an empty batch now and then."""
+def events_after(events: Events, number: int) -> Iterator[list[ServerSentEvent]]:
+    """The events after the one with that number, in batches, with an empty batch now and then."""
     while True:
-        found = run.events.since(number, LOOK_SECONDS)
+        # Before the events are read: the last one may come right after.
+        ended = events.ended
+        found = events.since(number, LOOK_SECONDS)
         yield [(event.number, event.kind, event.data) for event in found]
-        if (found and found[-1].kind in LAST) or (not found and run.events.ended):
+        if ended:
             return
         number = found[-1].number if found else number
 

@@ -24,7 +24,7 @@ def blueprint(host: Host, slow_requests: ConcurrencyLimit) -> APIBlueprint:
     @routes.post("/load_tools", summary="Build the tools if they aren't built, and list them", responses=responses)
     def load_tools(body: WorkspaceChoice) -> dict[str, Any]:
         with slow_requests.acquire():
-            host.load_tools(body.workspace)
+            host.code_loader.load_tools(body.workspace)
         return _list(host.workspaces.get(body.workspace))
 
     @routes.get("/tools", summary="List the tools", responses=responses)
@@ -44,6 +44,7 @@ def _list(workspace: Workspace) -> dict[str, Any]:
                     "name": tool.name,
                     "description": tool.description,
                     "args_schema": tool.args_schema,
+                    "background": tool.is_background,
                 }
                 for tool in (generation.tools or {}).values()
             ],

@@ -1,25 +1,21 @@
 """The background model, for work that nothing waits for, such as titles and notes."""
 
-import json
 import logging
 import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from server.engine import text_stream
 from server.errors import SchemaRefusedError
 from server.models.resident import ResidentModels
 from server.providers import RemoteModel
 from server.runs import Run
 from server.runs.fair_queue import FairQueue
-from server.sdk import cancellation
+from server.sdk import context
 
 if TYPE_CHECKING:
     from server.engine import GuidedEngine
 
 log = logging.getLogger(__name__)
-
-AS_JSON = "\n\nWrite nothing but JSON that fits this JSON schema: {schema}"
 
 
 class BackgroundModel:
@@ -42,23 +38,25 @@ class BackgroundModel:
         workspace: str,
         max_tokens: int,
         schema: Mapping[str, Any] | None = None,
+        words: str = "",
     ) -> str:
         """The assistant's next message, at most `max_tokens` long: free text, or JSON by `schema`. If the provider
-        does not support schemas, the prompt asks for JSON, and the model may write something else.
+        does not support schemas, the last message gets `words`, which ask for JSON, and the model may write something
+        else.
 
         The resident model is used after a turn in the queue, and its usage counts for `workspace`. Raises
         `ModelNotLoadedError`, the errors of the connection and of the model, and `RunCancelledError` at shutdown.
         """
-        with cancellation.scope(self._closing):
+        with context.scope(cancelled=self._closing):
             if self._reach is not None:
                 with self._reaching:
                     if self._model is None:
                         self._model = self._reach()
-                return _complete(self._model, messages, max_tokens, schema)
+                return _complete(self._model, messages, max_tokens, schema, words)
             run = Run("", workspace, max_steps=0, priority="batch")
-            with self._queue.take(run), self._models.use() as resident, text_stream.scope(run.on_text):
+            with self._queue.take(run), self._models.use() as resident, context.scope(on_text=run.on_text):
                 assert resident.engine is not None, "it is ready"
-                return _complete(resident.engine, messages, max_tokens, schema)
+                return _complete(resident.engine, messages, max_tokens, schema, words)
 
     def close(self) -> None:
         """Refuse new work, and end what is running."""
@@ -70,6 +68,7 @@ def _complete(
     messages: list[dict[str, str]],
     max_tokens: int,
     schema: Mapping[str, Any] | None,
+    words: str,
 ) -> str:
     if schema is not None and isinstance(model, RemoteModel):
         if model.takes_schema:
@@ -78,6 +77,6 @@ def _complete(
             except SchemaRefusedError as refused:
                 log.warning("%s The prompt asks for JSON instead.", refused.message)
         *before, last = messages
-        messages = [*before, {**last, "content": last["content"] + AS_JSON.format(schema=json.dumps(schema))}]
+        messages = [*before, {**last, "content": f"{last['content']}\n\n{words}"}]
         schema = None
     return model.complete(messages, max_tokens=max_tokens, schema=schema)

@@ -1,22 +1,83 @@
-"""From a load's parameters to what `ResidentModels` builds: a local model by the live recipe, or a remote model."""
+"""Loading a model: a local one by the live recipe of `main`, or a remote one."""
 
+import gc
 import hashlib
 import importlib.util
 import sys
+import threading
 from pathlib import Path
 from types import ModuleType
 
 from constants import Settings
 from server.errors import InvalidRequestError, ModelNotFoundError
-from server.models.resident import Build, ModelRequest, Report, ResidentModel
+from server.models.resident import Build, ModelRequest, Report, ResidentModel, ResidentModels
 from server.providers import PROVIDERS, RemoteModel, is_remote
-from server.reload import Generation
+from server.reload import Generation, Workspace
 
 RECIPE = ("model.py", "model/")
 """Prefixes of the paths of the recipe's files."""
 
 
-def by_recipe(
+_importing = threading.Lock()
+
+
+class ModelLoader:
+    """Makes models resident. Safe for any number of threads."""
+
+    def __init__(self, settings: Settings, models: ResidentModels, main: Workspace) -> None:
+        """`main` has the recipe."""
+        self._settings = settings
+        self._models = models
+        self._main = main
+
+    def load(
+        self,
+        model: str | None = None,
+        load_in_8bit: bool | None = None,
+        device_map: str | None = None,
+        dtype: str | None = None,
+        quantizer: str | None = None,
+        replace: bool = True,
+        base_url: str | None = None,
+        report: Report = lambda *_: None,
+    ) -> ResidentModel:
+        """Load a model in place of the default or, without `replace`, beside the others, and wait until it is ready.
+        Parameters that are None come from the settings. `report` gets its progress.
+
+        A local model is built by the live recipe of `main`; a remote one is at `base_url` or at its provider's own
+        address. Raises what `ResidentModels.load` raises, `InvalidRequestError` for options that don't apply, and
+        `ReloadFailedError` if no code is live yet and the code on disk can't be loaded.
+        """
+        name = model or self._settings.MODEL
+        _check_options(name, base_url, (load_in_8bit, device_map, dtype, quantizer))
+        if is_remote(name):
+            return self._models.load(*_remote_model(self._settings, name, base_url), report, replace)
+        import_engine()
+        if self._main.live is None:
+            self._main.reload(self._models.had_one)
+        with self._main.pin(with_tools=False) as live:
+            wanted = _by_recipe(self._settings, live, name, load_in_8bit, device_map, dtype, quantizer)
+            return self._models.load(*wanted, report, replace)
+
+
+def import_engine() -> None:
+    """Import the engine and its packages. Takes seconds the first time.
+
+    The garbage collector is off meanwhile, and ignores all of it afterwards: scanning it would take a second of the
+    start, and would pause all threads later. No object that exists at the end is ever collected.
+    """
+    with _importing:
+        if "server.engine.engine" in sys.modules:
+            return
+        gc.disable()
+        try:
+            from server.engine import GuidedEngine  # noqa: F401
+        finally:
+            gc.freeze()
+            gc.enable()
+
+
+def _by_recipe(
     settings: Settings,
     generation: Generation,
     name: str,
@@ -61,7 +122,7 @@ def by_recipe(
     return request, build
 
 
-def remote_model(settings: Settings, name: str, base_url: str | None) -> tuple[ModelRequest, Build]:
+def _remote_model(settings: Settings, name: str, base_url: str | None) -> tuple[ModelRequest, Build]:
     """A remote model, at `base_url` or at its provider's own address."""
     where, with_key = _address(settings, name, base_url)
     # The key is part of the request, so that a load with a new key is a new load.
@@ -82,22 +143,19 @@ def background_model(settings: Settings) -> RemoteModel:
     """The model of HEARTH_BACKGROUND_MODEL. Raises what `RemoteModel` raises, and `ModelNotFoundError`."""
     name = settings.BACKGROUND_MODEL
     if not is_remote(name):
-        raise ModelNotFoundError(
-            f"HEARTH_BACKGROUND_MODEL is {name}. It takes a model behind an API, like openai:NAME."
-        )
+        raise ModelNotFoundError(f"HEARTH_BACKGROUND_MODEL is {name}. It takes a remote model, like openai:NAME.")
     return RemoteModel(name, *_address(settings, name))
 
 
-def check_options(name: str, base_url: str | None, only_here: tuple[object, ...]) -> None:
+def _check_options(name: str, base_url: str | None, only_here: tuple[object, ...]) -> None:
     """Raises `InvalidRequestError` for a `base_url` of a local model, and for any of `only_here` of a remote one."""
     if is_remote(name) and any(one is not None for one in only_here):
         raise InvalidRequestError(
-            f"{name} is behind an API and not loaded here. It takes no load_in_8bit, quantizer, device_map or dtype."
+            f"{name} is a remote model. It takes no load_in_8bit, quantizer, device_map or dtype."
         )
     if not is_remote(name) and base_url is not None:
         raise InvalidRequestError(
-            f"{name} is loaded here and takes no base_url. A model behind an API is called PROVIDER:NAME, like "
-            "openai:NAME."
+            f"{name} is loaded here and takes no base_url. A remote model is called PROVIDER:NAME, like openai:NAME."
         )
 
 

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from contextvars import ContextVar, copy_context
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -25,6 +25,7 @@ from server.errors import (
     OutOfMemoryError,
     ShuttingDownError,
 )
+from server.sdk import context
 
 if TYPE_CHECKING:
     from server.engine import FreedMemory, GuidedEngine
@@ -99,8 +100,6 @@ Report = Callable[[str, int, int], None]
 Build = Callable[[ResidentModel, Report], None]
 """Loads a model: sets its engine, device, quantization and memory, and reports its progress."""
 
-_used: ContextVar[ResidentModel | None] = ContextVar("used model", default=None)
-
 
 @dataclass(eq=False)
 class _Place:
@@ -133,6 +132,8 @@ class ResidentModels:
         self._changed = threading.Condition()
         self._one_at_a_time = threading.Lock()
         self._places: list[_Place] = []
+        self.had_one = False
+        """Whether a model was ready once."""
         self.expected: str | None = None
         """The name of the model that will be loaded at the start, for error messages until then."""
         self._loads: dict[tuple[ModelRequest, bool], Future[ResidentModel]] = {}
@@ -177,9 +178,9 @@ class ResidentModels:
             if load is None:
                 load = self._loads[key] = Future()
                 # A thread of its own: several callers may wait for the load, and none of them can cancel it.
-                context = copy_context()
+                copied = copy_context()
                 threading.Thread(
-                    target=context.run, args=(self._load, key, build, load), name="model load", daemon=True
+                    target=copied.run, args=(self._load, key, build, load), name="model load", daemon=True
                 ).start()
         seen: tuple[str, int, int] | None = None
         while True:
@@ -247,18 +248,17 @@ class ResidentModels:
         with self._changed:
             model = self._usable(which)
             model.users += 1
-        token = _used.set(model)
         try:
-            yield model
+            with context.scope(model=model):
+                yield model
         finally:
-            _used.reset(token)
             with self._changed:
                 model.users -= 1
                 self._changed.notify_all()
 
     def engine(self) -> "GuidedEngine | RemoteModel":
         """The engine of the model that this context uses, else of the default one. Raises what `use` raises."""
-        model = _used.get()
+        model: ResidentModel | None = context.current().model
         if model is None:
             with self._changed:
                 model = self._usable(None)
@@ -394,6 +394,7 @@ class ResidentModels:
         make_room()
         with self._changed:
             model.state = "ready"
+            self.had_one = True
             place.model, place.coming = model, None
         self._share_memory()
         log.info(

@@ -14,11 +14,14 @@ TOKENS = Counter(
     ["kind"],
 )
 RUNS = Counter("hearth_runs_ended", "Questions that have ended", ["outcome"])
+JOBS = Counter("hearth_jobs_ended", "Jobs that have ended", ["state"])
 RELOADS = Counter("hearth_reloads", "Reloads that were asked for", ["outcome"])
 WORKER_STARTS = Counter("hearth_workers_started", "Processes started for people's code")
 WORKER_ENDS = Counter("hearth_workers_ended", "Such processes that ended: crashed, or ended by the server", ["how"])
 TOOL_SECONDS = Histogram("hearth_tool_seconds", "Seconds that calls of tools took", ["tool"])
 TOOL_FAILURES = Counter("hearth_tool_failures", "Calls of tools that gave no result", ["tool"])
+CELL_SECONDS = Histogram("hearth_cell_seconds", "Seconds that cells of code in the sandbox took", ["outcome"])
+SANDBOX_STARTS = Counter("hearth_sandboxes_started", "Processes started for code that models wrote")
 
 
 def count_tokens(usage: Usage) -> None:

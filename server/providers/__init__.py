@@ -1,4 +1,4 @@
-"""PERSISTENT. Remote models: models behind an API, reached with LangChain.
+"""Remote models: models behind an API, reached with LangChain.
 
 Rule: a provider's package is imported when one of its models is loaded, and nothing here imports torch or guidance.
 No error and no log line from this folder contains a key.

@@ -9,7 +9,7 @@ from typing import Any
 from dotenv import dotenv_values
 
 from server.errors import ModelNotFoundError, ProviderUnauthorizedError
-from server.observability.redaction import hide
+from server.observability.logs import hide
 
 NO_KEY = "no-key-needed"
 """Sent if there is no key, because the packages require one."""

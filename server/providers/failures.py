@@ -16,7 +16,7 @@ from server.errors import (
     ProviderRateLimitedError,
     ProviderUnauthorizedError,
 )
-from server.observability.redaction import redacted
+from server.observability.logs import redacted
 
 LONGEST_SAID = 500
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import ValidationError
 
-from server.engine import text_stream
+from server.engine import stop_sequences
 from server.errors import (
     HearthError,
     ModelLoadError,
@@ -21,12 +21,12 @@ from server.errors import (
     SchemaRefusedError,
 )
 from server.observability import metrics
-from server.observability.redaction import redacted
+from server.observability.logs import redacted
 from server.providers import chunks
 from server.providers.catalog import NO_KEY, PROVIDERS
 from server.providers.failures import RetryableError, explained
 from server.providers.schemas import NotStrictError, as_asked, as_object, strict
-from server.sdk import cancellation, usage
+from server.sdk import context, usage
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -216,11 +216,12 @@ class RemoteModel:
                 if blocked := (said.get("prompt_feedback") or {}).get("block_reason"):
                     raise ProviderError(f"The provider of {self.name} refused the conversation: {blocked.name}.")
                 text += chunk.text
-                found = [at for at in map(text.find, stop) if at >= 0]
-                safe = text[: min(found)] if found else _without_stop_prefix(text, stop)
-                reply.grow(safe, self.count(text), chunk.usage_metadata)
-                if found:
-                    return text[: min(found)]
+                whole = stop_sequences.cut(text, stop)
+                stopped = whole != text
+                sendable = whole if stopped else stop_sequences.settled(text, stop)
+                reply.grow(sendable, self.count(text), chunk.usage_metadata)
+                if stopped:
+                    return whole
         except HearthError:
             raise
         except chunks.SilentError:
@@ -328,7 +329,7 @@ class RemoteModel:
 
     def _check(self) -> None:
         """Raises if the run was cancelled or the model closed."""
-        cancellation.check()
+        context.check_cancelled()
         if self._closed.is_set():
             raise ModelNotLoadedError(f"The model {self.name} was unloaded or replaced meanwhile. Ask again.")
 
@@ -362,20 +363,12 @@ class _Reply:
         self.counted.cached_tokens = self._cached_tokens
         if self._sent.startswith(text):
             # This try repeats text that an earlier one has sent.
-            text_stream.send(b"", self.counted)
+            context.send_text(b"", self.counted)
             return
         fresh = text.removeprefix(self._sent) if text.startswith(self._sent) else "\n" + text
         self._sent = text
-        text_stream.send(fresh.encode("utf-8", "replace"), self.counted)
+        context.send_text(fresh.encode("utf-8", "replace"), self.counted)
 
 
 def _bytes(text: str) -> int:
     return len(text.encode("utf-8", "replace"))
-
-
-def _without_stop_prefix(text: str, stop: Sequence[str]) -> str:
-    """`text` without an end that may be the beginning of one of `stop`."""
-    for length in range(min(max(map(len, stop), default=1) - 1, len(text)), 0, -1):
-        if any(word.startswith(text[-length:]) for word in stop):
-            return text[:-length]
-    return text

@@ -41,6 +41,8 @@ def strict(schema: Mapping[str, Any]) -> dict[str, Any]:
         if len(schema["allOf"]) != 1:
             raise NotStrictError("a schema with allOf")
         made |= strict(schema["allOf"][0])
+    if isinstance(schema.get("type"), list) and {"object", "array"}.intersection(schema["type"]):
+        raise NotStrictError("an object or list that may be something else")
     if schema.get("type") == "object":
         if schema.get("additionalProperties", "properties" not in schema):
             raise NotStrictError("an object with names of any kind")

@@ -5,9 +5,9 @@ into a folder of their own, loaded in a worker, checked, and then made live by m
 executes them.
 """
 
+from server.reload.changes import unified_diffs
 from server.reload.code_folder import CodeFolders
-from server.reload.diffs import unified_diffs
-from server.reload.file_watcher import watched
+from server.reload.code_loader import CodeLoader
 from server.reload.generation import Generation
 from server.reload.snapshot import Snapshot
 from server.reload.workspace import CodeRunner, ReloadReport, Workspace
@@ -16,6 +16,7 @@ from server.reload.workspaces import MAIN, Workspaces
 __all__ = [
     "MAIN",
     "CodeFolders",
+    "CodeLoader",
     "CodeRunner",
     "Generation",
     "ReloadReport",
@@ -23,5 +24,4 @@ __all__ = [
     "Workspace",
     "Workspaces",
     "unified_diffs",
-    "watched",
 ]

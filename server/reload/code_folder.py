@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from server.errors import StoreError
-from server.reload.snapshot import SERVER, Snapshot, includes
+from server.reload.snapshot import SERVER, Snapshot, may_belong
 
 _PACKAGE = b'''"""The code of one generation; the other modules of `server` come from where Hearth is installed."""
 
@@ -176,7 +176,7 @@ def _laid_out(snapshot: Snapshot) -> dict[str, bytes]:
     for name, data in snapshot.files.items():
         path = PurePosixPath(name)
         # The names may come out of a database, and none may lead out of the folder.
-        if path.as_posix() != name or "\0" in name or not includes(path):
+        if path.as_posix() != name or "\0" in name or not may_belong(path):
             raise StoreError(
                 f"The code of generation {snapshot.hash} has a file that no code may have: {name[:200]!r}."
             )

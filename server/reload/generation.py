@@ -4,12 +4,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from server.errors import ReloadFailedError
+from server.reload.changes import ToolInfo
 from server.reload.snapshot import Snapshot
-from server.reload.toolset import ToolInfo
 from server.runs import AgentResult, Run
 from server.workers.failure import LoadError
 from server.workers.worker import NotStartedError, Worker
@@ -34,17 +34,21 @@ class Generation:
     The workspace counts `pins`: one for being live, and one for each run that uses it.
     """
 
-    def __init__(self, snapshot: Snapshot, folder: Path, start: Callable[[], Worker], seconds: float) -> None:
-        """`folder` holds the snapshot's files. Starts a worker with `start` and loads them, within so many `seconds`.
-        Raises `LoadError`, `WorkerUnavailableError`."""
+    def __init__(
+        self, snapshot: Snapshot, write: Callable[[], Path], start: Callable[[Path], Worker], seconds: float
+    ) -> None:
+        """`write` writes the snapshot's files into a folder, unless they are there. Starts a worker with `start` and
+        loads them, within so many `seconds`. Raises `LoadError`, `WorkerUnavailableError`, `StoreError`."""
         self.snapshot = snapshot
-        self.folder = folder
         self.pins = 0
         self.tools: dict[str, ToolInfo] | None = None
         """By name; None before `build_tools`."""
         self.imports: list[str] = []
         """Modules of installed packages that the code imports."""
-        self._start = start
+        self.warnings: list[dict[str, str]] = []
+        """What `build_tools` found that may not be what its author meant: each a `file` and a `message`."""
+        self._write = write
+        self._start = lambda: start(self.folder)
         self._seconds = seconds
         self._is_live = False
         self._closed = False
@@ -52,7 +56,7 @@ class Generation:
         self._failure: LoadError | None = None
         self._failures = 0
         self._retry_at = 0.0
-        self._worker = start()
+        self._worker = self._start()
         try:
             loaded = self._worker.load(seconds)
         except BaseException:
@@ -61,6 +65,12 @@ class Generation:
         self.agents: list[str] = loaded.agents
         """Their names."""
         self.imports = loaded.imports
+
+    @property
+    def folder(self) -> Path:
+        """The folder of its files, which are written again if they were removed: a folder that no worker has used for
+        long is. Raises `StoreError`."""
+        return self._write()
 
     @property
     def hash(self) -> str:
@@ -75,9 +85,19 @@ class Generation:
             nonlocal tools
             built = worker.build(self._seconds)
             tools = {
-                one.name: ToolInfo(one.name, one.description, one.args_schema, one.sources) for one in built.tools
+                one.name: ToolInfo(
+                    one.name,
+                    one.description,
+                    one.args_schema,
+                    one.sources,
+                    one.is_background,
+                    one.is_idempotent,
+                    one.resources,
+                )
+                for one in built.tools
             }
             self.imports = built.imports
+            self.warnings = [one.model_dump() for one in built.warnings]
 
         self._with_worker(build)
         self.tools = tools
@@ -88,11 +108,11 @@ class Generation:
         self._worker.kept.commit()
 
     def answer(
-        self, run: Run, model: "ResidentModel", turns: list[dict[str, Any]], tool_seconds: float
+        self, run: Run, model: "ResidentModel", turns: list[dict[str, Any]], tool_seconds: float, most_tools: int
     ) -> AgentResult:
         """The result of the run's agent. Raises what `Worker.answer` raises, and `ReloadFailedError` if no worker can
         be started any more."""
-        return self._with_worker(lambda worker: worker.answer(run, model, turns, tool_seconds))
+        return self._with_worker(lambda worker: worker.answer(run, model, turns, tool_seconds, most_tools))
 
     def call_tool(self, tool: str, given: Mapping[str, Any], seconds: float) -> str:
         """A tool's result, as text. Raises what `Worker.call_tool` raises."""
@@ -101,6 +121,18 @@ class Generation:
     def write_note(self, record: Mapping[str, Any], seconds: float) -> Any:
         """The result of the code's `write_note` for a run's record. Raises what `Worker.write_note` raises."""
         return self._with_worker(lambda worker: worker.write_note(record, seconds))
+
+    def start_worker(self, start: Callable[[], Worker] | None = None) -> Worker:
+        """A worker for one call alone, with the tools built. The caller closes it. `start` starts one on another
+        machine, whose values of `keep` are not saved. Raises `ReloadFailedError`, `WorkerUnavailableError`, and what
+        `start` raises."""
+        try:
+            worker = self._started(start or self._start)
+        except LoadError as failure:
+            raise self._refusal(failure) from None
+        if self._is_live and start is None:
+            worker.kept.commit()
+        return worker
 
     def close(self) -> None:
         """End its worker."""
@@ -123,7 +155,7 @@ class Generation:
             if self._failure is not None and time.monotonic() < self._retry_at:
                 raise self._refusal(self._failure)
             try:
-                worker = self._started()
+                worker = self._started(self._start)
             except LoadError as failure:
                 self._failures += 1
                 pause = min(FIRST_PAUSE * 2 ** (self._failures - 1), LONGEST_PAUSE)
@@ -137,15 +169,15 @@ class Generation:
                 worker.close()
             return worker
 
-    def _started(self) -> Worker:
-        """A new worker that has loaded the code. Raises `LoadError` where two fail in a row: code that was loaded
-        before may fail once for want of memory, or since somebody has killed its process."""
+    def _started(self, start: Callable[[], Worker]) -> Worker:
+        """A new worker, made by `start`, that has loaded the code. Raises `LoadError` where two fail in a row: code
+        that was loaded before may fail once for want of memory, or since somebody has killed its process."""
         for is_last in (self._failures > 0, True):
-            worker = self._start()
+            worker = start()
             try:
                 worker.load(self._seconds)
                 if self.tools is not None:
-                    worker.build(self._seconds)
+                    worker.rebuild(self._seconds)
             except LoadError:
                 worker.close()
                 if is_last:
@@ -166,18 +198,3 @@ class Generation:
             errors=failure.errors,
             generation=self.hash,
         )
-
-
-def changed_modules(before: Snapshot | None, after: Snapshot) -> list[str]:
-    """The names of the modules that were added, removed or edited, and the paths of such data files, in order."""
-    old, new = dict(before.files) if before else {}, dict(after.files)
-    return sorted({module_name(path) for path in old.keys() | new.keys() if old.get(path) != new.get(path)})
-
-
-def module_name(path: str) -> str:
-    """`tools.calculator` for `tools/calculator.py`, `tools` for `tools/__init__.py`; of a data file its path."""
-    pure = PurePosixPath(path)
-    if pure.suffix != ".py":
-        return path
-    parts = pure.with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)

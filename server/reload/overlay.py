@@ -18,7 +18,6 @@ MOST_BYTES = 16 * 1024 * 1024
 """In one workspace, over all its files."""
 LONGEST_PATH = 200
 _FOLDERS = ("agent", "tools")  # that may have files of a person
-_PYTHON_NAME = re.compile(r"[^\W\d]\w*")
 _DATA_NAME = re.compile(r"\w[\w.-]*")
 
 
@@ -94,7 +93,11 @@ class Overlay:
             return dict(sorted(file_sizes(self.folder).items()))
 
     def _existing(self, path: str) -> Path:
-        place = self._place(path)
+        """Where that file lies; it may have a name that can't be given here, if somebody put it into the folder.
+        Raises `InvalidPathError`, `FileNotInWorkspaceError`, `StoreError`."""
+        pure = PurePosixPath(path)
+        known = _is_plain(pure, path) and not _is_too_long(path)
+        place = self.folder / pure if known else self._place(path)
         self._check_inside(place, path)
         with _disk(f"{path} can't be read"):
             if not place.is_file():
@@ -121,7 +124,7 @@ class Overlay:
 
 def over(common: Snapshot, own: Snapshot) -> Snapshot:
     """The common files with a person's over them. Raises `LoadError` when their data is too much together."""
-    both = Snapshot({**common.files, **own.files})
+    both = Snapshot({**common.files, **own.files}, own.ignored)
     if excess := too_much_data({name: len(data) for name, data in both.files.items()}):
         raise LoadError([excess])
     return both
@@ -129,10 +132,16 @@ def over(common: Snapshot, own: Snapshot) -> Snapshot:
 
 def _is_below_a_folder(path: PurePosixPath) -> bool:
     *folders, name = path.parts or ("",)
-    in_code = bool(folders) and folders[0] in _FOLDERS and all(map(_PYTHON_NAME.fullmatch, folders))
-    allowed = _PYTHON_NAME.fullmatch(path.stem) if path.suffix == ".py" else _DATA_NAME.fullmatch(name)
+    in_code = bool(folders) and folders[0] in _FOLDERS and all(map(str.isidentifier, folders))
+    allowed = path.suffix == ".py" or _DATA_NAME.fullmatch(name) is not None
     # What a snapshot leaves out, such as byte-code, must not be taken only to have no effect.
-    return in_code and allowed is not None and includes(path)
+    return in_code and allowed and includes(path)
+
+
+def _is_plain(pure: PurePosixPath, path: str) -> bool:
+    """Whether a path leads below one of the folders, and nowhere else by its names."""
+    in_code = len(pure.parts) > 1 and pure.parts[0] in _FOLDERS
+    return in_code and path == pure.as_posix() and ".." not in pure.parts and "\0" not in path
 
 
 def _is_too_long(path: str) -> bool:

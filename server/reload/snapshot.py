@@ -24,13 +24,18 @@ _FRESH_SECONDS = 0.05  # a file emptied this recently is about to be written
 _SAME_TIME_SECONDS = 0.05  # two changes within it may bear the same time
 _MOST_LISTED = 10 * MOST_DATA_FILES  # data files; a folder with more is refused without listing the rest
 _MOST_NAMED = 3
+_MOST_IGNORED = 20
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """File names (posix paths relative to `server/`) and the files' bytes: code (`.py`) and the data beside it."""
+    """File names (posix paths relative to `server/`) and the files' bytes: code (`.py`) and the data beside it.
+
+    `ignored`: the names of files that lie there and are no modules, because nothing can import them; the first few.
+    """
 
     files: Mapping[str, bytes]
+    ignored: tuple[str, ...] = field(default=(), compare=False)
 
     @cached_property
     def hash(self) -> str:
@@ -92,12 +97,13 @@ def read_snapshot(root: Path) -> Snapshot:
     before: dict[str, bytes] | None = None
     changing: list[str] = []
     while True:
+        ignored: list[str] = []
         try:
-            now = _read_all(root)
+            now = _read_all(root, ignored)
         except _Unsettled:
             now = None
         if now is not None and now == before:
-            return Snapshot(now)
+            return Snapshot(now, tuple(ignored))
         if now is not None and before is not None:
             changing = sorted(name for name in now.keys() | before.keys() if now.get(name) != before.get(name))
         if time.monotonic() > deadline:
@@ -112,8 +118,19 @@ def includes(path: PurePath) -> bool:
 
     These do: at the root `model.py` (and `tools.py` or `agent.py` in the place of a package), and all files below
     `tools/`, `agent/` and `model/`, except hidden names, `__pycache__`, byte-code, what editors leave (`x~`, `#x#`),
-    and a `.py` that no import statement can reach because it has another dot in its path.
+    and a `.py` that no import statement can reach (see `is_module`).
     """
+    return may_belong(path) and (path.suffix != ".py" or is_module(path))
+
+
+def is_module(path: PurePath) -> bool:
+    """Whether an import statement can reach a `.py` file: its name and those of its folders are identifiers. Copies
+    like `shout-Copy1.py` and `shout (1).py` are none."""
+    return all(name.isidentifier() for name in path.with_suffix("").parts)
+
+
+def may_belong(path: PurePath) -> bool:
+    """Whether a generation may have such a file; those of earlier versions have names that are no identifiers."""
     parts = path.parts
     if not parts or any(_is_left_out(name) for name in parts):
         return False
@@ -152,13 +169,14 @@ def too_much_data(sizes: Mapping[str, int]) -> ErrorReport | None:
     )
 
 
-def _read_all(root: Path) -> dict[str, bytes]:
+def _read_all(root: Path, ignored: list[str]) -> dict[str, bytes]:
+    """The files; `ignored` gets the names of those that are no modules."""
     errors: list[ErrorReport] = []
     refuse = _reported(root, errors)
     sizes: dict[str, int] = {}
     paths: dict[str, Path] = {}
     data_files = 0
-    for path in _found(root, refuse):
+    for path in _found(root, refuse, ignored):
         name = path.relative_to(root).as_posix()
         try:
             if path.is_symlink():
@@ -189,8 +207,9 @@ def _read_all(root: Path) -> dict[str, bytes]:
     return files
 
 
-def _found(root: Path, refuse: Callable[[Path, OSError], None]) -> Iterator[Path]:
-    """The files below `root` that `includes` accepts. `refuse` is called with what can't be looked at."""
+def _found(root: Path, refuse: Callable[[Path, OSError], None], ignored: list[str] | None = None) -> Iterator[Path]:
+    """The files below `root` that `includes` accepts. `refuse` is called with what can't be looked at. `ignored` gets
+    the names of the first files that are no modules."""
     folders: list[tuple[Path, frozenset[Path]]] = [(root, frozenset())]
     while folders:
         folder, above = folders.pop()
@@ -213,8 +232,10 @@ def _found(root: Path, refuse: Callable[[Path, OSError], None]) -> Iterator[Path
             if is_folder:
                 if folder != root or path.name in RELOADABLE:
                     folders.append((path, above | {real}))
-            elif includes(path.relative_to(root)):
+            elif includes(name := path.relative_to(root)):
                 yield path
+            elif ignored is not None and name.suffix == ".py" and len(ignored) < _MOST_IGNORED:
+                ignored.append(name.as_posix())
 
 
 def _is_left_out(name: str) -> bool:

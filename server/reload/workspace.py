@@ -1,5 +1,6 @@
 """A workspace: one researcher's reloadable code, of which one generation is live."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -8,16 +9,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from server.errors import HearthError, ReloadFailedError, ToolsNotLoadedError
+from server.errors import HearthError, ReloadFailedError, StoreError, ToolsNotLoadedError
 from server.observability import metrics
+from server.reload.changes import changed_modules, changed_tools
 from server.reload.code_folder import CodeFolders
-from server.reload.generation import Generation, changed_modules
-from server.reload.snapshot import Snapshot, Stamp, read_snapshot, read_stamp
-from server.reload.toolset import compare
+from server.reload.generation import Generation
+from server.reload.snapshot import SERVER, Snapshot, Stamp, read_snapshot, read_stamp
 from server.store import GenerationStore
 from server.workers.failure import LoadError
 from server.workers.kept_values import KeptStore
 from server.workers.pool import Workers
+
+log = logging.getLogger(__name__)
 
 _NOTICE_SECONDS = 0.1
 """Interval at which a caller that waits for another reload checks whether to continue waiting."""
@@ -29,8 +32,9 @@ class ReloadReport:
 
     `generation` is the hash of the code that was read, `previous` that of the generation that was live
     before. `changed` names modules like `tools.calculator`, and data files, whose bytes differ. `tools` has the lists
-    `added`, `removed` and `changed` (see `toolset.ToolInfo` for what counts); all three are empty when the tools were
+    `added`, `removed` and `changed` (see `changes.ToolInfo` for what counts); all three are empty when the tools were
     not built. `rebuilt` names the values of `keep` that can't be saved, so that each worker builds its own.
+    `warnings`: what was loaded and may not be what its author meant, each with a `file` and a `message`.
     """
 
     workspace: str
@@ -40,6 +44,7 @@ class ReloadReport:
     tools: dict[str, list[str]]
     seconds: float
     rebuilt: list[str] = field(default_factory=list)
+    warnings: list[dict[str, str]] = field(default_factory=list)
 
 
 class Files(Protocol):
@@ -106,6 +111,8 @@ class Workspace:
         """The values that its code saves with `keep`."""
         self._runner = runner
         self._files = files or FilesOf(root)
+        self.has_code = threading.Event()
+        """Set once a generation is live."""
         self._live: Generation | None = None
         self._in_use: dict[str, Generation] = {}
         """The live generation and those that runs still use, by hash."""
@@ -146,6 +153,18 @@ class Workspace:
 
         Raises `GenerationNotFoundError`, and `ReloadFailedError` if it can't be loaded any more.
         """
+        with self._counting:  # what is in use does not wait for somebody's reload
+            found = self._in_use.get(wanted)
+            if found is not None and found.tools is None:
+                found = None
+            if found is not None:
+                found.pins += 1
+        if found is not None:
+            try:
+                yield found
+            finally:
+                self._unpin(found)
+            return
         with self._exclusive(check):
             try:
                 generation = self._load(Snapshot(self._runner.store.files(wanted)), build=True)
@@ -205,7 +224,7 @@ class Workspace:
                 self._last_read = _LastRead(stamp, content, ReloadFailedError(refusal.message, **refusal.details))
             raise refusal from None
         try:
-            tools = compare(before, before if generation.tools is None else generation.tools)
+            tools = changed_tools(before, before if generation.tools is None else generation.tools)
             if not dry_run:
                 if generation is not live:
                     self._runner.store.record_live(self.name, generation.hash, wanted.files)
@@ -227,6 +246,7 @@ class Workspace:
             tools=tools,
             seconds=time.perf_counter() - started,
             rebuilt=self.kept.rebuilt(),
+            warnings=[*map(_ignored, wanted.ignored), *generation.warnings],
         )
 
     def _content(self) -> str | None:
@@ -281,17 +301,20 @@ class Workspace:
                 generation.pins += 1
         if generation is None:
             runner, name = self._runner, snapshot.hash
-            folder = runner.folders.write(snapshot, live.hash if live is not None else None)
+            like = live.hash if live is not None else None
             generation = Generation(
                 snapshot,
-                folder,
-                lambda: runner.workers.start(folder, self.name, name, self.kept),
+                lambda: runner.folders.write(snapshot, like),
+                lambda folder: runner.workers.start(folder, self.name, name, self.kept),
                 runner.deadline_seconds,
             )
             with self._counting:
                 generation.pins += 1
                 self._in_use.setdefault(generation.hash, generation)
-            runner.folders.trim({name, *self._in_use, *(worker.generation for worker in runner.workers.all())})
+            try:
+                runner.folders.trim({name, *self._in_use, *(worker.generation for worker in runner.workers.all())})
+            except StoreError as error:  # the code is loaded all the same
+                log.warning("old code stays: %s", error.message)
         if build and generation.tools is None:
             try:
                 generation.build_tools()
@@ -304,6 +327,7 @@ class Workspace:
         with self._counting:
             previous, self._live = self._live, generation
             generation.pins += 1
+        self.has_code.set()
         if previous is not None:
             self._unpin(previous)
 
@@ -327,3 +351,11 @@ class Workspace:
             errors=failure.errors,
             generation=serving,
         )
+
+
+def _ignored(name: str) -> dict[str, str]:
+    message = (
+        "it is ignored, because its name can't be imported: the names of modules and of their folders have only "
+        "letters, digits and _, and begin with no digit. Rename it or delete it"
+    )
+    return {"file": f"{SERVER}/{name}", "message": message}

@@ -3,9 +3,9 @@
 Rule: nothing here knows HTTP. A run gets what it works with, and counts its usage.
 """
 
-from server.runs.events import LAST
+from server.runs.events import Events
 from server.runs.record import AgentResult, record_of
 from server.runs.run import Run
 from server.runs.runs import Runs
 
-__all__ = ["LAST", "AgentResult", "Run", "Runs", "record_of"]
+__all__ = ["AgentResult", "Events", "Run", "Runs", "record_of"]

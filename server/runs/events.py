@@ -1,12 +1,20 @@
-"""The events of a run, in order, for any number of readers."""
+"""Events in order, for any number of readers: of a run, of a job, of a session."""
 
 import threading
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["queued", "started", "token", "step", "plan", "choice", "answer", "error"]
+from server.bounds import characters
+
+Kind = Literal[
+    "queued", "started", "token", "step", "plan", "choice", "answer", "error",
+    "state", "progress", "log", "end", "message", "job",
+]  # fmt: skip
+"""Those of a run, and then those of jobs and sessions."""
 LAST: tuple[Kind, ...] = ("answer", "error")
-"""The kinds of the last event."""
+"""The kinds of a run's last event."""
+LATEST_ONLY: tuple[Kind, ...] = ("queued", "progress")
+"""Of several in a row, only the last one counts."""
 
 
 @dataclass(frozen=True)
@@ -17,12 +25,18 @@ class Event:
     kind: Kind
     data: dict[str, Any]
 
+    @property
+    def characters(self) -> int:
+        """How much text it has."""
+        return characters(self.data)
+
 
 class _Text:
     """Chunks of text with no other event between them; each has a number. `tool`: the tool that asked for it."""
 
-    def __init__(self, first: int, tool: str | None) -> None:
+    def __init__(self, first: int, kind: Kind, tool: str | None) -> None:
         self.first = first
+        self.kind = kind
         self.tool = tool
         self.chunks: list[str] = []
 
@@ -30,13 +44,19 @@ class _Text:
     def last(self) -> int:
         return self.first + len(self.chunks) - 1
 
+    @property
+    def characters(self) -> int:
+        return sum(map(len, self.chunks))
+
     def since(self, number: int) -> Event:
         text = "".join(self.chunks[max(0, number + 1 - self.first) :])
-        return Event(self.last, "token", {"text": text, "tool": self.tool})
+        return Event(
+            self.last, self.kind, {"text": text, "tool": self.tool} if self.kind == "token" else {"text": text}
+        )
 
 
 class Events:
-    """The events of one run. Safe for any number of threads. A slow reader never blocks the run.
+    """The events of one run, job or session. Safe for any number of threads. A slow reader never blocks what is read.
 
     A reader passes the number of the last event that it has read, so it may reconnect at any time, also after the
     end. Chunks of text since then are merged into one event, and only the latest position in the queue is reported.
@@ -44,9 +64,18 @@ class Events:
     and its steps, also limit its events.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, last: tuple[Kind, ...] = LAST, text: Kind = "token", first: int = 1, longest: int | None = None
+    ) -> None:
+        """`last`: the kinds that end them; none: they don't end. `text`: the kind of `publish_text`. `first`: the
+        number of the first event. `longest`: only the last events of so many characters are kept; None: all."""
+        self._last = last
+        self._text = text
+        self._longest = longest
         self._entries: list[Event | _Text] = []
-        self._count = 0
+        self._count = first - 1
+        self.characters = 0
+        """How much text they have."""
         self._ended = False
         self._changed = threading.Condition()
 
@@ -55,11 +84,14 @@ class Events:
         with self._changed:
             if self._ended:
                 return
-            if kind == "queued" and self._entries and self._kind_of_last() == "queued":
-                self._entries.pop()
+            if kind in LATEST_ONLY and self._entries and self._entries[-1].kind == kind:
+                self.characters -= self._entries.pop().characters
             self._count += 1
+            self.characters += characters(data)
             self._entries.append(Event(self._count, kind, data))
-            self._ended = kind in LAST
+            while self._longest is not None and self.characters > self._longest and len(self._entries) > 1:
+                self.characters -= self._entries.pop(0).characters
+            self._ended = kind in self._last
             self._changed.notify_all()
 
     def publish_text(self, text: str, tool: str | None) -> None:
@@ -69,10 +101,11 @@ class Events:
                 return
             last = self._entries[-1] if self._entries else None
             if not isinstance(last, _Text) or last.tool != tool:
-                last = _Text(self._count + 1, tool)
+                last = _Text(self._count + 1, self._text, tool)
                 self._entries.append(last)
             last.chunks.append(text)
             self._count += 1
+            self.characters += len(text)
             self._changed.notify_all()
 
     def since(self, number: int, seconds: float = 0.0) -> list[Event]:
@@ -95,7 +128,3 @@ class Events:
     def ended(self) -> bool:
         """Whether the last event was published."""
         return self._ended
-
-    def _kind_of_last(self) -> Kind:
-        last = self._entries[-1]
-        return "token" if isinstance(last, _Text) else last.kind

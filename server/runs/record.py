@@ -3,7 +3,13 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from server.bounds import bounded
 from server.runs.run import Run
+
+LONGEST_LISTED = 1000
+"""Maximum length of a text in a list of runs, in characters."""
+MOST_LISTED_STEPS = 32
+"""Maximum number of a run's steps in a list of runs, as many as a question may have tool calls."""
 
 
 class AgentResult(Protocol):
@@ -18,7 +24,7 @@ class AgentResult(Protocol):
 
     @property
     def steps(self) -> list[dict[str, Any]]:
-        """Each with `thought`, `tool`, `input`, `observation` and, where it failed, `error`."""
+        """Each with `thought`, `tool`, `input`, `observation`; where it failed, `error` and perhaps `traceback`."""
 
     @property
     def usage(self) -> dict[str, int]: ...
@@ -47,6 +53,8 @@ def answer_of(run: Run, result: AgentResult) -> dict[str, Any]:
         answer["session_id"] = run.session_id
     if result.details:
         answer["details"] = result.details
+    if run.tools_shown:
+        answer["tools_shown"] = run.tools_shown
     if run.not_reloaded is not None:
         answer["not_reloaded"] = run.not_reloaded
     return answer
@@ -55,10 +63,12 @@ def answer_of(run: Run, result: AgentResult) -> dict[str, Any]:
 def record_of(run: Run, saved: bool = True) -> dict[str, Any]:
     """A run in any state: the question, the progress, and the answer or the error if there is one. Until it is
     `saved`, the run counts as running, because no answer is reported that a crash could lose."""
+    # Before the answer: it is set after it.
+    state = run.state
     ended = run.answer is not None or run.error is not None
     record = {
         "run_id": run.id,
-        "state": "running" if ended and not saved else run.state,
+        "state": "running" if ended and not saved else state,
         "asked": run.asked,
         "question": run.question,
         "agent": run.agent,
@@ -76,12 +86,24 @@ def record_of(run: Run, saved: bool = True) -> dict[str, Any]:
     recalled = [{**one, "summary": True} if one["role"] == "system" else one for one in run.recalled]
     if run.history or recalled:
         record["history"] = [*run.history, *recalled]
-    if run.state == "queued" and run.position is not None:
+    if state == "queued" and run.position is not None:
         record["position"] = run.position
     if run.answer is not None and saved:
         return {**record, **run.answer}
+    if run.tools_shown:
+        record["tools_shown"] = run.tools_shown
     if run.steps:
         record |= {"steps": list(run.steps), "usage": run.usage}
     if run.error is not None and saved:
         record["error"] = {"type": run.error.code, "message": run.error.message}
     return record
+
+
+def summary_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as lists show it: without its history, and with its texts shortened."""
+    summary: dict[str, Any] = bounded(
+        {name: one for name, one in record.items() if name != "history"}, LONGEST_LISTED
+    )
+    if "steps" in summary:
+        summary["steps"] = summary["steps"][:MOST_LISTED_STEPS]
+    return summary

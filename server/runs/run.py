@@ -4,15 +4,16 @@ import math
 import secrets
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from server.errors import HearthError, RunCancelledError, RunTimedOutError, ShuttingDownError, TokenLimitError
 from server.runs.events import Events
-from server.sdk.run import current_tool
+from server.sdk import context
 
 if TYPE_CHECKING:
+    from server.runs.fair_queue import Turn
     from server.sdk.usage import Usage
 
 Outcome = Literal["done", "failed", "cancelled"]
@@ -43,6 +44,13 @@ class Run:
     """Messages from its session that the agent was shown, after `history`."""
     session_id: str | None = None
     """The session of its workspace that the question belongs to."""
+    reported_jobs: set[str] = field(default_factory=set)
+    """Ended jobs that its agent has read of: they need not wake its session any more."""
+    wake: "Callable[[], str] | None" = None
+    """For a run that was woken by jobs: makes its question when its turn in the session has come. Raises
+    `RunCancelledError` if there is nothing left to tell."""
+    owner: str = ""
+    """The person whom its usage and its place count for; empty: the workspace's name."""
     id: str = field(default_factory=lambda: secrets.token_hex(8))
     state: Literal["queued", "running"] | Outcome = "queued"
     position: int | None = None
@@ -55,6 +63,8 @@ class Run:
     """What else determines the answer, besides question and code; needed for a replay."""
     steps: list[dict[str, Any]] = field(default_factory=list)
     """Finished steps, as the routes show them."""
+    tools_shown: list[str] = field(default_factory=list)
+    """The tools that the model was shown, in this order; empty: all of them, or none."""
     answer: dict[str, Any] | None = None
     """The answer, as the routes show it; None before the end, and if there is an error."""
     not_reloaded: dict[str, Any] | None = None
@@ -70,17 +80,20 @@ class Run:
     events: Events = field(default_factory=Events)
     arrived: float = field(default_factory=time.monotonic)
     started: float | None = None
+    turn: "Turn | None" = None
+    """Its turn of the model, from its start on."""
     finished: float | None = None
 
     def __post_init__(self) -> None:
+        self.owner = self.owner or self.workspace
         self._settling = threading.Condition()
         self._has_turn = False
         self._reason: HearthError | None = None
         self._calls: dict[int, Usage] = {}
 
     def wait_at(self, position: int) -> None:
-        """Set its position in the queue; 1 is next."""
-        if self.position != position:
+        """Set its position in the queue, before it has started; 1 is next."""
+        if self.position != position and self.started is None:
             self.position = position
             self.events.publish("queued", {"run_id": self.id, "position": position, "generation": self.generation})
 
@@ -90,11 +103,24 @@ class Run:
             self._has_turn = True
             self._settling.notify_all()
 
-    def wait_for_turn(self) -> None:
-        """Wait for its turn. Raises `RunCancelledError` if it is stopped meanwhile."""
+    @property
+    def has_turn(self) -> bool:
+        """Whether it may use the model."""
+        return self._has_turn
+
+    def lose_turn(self) -> None:
+        """Its turn was taken back, for a while or at its end."""
         with self._settling:
-            self._settling.wait_for(lambda: self._has_turn or self._reason is not None)
+            self._has_turn = False
+
+    def wait_for_turn(self) -> None:
+        """Wait for its turn. Raises `RunCancelledError` if it is stopped or ends meanwhile."""
+        with self._settling:
+            self._settling.wait_for(lambda: self._has_turn or self._reason is not None or self.finished is not None)
             self.check()
+            if not self._has_turn:
+                # Code of it is still running, on a thread that it has left.
+                raise RunCancelledError("The run has ended, so it has no turn of the model any more.")
 
     def check(self) -> None:
         """Raises `RunCancelledError` if it was stopped. For code that waits on behalf of the run."""
@@ -109,10 +135,14 @@ class Run:
         self.state = "running"
         self.events.publish("started", {"run_id": self.id, "generation": self.generation, "model": model})
 
+    def count(self, call: "Usage") -> None:
+        """Count the usage of an engine call, which keeps counting."""
+        self._calls[id(call)] = call
+
     def on_text(self, text: str, call: "Usage") -> None:
         """The model wrote a chunk of text. `call`: the usage of the engine call, which keeps counting."""
-        self._calls[id(call)] = call
-        self.events.publish_text(text, current_tool())
+        self.count(call)
+        self.events.publish_text(text, context.current().tool)
         if self.max_tokens is not None and self.written > self.max_tokens:
             self.stop(
                 TokenLimitError(
@@ -144,6 +174,10 @@ class Run:
         self.steps.append(step)
         self.events.publish("step", step)
 
+    def add_tools_shown(self, names: Sequence[str]) -> None:
+        """The model was shown these tools, and not all. An agent may show others later."""
+        self.tools_shown = list(dict.fromkeys([*self.tools_shown, *names]))
+
     def stop(self, reason: HearthError) -> bool:
         """Stop it with `reason`: at the model's next token, or at once while it waits. Returns False if it has ended
         already. The first reason counts."""
@@ -169,6 +203,7 @@ class Run:
             else:
                 stopped = isinstance(error, RunCancelledError | ShuttingDownError)
                 self.state = "cancelled" if stopped else "failed"
+            self._settling.notify_all()
 
     def mark_not_recorded(self, reason: HearthError) -> None:
         """Note in its answer or its error that its record was not saved, and why."""

@@ -1,14 +1,16 @@
 """The runs in flight: their limit, their threads, and how they end at shutdown."""
 
 import logging
+import random
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from server.errors import HearthError, QueueFullError, RunNotFoundError, ShuttingDownError, known
+from server.bounds import characters
+from server.errors import HearthError, QueueFullError, RunNotFoundError, ShuttingDownError, as_hearth_error
 from server.observability import logs, metrics
-from server.runs.fair_queue import FairQueue
+from server.runs.fair_queue import RESERVED_SHARE, FairQueue
 from server.runs.record import AgentResult, answer_of
 from server.runs.run import Run
 
@@ -20,8 +22,8 @@ NOTICE_SECONDS = 0.1
 """Interval of the checks for time limits."""
 REMEMBERED = 256
 """Maximum number of ended runs whose events stay readable."""
-RESERVED_SHARE = 8
-"""One eighth of the places is reserved for people without a run in flight, so that nobody takes all of them."""
+REMEMBERED_CHARACTERS = 32_000_000
+"""Maximum length of the texts of all of them; the last one stays in any case."""
 
 
 class Runs:
@@ -30,54 +32,57 @@ class Runs:
     Each run has a thread of its own, so that the client may disconnect, or stream its events.
     """
 
-    def __init__(self, limit: int, at_once: int, save: Callable[[Run], None]) -> None:
-        """Up to `limit` runs in flight, of which `at_once` work at a time. `save` is called with every run that has
-        ended, before its answer is sent; if it raises, the answer says so."""
+    def __init__(self, limit: int, at_once: int) -> None:
+        """Up to `limit` runs in flight, of which `at_once` work at a time."""
         self.queue = FairQueue(at_once)
         self._limit = limit
-        self._save = save
         self._in_flight: dict[str, Run] = {}
-        self._remembered: OrderedDict[str, Run] = OrderedDict()
+        self._remembered: OrderedDict[str, tuple[Run, int]] = OrderedDict()
+        self._remembered_size = 0
         self._closing = False
         self._timekeeper: threading.Thread | None = None
         self._changed = threading.Condition()
 
-    def begin(self, run: Run, work: Callable[[], AgentResult]) -> None:
-        """Start `run` on a thread of its own, where `work` finds the answer.
+    def begin(self, run: Run, work: Callable[[], AgentResult], save: Callable[[Run], None]) -> None:
+        """Start `run` on a thread of its own, where `work` finds the answer. `save` is called before the answer is
+        sent; if it raises, the answer says so.
 
         Raises `QueueFullError` at the limit and `ShuttingDownError` after `drain` has begun. Any later error becomes
         the run's `error`.
         """
         thread = threading.Thread(
-            target=self._do, args=(run, work, logs.request_id.get()), name=f"run {run.id}", daemon=True
+            target=self._do, args=(run, work, save, logs.request_id.get()), name=f"run {run.id}", daemon=True
         )
         with self._changed:
             if self._closing:
                 raise ShuttingDownError("The server is shutting down and takes no new questions. Ask again later.")
             self._find_place(run)
             # Within the lock: if no thread can be started, the run was never in flight.
+            if self._timekeeper is None:
+                timekeeper = threading.Thread(target=self._stop_late, name="time limits", daemon=True)
+                timekeeper.start()
+                self._timekeeper = timekeeper
             thread.start()
             self._in_flight[run.id] = run
-            if self._timekeeper is None:
-                self._timekeeper = threading.Thread(target=self._stop_late, name="time limits", daemon=True)
-                self._timekeeper.start()
             self._changed.notify_all()
 
     def _find_place(self, run: Run) -> None:
         places = f"{self._limit} questions are in flight, the maximum (HEARTH_MAX_RUNS)."
         taken, reserved = len(self._in_flight), 0
-        if any(other.workspace == run.workspace for other in self._in_flight.values()):
+        if any(other.owner == run.owner for other in self._in_flight.values()):
             reserved = self._limit // RESERVED_SHARE
             places = (
-                f"{taken} questions are in flight, some of them of the workspace {run.workspace!r}, and the last "
+                f"{taken} questions are in flight, some of them of {run.owner!r}, and the last "
                 f"{reserved} of {self._limit} places (HEARTH_MAX_RUNS) are reserved for people without one."
             )
         missing = taken + 1 + reserved - self._limit
         if missing > 0:
-            seconds = self.queue.seconds_until(missing)
+            # Between the first free place and the end of all that are here, so that not all come back at once.
+            soonest = self.queue.seconds_until(missing)
+            seconds = random.randint(soonest, max(soonest, self.queue.seconds_until(taken)))
             raise QueueFullError(f"{places} Ask again in about {seconds} s.", retry_after=seconds)
 
-    def _do(self, run: Run, work: Callable[[], AgentResult], request_id: str) -> None:
+    def _do(self, run: Run, work: Callable[[], AgentResult], save: Callable[[Run], None], request_id: str) -> None:
         logs.request_id.set(request_id)
         answer, error = None, None
         try:
@@ -88,22 +93,30 @@ class Runs:
         except BaseException as raised:  # boundary: a run that does not end would hold its place for ever
             # A run that was stopped reports that reason, and not the error that its code raised then.
             answer = None
-            error = None if run.cancelled.is_set() else _without_frames(known(raised))
+            error = None if run.cancelled.is_set() else _without_frames(as_hearth_error(raised))
         run.settle(answer, error)
         metrics.RUNS.labels(run.state).inc()
         try:
-            self._save(run)
+            save(run)
         except Exception as raised:  # boundary: the answer is worth more than its record
-            reason = known(raised)
+            reason = as_hearth_error(raised)
             log.error("run %s is not recorded: %s", run.id, reason.message)
             run.mark_not_recorded(reason)
         with self._changed:
             del self._in_flight[run.id]
-            self._remembered[run.id] = run
-            while len(self._remembered) > REMEMBERED:
-                self._remembered.popitem(last=False)
+            self._remember(run)
             self._changed.notify_all()
         run.publish_end()
+
+    def _remember(self, run: Run) -> None:
+        size = run.events.characters + characters([run.question, run.history, run.answer])
+        self._remembered[run.id] = run, size
+        self._remembered_size += size
+        while len(self._remembered) > REMEMBERED or (
+            self._remembered_size > REMEMBERED_CHARACTERS and len(self._remembered) > 1
+        ):
+            _, (_, size) = self._remembered.popitem(last=False)
+            self._remembered_size -= size
 
     def _stop_late(self) -> None:
         """Stop runs whose time is up. On a thread of its own, since a run's thread may be waiting for the model."""
@@ -124,7 +137,7 @@ class Runs:
     def get(self, run_id: str) -> Run:
         """A run in flight, or one of the last that have ended. Raises `RunNotFoundError`."""
         with self._changed:
-            run = self._in_flight.get(run_id) or self._remembered.get(run_id)
+            run = self._in_flight.get(run_id) or self._remembered.get(run_id, (None, 0))[0]
         if run is None:
             raise RunNotFoundError(
                 f"The events of run {run_id!r} are not in memory: only those of the last {REMEMBERED} runs are. "

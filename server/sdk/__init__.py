@@ -7,14 +7,23 @@ For tools:
 
 - `keep(name, factory)`: a value that is costly to build, saved for later versions of the code.
 - `ResidentChatModel`: the type of the `llm` that `load_tools(llm)` and `build_tool(llm)` get, a LangChain chat model.
+- `progress(done, total, message)`: reports how far a job is.
+- `shared`: a dictionary that the tools and jobs of a session share.
+- `run_code(code)`: runs Python in the session's sandbox. Code that a model wrote belongs there, never into `exec`.
 - `check_cancelled()`: raises `RunCancelledError` if the run that calls the tool was stopped. Call it in long loops.
 
 For agents:
 
 - `GuidedModel`, `ApiModel`: the two kinds of model that an agent gets. `model.guided` says which it is.
 - `call_tool(tool, arguments, seconds)`: a tool's result as text, within its time limit; `ToolFailedError`.
+- `job_tools()`: the tools by which an agent waits for jobs, cancels them, and asks after them.
+- `wait_for_started(seconds)`: waits for the jobs that the run has started.
+- `code_session()`, `has_code()`: files and variables of the session, and whether it has any.
 - `arguments_schema(tool)`: the JSON schema of a tool's arguments.
+- `grammar_schema(schema)`: what a grammar can say of a JSON schema, for `guidance.json`.
+- `describe_type(schema, defs)`: the type of a value in a few words, from its JSON schema.
 - `tell_step(step)`, `tell_plan(steps)`: send a finished step, or the plan, to the readers of the run.
+- `shown_tools`: how many tools to show the model, and how to report which.
 - `usage.measured()`, `logprobs.measured()`: tokens and log-probabilities of what the model writes in a block.
 - `Prepared(words)`: a guidance grammar in its serialised form, for one that is used again and again.
 - `PromptTooLongError`, `UnreadableReplyError`, `SchemaRefusedError`, `RunCancelledError`: the errors that models
@@ -32,18 +41,26 @@ if TYPE_CHECKING:
         SchemaRefusedError,
         UnreadableReplyError,
     )
-    from server.sdk import logprobs, usage
-    from server.sdk.cancellation import check as check_cancelled
+    from server.sdk import logprobs, shown_tools, usage
     from server.sdk.chat_model import ResidentChatModel
+    from server.sdk.code import CodeResult, CodeSession, code_session, has_code, run_code
+    from server.sdk.context import check_cancelled
+    from server.sdk.job_control import job_tools, wait_for_started
+    from server.sdk.jobs import progress, shared
+    from server.sdk.json_schema import describe_type
     from server.sdk.models import ApiModel, GuidedModel
     from server.sdk.program import Prepared
     from server.sdk.run import tell_plan, tell_step
     from server.sdk.saved_values import KeepError, keep
-    from server.sdk.tool_call import ToolFailedError, call_tool
+    from server.sdk.schema_grammar import grammar_schema
+    from server.sdk.tool_call import call_tool
+    from server.sdk.tool_error import ToolFailedError
     from server.sdk.tool_schema import arguments_schema
 
 __all__ = [
     "ApiModel",
+    "CodeResult",
+    "CodeSession",
     "GuidedModel",
     "KeepError",
     "OutOfTokensError",
@@ -57,15 +74,27 @@ __all__ = [
     "arguments_schema",
     "call_tool",
     "check_cancelled",
+    "code_session",
+    "describe_type",
+    "grammar_schema",
+    "has_code",
+    "job_tools",
     "keep",
     "logprobs",
+    "progress",
+    "run_code",
+    "shared",
+    "shown_tools",
     "tell_plan",
     "tell_step",
     "usage",
+    "wait_for_started",
 ]
 
 _HOMES = {
     "ApiModel": "server.sdk.models",
+    "CodeResult": "server.sdk.code",
+    "CodeSession": "server.sdk.code",
     "GuidedModel": "server.sdk.models",
     "KeepError": "server.sdk.saved_values",
     "OutOfTokensError": "server.errors",
@@ -74,14 +103,23 @@ _HOMES = {
     "ResidentChatModel": "server.sdk.chat_model",
     "RunCancelledError": "server.errors",
     "SchemaRefusedError": "server.errors",
-    "ToolFailedError": "server.sdk.tool_call",
+    "ToolFailedError": "server.sdk.tool_error",
     "UnreadableReplyError": "server.errors",
     "arguments_schema": "server.sdk.tool_schema",
     "call_tool": "server.sdk.tool_call",
-    "check_cancelled": "server.sdk.cancellation",
+    "check_cancelled": "server.sdk.context",
+    "code_session": "server.sdk.code",
+    "describe_type": "server.sdk.json_schema",
+    "grammar_schema": "server.sdk.schema_grammar",
+    "has_code": "server.sdk.code",
+    "job_tools": "server.sdk.job_control",
     "keep": "server.sdk.saved_values",
+    "progress": "server.sdk.jobs",
+    "run_code": "server.sdk.code",
+    "shared": "server.sdk.jobs",
     "tell_plan": "server.sdk.run",
     "tell_step": "server.sdk.run",
+    "wait_for_started": "server.sdk.job_control",
 }
 
 _RENAMED = {"likelihood": "logprobs"}
@@ -95,5 +133,4 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    attribute = "check" if name == "check_cancelled" else name
-    return globals().setdefault(name, getattr(importlib.import_module(home), attribute))
+    return globals().setdefault(name, getattr(importlib.import_module(home), name))

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
+
+from server.sdk import context
 
 
 @dataclass
@@ -14,20 +15,9 @@ class LogProbs:
     log_probability: float = 0.0
 
 
-_current: ContextVar[LogProbs | None] = ContextVar("logprobs", default=None)
-
-
 @contextmanager
 def measured() -> Iterator[LogProbs]:
     """Sums the log-probabilities of what the engine writes in this context."""
     logprobs = LogProbs()
-    token = _current.set(logprobs)
-    try:
+    with context.scope(logprobs=logprobs):
         yield logprobs
-    finally:
-        _current.reset(token)
-
-
-def current() -> LogProbs | None:
-    """The sum of this context; None outside of `measured`."""
-    return _current.get()

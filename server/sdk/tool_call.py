@@ -6,14 +6,19 @@ replaced: see `server/workers/`.
 
 import asyncio
 import contextvars
-import json
+import inspect
+import re
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
-from server.sdk import cancellation
-from server.sdk.run import listener, within_tool
+from server.sdk import context
+from server.sdk.injection import call_input
+from server.sdk.jobs import call_as_job, runs_as_job
+from server.sdk.tool_error import MOST_PROBLEMS, ToolFailedError, add_hint, as_sentence, is_expected, traceback_of
+from server.sdk.tool_result import as_text
+from server.sdk.tool_schema import arguments_schema
 
 if TYPE_CHECKING:
     from langchain_core.tools import BaseTool
@@ -21,23 +26,27 @@ if TYPE_CHECKING:
 NOTICE_SECONDS = 0.1
 """Interval at which a waiting call checks whether its run was cancelled."""
 
-MOST_PROBLEMS = 5
-"""Maximum number of mistakes in a tool's input that the model reads."""
-
-
-class ToolFailedError(Exception):
-    """A tool gave no result. The message is a sentence for the model."""
-
 
 def call_tool(tool: "BaseTool", arguments: Mapping[str, Any], seconds: float) -> str:
-    """The result of `tool` for `arguments`, as text; a value that is no string is written as JSON if possible.
+    """The result of `tool` for `arguments`, as text: see `server.sdk.tool_result`.
 
+    The tool's own types check the arguments; if it has a JSON schema instead of types, they are checked by that.
     A synchronous tool runs on a thread of its own. All asynchronous tools of a process share one event loop, so that
     a client or a semaphore that a module holds works over any number of calls. Raises `ToolFailedError` if the tool
     raises anything, returns something that can't be text, or has not ended after `seconds`, and `RunCancelledError`
-    if the run is cancelled meanwhile.
+    if the run is cancelled meanwhile. The traceback of an unexpected error is logged as well.
+
+    A tool for the background runs as a job, without this limit: the text has the job's name. So does one that is
+    isolated, and is waited for.
     """
-    began, failed, run_listener = time.monotonic(), True, listener()
+    from server.sdk.job_control import JobTool
+
+    if isinstance(tool, JobTool):
+        return tool.call(arguments)
+    if runs_as_job(tool):
+        check_arguments(arguments_schema(tool), arguments)
+        return call_as_job(tool, arguments)
+    began, failed, run_listener = time.monotonic(), True, context.current().listener
     number = run_listener.tool_began(tool.name, seconds) if run_listener is not None else 0
     try:
         text = _call(tool, arguments, seconds)
@@ -49,53 +58,116 @@ def call_tool(tool: "BaseTool", arguments: Mapping[str, Any], seconds: float) ->
 
 
 def _call(tool: "BaseTool", arguments: Mapping[str, Any], seconds: float) -> str:
+    if isinstance(tool.args_schema, dict):
+        check_arguments(arguments_schema(tool), arguments)
     time_is_up = threading.Event()
-    with within_tool(tool.name), cancellation.time_limit(time_is_up):
+    with context.scope(tool=tool.name, time_is_up=time_is_up):
         work = _begin(tool, dict(arguments))
     deadline = time.monotonic() + seconds
     try:
         while not work.ended.wait(max(min(NOTICE_SECONDS, deadline - time.monotonic()), 0.0)):
-            cancellation.check()
+            context.check_cancelled()
             if time.monotonic() >= deadline:
                 raise ToolFailedError(f"the tool did not answer within {seconds:g} seconds.")
-        cancellation.check()
+        context.check_cancelled()
     finally:
         if not work.ended.is_set():
             time_is_up.set()
             work.cancel()
-            if (current := listener()) is not None:
+            if (current := context.current().listener) is not None:
                 current.still_running(f"tool {tool.name}", work.ended.is_set)
     if work.error is not None:
-        raise ToolFailedError(_as_sentence(work.error)) from work.error
-    return _as_text(work.value)
+        raise _failure(tool, work.error) from work.error
+    return work.text
+
+
+def _failure(tool: "BaseTool", error: BaseException) -> ToolFailedError:
+    add_hint(error)
+    if isinstance(error, _NoTextError):
+        sentence, error = str(error), error.__cause__ or error
+    else:
+        sentence = as_sentence(error)
+    if is_expected(error):
+        return ToolFailedError(sentence)
+    current = context.current().listener
+    traceback = traceback_of(error) if current is None else current.tool_failed(tool.name, error)
+    return ToolFailedError(sentence, traceback)
+
+
+class _NoTextError(Exception):
+    """A result can't become text."""
+
+
+def check_arguments(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
+    """Raises `ToolFailedError` for arguments that do not fit a JSON schema. LangChain hands them on unchecked if a
+    tool has only a schema; and a job should not begin with them."""
+    from jsonschema import Draft202012Validator
+
+    try:
+        problems = list(Draft202012Validator(schema).iter_errors(arguments))
+    except re.error:  # Python's own regular expressions are others than those of JSON schemas
+        return
+    if problems:
+        texts = (f"{'.'.join(map(str, one.absolute_path))}: {one.message[:200]}" for one in problems[:MOST_PROBLEMS])
+        raise ToolFailedError("; ".join(text.removeprefix(": ") for text in texts) + ".")
 
 
 class _Work:
-    """A running call. After `ended` is set, its outcome is in `value` or in `error`."""
+    """A running call. After `ended` is set, its outcome is in `text` or in `error`."""
 
     def __init__(self) -> None:
         self.ended = threading.Event()
-        self.value: Any = None
+        self.text = ""
         self.error: BaseException | None = None
         self.cancel: Callable[[], object] = lambda: None
         """Ask it to end. A coroutine ends at its next `await`, a thread never."""
 
 
 def _begin(tool: "BaseTool", arguments: dict[str, Any]) -> _Work:
-    only_async = getattr(tool, "coroutine", None) is not None and getattr(tool, "func", None) is None
-    if only_async:
-        return _event_loop.begin(lambda: tool.ainvoke(arguments))
-    work, context = _Work(), contextvars.copy_context()
+    if getattr(tool, "coroutine", None) is not None and getattr(tool, "func", None) is None:
+        return _event_loop.begin(lambda: tool.ainvoke(call_input(tool, arguments)))
+    work, copied = _Work(), contextvars.copy_context()
 
     def invoke() -> None:
         try:
-            work.value = context.run(tool.invoke, arguments)
+            work.text = copied.run(lambda: _as_text(tool.invoke(call_input(tool, arguments))))
         except BaseException as error:  # boundary: a tool may raise anything
+            if _is_async_only(tool, error):
+                copied.run(go_on)
+                return
             work.error = error
+        work.ended.set()
+
+    def go_on() -> None:
+        other = _event_loop.begin(lambda: tool.ainvoke(call_input(tool, arguments)))
+        work.cancel = other.cancel
+        other.ended.wait()
+        work.text, work.error = other.text, other.error
         work.ended.set()
 
     threading.Thread(target=invoke, name=f"tool {tool.name}", daemon=True).start()
     return work
+
+
+def _is_async_only(tool: "BaseTool", error: BaseException) -> bool:
+    """Whether `error` says that the tool's class has only `_arun`: its `_run` itself raised NotImplementedError."""
+    from langchain_core.tools import BaseTool
+
+    if not isinstance(error, NotImplementedError) or type(tool)._arun is BaseTool._arun:
+        return False
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    run = inspect.unwrap(type(tool)._run)
+    return last is not None and last.tb_frame.f_code is getattr(run, "__code__", None)
+
+
+def _as_text(result: Any) -> str:
+    try:
+        return as_text(result)
+    except Exception as error:  # boundary: a result may be anything, with a `__str__` that raises
+        kind = type(result).__name__
+        raise _NoTextError(f"the tool gave a {kind}, which is no text: {as_sentence(error)}") from error
 
 
 class _EventLoop:
@@ -112,11 +184,11 @@ class _EventLoop:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 threading.Thread(target=self._loop.run_forever, name="event loop of tools", daemon=True).start()
-        loop, work, context = self._loop, _Work(), contextvars.copy_context()
+        loop, work, copied = self._loop, _Work(), contextvars.copy_context()
 
         async def run() -> None:
             try:
-                work.value = await make()
+                work.text = _as_text(await make())
             except BaseException as error:  # boundary: a tool may raise anything
                 work.error = error
 
@@ -125,7 +197,7 @@ class _EventLoop:
             work.ended.set()
 
         def start() -> None:
-            task = loop.create_task(run(), context=context)
+            task = loop.create_task(run(), context=copied)
             running.add(task)  # the loop itself holds tasks weakly
             task.add_done_callback(ended)
             work.cancel = lambda: loop.call_soon_threadsafe(task.cancel)
@@ -136,36 +208,3 @@ class _EventLoop:
 
 
 _event_loop = _EventLoop()
-
-
-def _as_sentence(error: BaseException) -> str:
-    """What the model reads about `error`: a sentence that the tool chose, or what kind of error it was."""
-    from langchain_core.tools import ToolException
-    from pydantic import ValidationError
-
-    if isinstance(error, ValidationError):
-        problems = error.errors(include_url=False, include_context=False, include_input=False)
-        return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in problems[:MOST_PROBLEMS]) + "."
-    try:
-        message = _encodable(str(error))
-    except Exception:  # boundary: an exception class may be anybody's
-        message = ""
-    if isinstance(error, ToolException) and message:
-        return message
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
-
-
-def _as_text(result: Any) -> str:
-    if isinstance(result, str):
-        return _encodable(result)
-    try:
-        return _encodable(json.dumps(result, ensure_ascii=False, default=str))
-    except Exception as error:  # boundary: a result may be anything, with a `__str__` that raises
-        raise ToolFailedError(
-            f"the tool gave a {type(result).__name__}, which is no text: {_as_sentence(error)}"
-        ) from error
-
-
-def _encodable(text: str) -> str:
-    """`text` without halves of surrogate pairs, which nothing can send on."""
-    return text.encode("utf-8", "replace").decode()

@@ -1,7 +1,10 @@
 """What a call of a tool takes, as a JSON schema."""
 
+from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+
+from server.sdk.json_schema import arguments_form
 
 if TYPE_CHECKING:
     from langchain_core.tools import BaseTool
@@ -16,10 +19,11 @@ _known: dict[tuple[Any, ...], dict[str, Any]] = {}
 
 
 def arguments_schema(tool: "BaseTool") -> dict[str, Any]:
-    """The JSON schema of the arguments that a caller of `tool` gives, in the tool's own order, and no others.
+    """The JSON schema of the arguments that a caller of `tool` gives, in the tool's own order, and no others: in
+    normal form (see `server.sdk.json_schema.normal_form`), with all conditions, also those that no grammar can say.
 
-    What LangChain injects itself is left out. Raises whatever the tool's own types raise when no schema can be
-    made of them.
+    What LangChain injects itself is left out. Raises `UnusableSchemaError` if it is no schema of an object, and
+    whatever the tool's own types raise when no schema can be made of them.
     """
     key = _key(tool)
     if key is None:
@@ -35,9 +39,10 @@ def arguments_schema(tool: "BaseTool") -> dict[str, Any]:
 
 def _made(tool: "BaseTool") -> dict[str, Any]:
     given: Any = tool.tool_call_schema
-    schema: dict[str, Any] = dict(given if isinstance(given, dict) else given.model_json_schema())
-    schema.setdefault("additionalProperties", False)
-    return schema
+    if not isinstance(given, Mapping):
+        # Classes of pydantic's first version have another name for it.
+        given = given.model_json_schema() if hasattr(given, "model_json_schema") else given.schema()
+    return arguments_form(given)
 
 
 def _key(tool: "BaseTool") -> tuple[Any, ...] | None:

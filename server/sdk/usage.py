@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import asdict, dataclass
+
+from server.sdk import context
 
 
 @dataclass
@@ -26,27 +27,22 @@ class Usage:
             setattr(self, name, getattr(self, name) + value)
 
 
-_current: ContextVar[Usage | None] = ContextVar("usage", default=None)
-
-
 @contextmanager
 def measured() -> Iterator[Usage]:
     """Sums the usage of all engine calls in this context, those of tools included.
 
     Nested contexts both count.
     """
-    usage, outer = Usage(), _current.get()
-    token = _current.set(usage)
+    usage, outer = Usage(), context.current().usage
     try:
-        yield usage
+        with context.scope(usage=usage):
+            yield usage
     finally:
-        _current.reset(token)
         if outer is not None:
             outer.add(usage)
 
 
 def record(usage: Usage) -> None:
     """Add the usage of an engine call that has ended."""
-    current = _current.get()
-    if current is not None:
-        current.add(usage)
+    if (measured := context.current().usage) is not None:
+        measured.add(usage)

@@ -5,7 +5,7 @@ adds to its note, later and in the background. Prompts, and the selection of wha
 are reloadable code: `server/agent/notes.py`.
 """
 
-from server.sessions.note_taker import NoteTaker
+from server.sessions.notepad import NoteTaker
 from server.sessions.sessions import Sessions
 
 __all__ = ["NoteTaker", "Sessions"]

@@ -2,15 +2,18 @@
 
 import threading
 import time
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any
+from itertools import accumulate
+from typing import Any, Literal
 
+from server.bounds import characters
 from server.errors import SessionBusyError
 from server.runs import Run
-from server.sessions.entry import entry_of
+from server.sessions.notepad import entry_of
 from server.store import Exchange, SessionStore
 from server.store.group_writer import Change
 
@@ -18,6 +21,8 @@ NOTICE_SECONDS = 0.1
 """Interval of the checks whether a waiting run was stopped."""
 MAX_EXCHANGES = 2000
 """Maximum number of earlier exchanges that a question gets."""
+MAX_CHARACTERS = 4_000_000
+"""Maximum length of their texts, far more than any model reads; the latest one comes in any case."""
 
 
 class Sessions:
@@ -71,14 +76,17 @@ class Sessions:
         """The earlier exchanges of the run's session, the latest last; none without a session."""
         if run.session_id is None:
             return []
-        return [asdict(one) for one in self._store.exchanges(run.workspace, run.session_id, MAX_EXCHANGES)]
+        found = [asdict(one) for one in self._store.exchanges(run.workspace, run.session_id, MAX_EXCHANGES)]
+        length = list(accumulate(characters(one) for one in reversed(found)))
+        return found[-max(1, bisect_right(length, MAX_CHARACTERS)) :]
 
     def adding(self, run: Run, record: dict[str, Any]) -> Change | None:
         """The change that adds a run's exchange to its session; None without a session or an answer."""
         if run.session_id is None or run.answer is None:
             return None
-        exchange = Exchange(0, run.question, run.answer["answer"], run.id, time.time(), entry_of(record))
-        return self._store.adding(run.workspace, run.session_id, exchange)
+        asker: Literal["user", "system"] = "user" if run.wake is None else "system"
+        exchange = Exchange(0, run.question, run.answer["answer"], run.id, time.time(), entry_of(record), asker)
+        return self._store.adding(run.workspace, run.session_id, run.owner, exchange)
 
     def delete(self, workspace: str, session: str) -> None:
         """Delete a session. Raises `SessionNotFoundError`, and `SessionBusyError` while one of its runs is in

@@ -12,7 +12,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
 from server.errors import StoreError, StoreRefusedError
-from server.observability.redaction import hide, redacted
+from server.observability.logs import hide, redacted
 from server.store.group_writer import GroupWriter
 from server.store.schema import bring_to_latest, is_latest
 
@@ -138,6 +138,8 @@ def _sqlite(path: Path) -> Engine:
     def connect(connection: Any, _: object) -> None:
         # The transactions are those that `begin` says, and none that the driver makes up.
         connection.isolation_level = None
+        # A text that a broken disk has made no UTF-8 must not hide the rows beside it.
+        connection.text_factory = lambda data: data.decode(errors="replace")
         for setting in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
             _set(connection, setting)
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, delete, exists, func, insert, select
 
 from server.errors import GenerationInUseError, GenerationNotFoundError
 from server.store.database import Database
-from server.store.tables import BLOB, FILE, GENERATION, RUN, TAKE_OVER
+from server.store.tables import BLOB, FILE, GENERATION, JOB, RUN, TAKE_OVER
 
 _SHORTEST_PREFIX = 4
 _MOST_CANDIDATES = 5
@@ -74,34 +74,44 @@ class GenerationStore:
 
     def history(self, workspace: str, limit: int) -> list[WentLive]:
         """The last `limit` times that a generation became live in a workspace, the latest first."""
-        runs = select(func.count()).where(RUN.c.generation == TAKE_OVER.c.generation).scalar_subquery()
         wanted = (
-            select(TAKE_OVER.c.generation, TAKE_OVER.c.time, runs)
+            select(TAKE_OVER.c.generation, TAKE_OVER.c.time)
             .where(TAKE_OVER.c.workspace == workspace)
             .order_by(TAKE_OVER.c.id.desc())
             .limit(limit + 1)
         )
         with self._database.reading() as connection:
             rows = connection.execute(wanted).all()
-            files = {generation: _files(connection, generation) for generation in {row[0] for row in rows}}
+            named = {row[0] for row in rows}
+            files: dict[str, set[tuple[bytes, str]]] = {generation: set() for generation in named}
+            for generation, path, digest in connection.execute(
+                select(FILE.c.generation, FILE.c.path, FILE.c.digest).where(FILE.c.generation.in_(named))
+            ):
+                files[generation].add((path, digest))
+            counted = select(RUN.c.generation, func.count()).where(RUN.c.generation.in_(named))
+            runs = {generation: count for generation, count in connection.execute(counted.group_by(RUN.c.generation))}
         found: list[WentLive] = []
         for row, before in zip(rows[:limit], [*rows[1:], None], strict=False):
-            generation, since, answered = row
+            generation, since = row
             changed = None
             if before is not None:
                 changed = sorted({os.fsdecode(path) for path, _ in files[generation] ^ files[before[0]]})
-            found.append(WentLive(generation, since, answered, changed))
+            found.append(WentLive(generation, since, runs.get(generation, 0), changed))
         return found
 
     def delete(self, generation: str) -> None:
-        """Delete a generation and the files that only it has. Raises `GenerationInUseError` if a recorded run names
-        it, or if it was the last live one of a workspace: it may be live in another server with this database."""
+        """Delete a generation and the files that only it has. Raises `GenerationInUseError` if a recorded run or
+        a job names it, or if it was the last live one of a workspace: it may be live in another server with this
+        database."""
         with self._database.writing() as connection:
             runs = connection.execute(select(func.count()).where(RUN.c.generation == generation)).scalar_one()
             if runs:
                 raise GenerationInUseError(
                     f"{runs} recorded runs were answered by generation {generation}. It can't be deleted."
                 )
+            jobs = connection.execute(select(func.count()).where(JOB.c.generation == generation)).scalar_one()
+            if jobs:
+                raise GenerationInUseError(f"{jobs} jobs belong to generation {generation}. It can't be deleted.")
             last = select(func.max(TAKE_OVER.c.id)).group_by(TAKE_OVER.c.workspace)
             is_last = TAKE_OVER.c.id.in_(last), TAKE_OVER.c.generation == generation
             if workspace := connection.execute(select(TAKE_OVER.c.workspace).where(*is_last)).scalar():
@@ -124,12 +134,6 @@ def _add(connection: Connection, generation: str, files: Mapping[str, bytes]) ->
     if files:
         rows = [{"generation": generation, "path": os.fsencode(path), "digest": digests[path]} for path in files]
         connection.execute(insert(FILE), rows)
-
-
-def _files(connection: Connection, generation: str) -> set[tuple[bytes, str]]:
-    """The path and the content's digest of each of its files."""
-    wanted = select(FILE.c.path, FILE.c.digest).where(FILE.c.generation == generation)
-    return {(path, digest) for path, digest in connection.execute(wanted)}
 
 
 def _latest(connection: Connection, workspace: str) -> str | None:

@@ -41,8 +41,12 @@ class GroupWriter:
             if len(self._waiting) >= MOST_WAITING:
                 raise StoreError(f"The database does not answer, and {MOST_WAITING} changes wait for it already.")
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="store", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._work, name="store", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as reason:
+                    raise StoreError(f"Nothing can be saved now: {reason}.") from None
+                self._thread = thread
             self._waiting.append((change, done))
             self._changed.notify_all()
         try:

@@ -3,14 +3,14 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, and_, delete, func, insert, select, update
 
 from server.errors import InvalidRequestError, SessionNotFoundError
 from server.store.database import Database
 from server.store.group_writer import Change
-from server.store.tables import MESSAGE, NOTE, SESSION
+from server.store.tables import MESSAGE, NOTE, SESSION, SHARED_VALUE, WAKE
 
 Entry = dict[str, Any]
 """An entry of a notepad, as JSON."""
@@ -27,6 +27,8 @@ class Exchange:
     run: str
     time: float
     entry: Entry | None
+    asker: Literal["user", "system"] = "user"
+    """Who asked: a person, or `system`, when jobs have ended."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,20 @@ class SessionStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def adding(self, workspace: str, session: str, exchange: Exchange) -> Change:
-        """The change that adds an exchange to a session. It gets the next number; `exchange.number` is ignored."""
+    def adding(self, workspace: str, session: str, owner: str, exchange: Exchange) -> Change:
+        """The change that adds an exchange to a session, which gets that `owner` if it is new. The exchange gets the
+        next number; `exchange.number` is ignored."""
 
         def change(connection: Connection) -> None:
             key = connection.execute(_key(workspace, session)).scalar()
             if key is None:
-                row = {"workspace": workspace, "id": session, "created": exchange.time, "used": exchange.time}
+                row = {
+                    "workspace": workspace,
+                    "owner": owner,
+                    "id": session,
+                    "created": exchange.time,
+                    "used": exchange.time,
+                }
                 made = connection.execute(insert(SESSION).values(row)).inserted_primary_key
                 assert made is not None, "a row was inserted"
                 key = made[0]
@@ -73,7 +82,7 @@ class SessionStore:
                         "run": exchange.run,
                         "time": exchange.time,
                     }
-                    for role, content in (("user", exchange.question), ("assistant", exchange.answer))
+                    for role, content in ((exchange.asker, exchange.question), ("assistant", exchange.answer))
                 ],
             )
             connection.execute(
@@ -104,19 +113,27 @@ class SessionStore:
         """The last `limit` exchanges of a session, or all of them, in order; none if there is no such session."""
         question, answer = MESSAGE.alias("question"), MESSAGE.alias("answer")
         wanted = (
-            select(question.c.turn, question.c.content, answer.c.content, answer.c.run, answer.c.time, NOTE.c.entry)
+            select(
+                question.c.turn,
+                question.c.content,
+                answer.c.content,
+                answer.c.run,
+                answer.c.time,
+                NOTE.c.entry,
+                question.c.role,
+            )
             .join(answer, and_(answer.c.session == question.c.session, answer.c.turn == question.c.turn))
             .outerjoin(NOTE, and_(NOTE.c.session == question.c.session, NOTE.c.turn == question.c.turn))
             .where(question.c.session == _key(workspace, session).scalar_subquery())
-            .where(question.c.role == "user", answer.c.role == "assistant")
+            .where(question.c.role != "assistant", answer.c.role == "assistant")
             .order_by(question.c.turn.desc())
             .limit(limit)
         )
         with self._database.reading() as connection:
             rows = connection.execute(wanted).all()
         return [
-            Exchange(number, json.loads(asked), json.loads(answered), run, time, entry and json.loads(entry))
-            for number, asked, answered, run, time, entry in reversed(rows)
+            Exchange(number, json.loads(asked), json.loads(answered), run, time, entry and json.loads(entry), asker)
+            for number, asked, answered, run, time, entry, asker in reversed(rows)
         ]
 
     def replace_entries(self, workspace: str, session: str, entries: Mapping[int, Entry]) -> None:
@@ -126,7 +143,9 @@ class SessionStore:
         """
         with self._database.writing() as connection:
             key = _existing_key(connection, workspace, session)
-            asked = select(MESSAGE.c.turn, MESSAGE.c.run).where(MESSAGE.c.session == key, MESSAGE.c.role == "user")
+            asked = select(MESSAGE.c.turn, MESSAGE.c.run).where(
+                MESSAGE.c.session == key, MESSAGE.c.role != "assistant"
+            )
             runs = {turn: run for turn, run in connection.execute(asked)}
             unknown = sorted(entries.keys() - runs.keys())
             if unknown:
@@ -152,10 +171,13 @@ class SessionStore:
         self._database.write(change)
 
     def delete(self, workspace: str, session: str) -> None:
-        """Forget a session and its notepad; the records of its runs stay. Raises `SessionNotFoundError`."""
+        """Forget a session, its notepad and its shared values; its runs and jobs stay. Raises
+        `SessionNotFoundError`."""
         with self._database.writing() as connection:
             key = _existing_key(connection, workspace, session)
             connection.execute(delete(SESSION).where(SESSION.c.key == key))
+            for table in (WAKE, SHARED_VALUE):
+                connection.execute(delete(table).where(table.c.workspace == workspace, table.c.session == session))
 
 
 def entries_of(exchanges: Iterable[Exchange]) -> list[dict[str, Any]]:
@@ -186,7 +208,7 @@ def _shown() -> Any:
     turns = select(func.max(MESSAGE.c.turn)).where(MESSAGE.c.session == SESSION.c.key).scalar_subquery()
     return (
         select(SESSION, turns.label("turns"), first.c.content.label("question"), NOTE.c.entry)
-        .join(first, and_(first.c.session == SESSION.c.key, first.c.turn == 1, first.c.role == "user"))
+        .join(first, and_(first.c.session == SESSION.c.key, first.c.turn == 1, first.c.role != "assistant"))
         .outerjoin(NOTE, and_(NOTE.c.session == SESSION.c.key, NOTE.c.turn == 1))
     )
 

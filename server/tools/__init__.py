@@ -1,13 +1,13 @@
-"""The tools that agents may use. One tool a file; reloadable.
+"""The tools that agents may use. One file for each tool, also in sub-folders; reloadable.
 
-A file's tools are the `BaseTool` objects at its top level (what `@tool` makes), and the one that its function
-`build_tool(llm)` gives, if it has such a function. A file that has neither is code that the tools share.
-A tool that fails raises `ToolException` with a sentence: it is text for the model.
+A file's tools are the `BaseTool` objects at its top level (made by `@tool`), those in lists there, and the result of
+its function `build_tool(llm)`, if it has one. A file with none of them is code that tools share. A tool that fails
+raises `ToolException` with a sentence that the model reads.
 """
 
 import importlib
-import pkgutil
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 
 from langchain_core.language_models import BaseChatModel
@@ -19,30 +19,43 @@ class DuplicateToolError(ValueError):
 
 
 def load_tools(llm: BaseChatModel) -> dict[str, BaseTool]:
-    """Build the tools of every file in this folder, by name.
+    """Build the tools of every file in this folder and below it, by name.
 
-    `llm` is the model for the tools that need one. Raises `DuplicateToolError` naming both files when two
-    tools share a name, `TypeError` when a file's `build_tool` gives something else than a tool, and whatever
-    a file raises while it is imported.
+    `llm`: the model for tools that need one. Raises `DuplicateToolError` with both files if two tools have the same
+    name, `TypeError` if a `build_tool` returns something else than a tool, and what importing a file raises.
     """
     tools: dict[str, BaseTool] = {}
     files: dict[str, str] = {}
-    for found in pkgutil.iter_modules(__path__):
-        module = importlib.import_module("." + found.name, __package__)
-        file = f"server/tools/{found.name}{'/__init__' if found.ispkg else ''}.py"
+    for path in _files():
+        name = ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+        module = importlib.import_module("." + name, __package__)
+        file = f"server/tools/{path.as_posix()}"
         for tool in _tools_of(module, file, llm):
             other = tools.setdefault(tool.name, tool)
             if other is not tool:
                 raise DuplicateToolError(
                     f"{files[tool.name]} and {file} both have a tool named {tool.name!r}; rename one of them"
                 )
-            # A tool that a second file merely imports stays the first file's.
+            # A tool that another file only imports belongs to its own file.
             files.setdefault(tool.name, file)
     return tools
 
 
+def _files() -> list[Path]:
+    """The modules beside and below this one, in order. A name that can't be imported is no module."""
+    folder = Path(__file__).parent
+    paths = sorted(path.relative_to(folder) for path in folder.rglob("*.py"))
+    return [path for path in paths if path != Path("__init__.py") and _is_module(path)]
+
+
+def _is_module(path: Path) -> bool:
+    return all(part.isidentifier() for part in path.with_suffix("").parts)
+
+
 def _tools_of(module: ModuleType, file: str, llm: BaseChatModel) -> Iterator[BaseTool]:
-    yield from (value for value in vars(module).values() if isinstance(value, BaseTool))
+    for name, value in vars(module).items():
+        is_list = isinstance(value, list | tuple) and not name.startswith("_")
+        yield from (one for one in (value if is_list else [value]) if isinstance(one, BaseTool))
     build = vars(module).get("build_tool")
     if build is not None:
         built = build(llm)

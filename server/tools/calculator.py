@@ -1,4 +1,4 @@
-"""Arithmetic, worked out by simpleeval: no `eval`, no names but those below, no number beyond bounds."""
+"""Arithmetic with simpleeval: no `eval`, only the names below, and only numbers of bounded size."""
 
 import ast
 import math
@@ -33,11 +33,11 @@ def calculator(expression: str) -> str:
 
 
 def _as_python(expression: str) -> str:
-    """The expression in Python's own notation. Raises ValueError that names a sign without a meaning."""
+    """The expression in Python's notation. Raises ValueError for a character without a meaning."""
     text = " ".join(expression.split()).removesuffix("=")
     text = text.translate(SIGNS)
     if not re.search(r"[A-Za-z]\s*\(", text):
-        # No function, so no comma parts its arguments.
+        # Without a function, a comma does not separate arguments.
         text = THOUSANDS.sub(lambda number: number[0].replace(",", ""), text)
     stray = re.search(r"[^0-9A-Za-z_.,+\-*/%() ]", text)
     if stray:
@@ -67,7 +67,7 @@ def _written(value: Number) -> str:
 
 
 def _real(value: object) -> Number:
-    """The value itself, if it is a real number of bearable size."""
+    """`value`, if it is a real number of bounded size."""
     if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
         raise ValueError("it gives no real number")
     if math.isinf(value) if isinstance(value, float) else value.bit_length() > MAX_BITS:
@@ -80,7 +80,7 @@ def _bounded(operation: Callable[..., object]) -> Callable[..., Number]:
 
 
 def _power(base: Number, exponent: Number) -> Number:
-    # Looked at before it is worked out: 9**9**9 would take all memory.
+    # Checked before it is computed: 9**9**9 would take all memory.
     whole = isinstance(base, int) and isinstance(exponent, int)
     if whole and (int(base).bit_length() - 1) * exponent > MAX_BITS:
         raise OverflowError
@@ -88,7 +88,7 @@ def _power(base: Number, exponent: Number) -> Number:
 
 
 def _round(value: Number, digits: int = 0) -> Number:
-    # round(5, -10**9) would work out 10**10**9.
+    # round(5, -10**9) would compute 10**10**9.
     return round(value, max(-MAX_BITS, min(MAX_BITS, digits)))
 
 

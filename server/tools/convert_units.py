@@ -1,4 +1,4 @@
-"""Conversion of units by pint."""
+"""Conversion of units with pint."""
 
 import functools
 import itertools
@@ -11,7 +11,7 @@ from langchain_core.tools import ToolException, tool
 
 MAX_LENGTH = 60  # characters of a unit
 
-# What people write and pint knows not at all, or as something else that nobody means.
+# Common spellings that pint does not know, or reads as another unit.
 COMMON_NAMES = {
     "c": "degC",
     "f": "degF",
@@ -29,7 +29,7 @@ POWER = re.compile(r"(?<=[^\W\d])\s?(\*\*|\^)\s?-?\d{1,2}(?!\d)")
 SUPERSCRIPT = re.compile("[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+")
 SUPERSCRIPT_DIGITS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 
-BUILDING = threading.Lock()  # Units of two registries can't be compared, so there must be one.
+BUILDING = threading.Lock()  # Units of different registries can't be compared.
 
 
 @tool
@@ -55,18 +55,18 @@ def _build_registry() -> pint.UnitRegistry:
 
 
 def _meanings(unit: str) -> list[pint.Unit]:
-    """What `unit` can mean, the likeliest first: F is rather Fahrenheit than farad."""
+    """The possible meanings of `unit`, the likeliest first: F is Fahrenheit before farad."""
     text = " ".join(SUPERSCRIPT.sub(lambda found: "^" + found[0].translate(SUPERSCRIPT_DIGITS), unit).split())
     plain = DEGREES.sub("", text.lower())
     singular = plain.removesuffix("s")
     common = COMMON_NAMES.get(plain) or COMMON_NAMES.get(singular)
     meanings = [_registry().Unit(common)] if common else []
     if _is_sound(text):
-        # pint wants nautical_mile for nautical miles, and takes square meters as they are.
+        # pint reads nautical_mile and not nautical miles, but it reads square meters.
         for spelling in (text.replace(" ", "_"), text, plain.replace(" ", "_"), plain, singular):
             try:
                 return [*meanings, _registry().Unit(spelling)]
-            except Exception:  # boundary: pint raises whatever its tokenizer trips over
+            except Exception:  # boundary: pint raises any error of its tokenizer
                 continue
     if not meanings:
         raise ToolException(f"{unit!r} is not a unit that is known here.")
@@ -74,7 +74,7 @@ def _meanings(unit: str) -> list[pint.Unit]:
 
 
 def _is_sound(text: str) -> bool:
-    """Whether pint may read it. It works powers of numbers out, and m**9**9**9 would never end."""
+    """Whether pint may read it. It computes powers of numbers, and m**9**9**9 would never end."""
     rest = POWER.sub("", text)
     return 0 < len(text) <= MAX_LENGTH and not re.search(r"\^|\*\*|(?<!\w)(?!1\b)\d", rest)
 

@@ -1,4 +1,4 @@
-"""How the tools read a date."""
+"""Reading dates."""
 
 import datetime
 import re
@@ -26,7 +26,7 @@ def read_date(text: str) -> datetime.date:
     if numbers and _is_ambiguous(*numbers.groups()):
         raise ToolException(f"{text!r} can be read as several dates; write it as YYYY-MM-DD.")
     try:
-        # What the text leaves out is taken from the default. If that shows, it isn't a full date.
+        # The default completes a partial date. If two defaults give different results, the date is not complete.
         dates: set[datetime.date] = {
             parser.parse(wording, default=default, ignoretz=True).date()
             for default in (datetime.datetime(2000, 1, 1), datetime.datetime(2005, 6, 15))

@@ -1,4 +1,4 @@
-"""The mood of a text, as the resident model sees it."""
+"""The mood of a text, judged by the model."""
 
 import re
 

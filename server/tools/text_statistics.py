@@ -4,8 +4,8 @@ import re
 
 from langchain_core.tools import tool
 
-# Where one sentence ends: a full stop of some script, and what may close with it. One inside a number or a
-# name (3.5, example.org) has no space after it; the East Asian ones need none.
+# The end of a sentence: a full stop of any script, with closing quotes or brackets. A full stop within a number or a
+# name (3.5, example.org) has no space after it; East Asian ones need none.
 SENTENCE_END = re.compile(r"[.!?…।؟]+[\"'”\u2019»)\]]*(?=\s|$)|[。\uff01\uff1f]+")
 
 

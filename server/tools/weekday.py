@@ -4,7 +4,7 @@ from langchain_core.tools import tool
 
 from .dates import read_date
 
-# Not strftime: that speaks the server's language.
+# Not strftime, which uses the server's language.
 NAMES = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 

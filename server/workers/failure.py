@@ -29,7 +29,7 @@ class ErrorReport(TypedDict):
 
 
 class LoadError(Exception):
-    """Code could not be loaded; `errors` says all that is known about why."""
+    """Code could not be loaded; `errors` has a report for each reason."""
 
     def __init__(self, errors: Sequence[ErrorReport]) -> None:
         super().__init__("; ".join(f"{error['file']}: {error['message']}" for error in errors))
@@ -37,15 +37,15 @@ class LoadError(Exception):
 
 
 def problem(file: str | None, line: int | None, kind: str, message: str) -> ErrorReport:
-    """A report about something that no exception of the reloadable code stands for."""
+    """A report about a mistake for which the reloadable code raised no exception."""
     place = "" if file is None else f'  File "{file}"' + ("" if line is None else f", line {line}") + "\n"
     return ErrorReport(file=file, line=line, type=kind, message=message, traceback=f"{place}{kind}: {message}\n")
 
 
 class CodeFiles:
-    """The files of a generation, and what people call them.
+    """The files of a generation, and the names by which people know them.
 
-    They lie below `folder`, as `<folder>/server/tools/calculator.py`; people know `server/tools/calculator.py`.
+    They are below `folder`, as `<folder>/server/tools/calculator.py`; people know `server/tools/calculator.py`.
     """
 
     def __init__(self, folder: str) -> None:
@@ -75,8 +75,8 @@ class CodeFiles:
         )
 
     def running(self, stacks: str) -> str:
-        """What the threads that are in the generation's code do, those at work first, like tracebacks. `stacks` is
-        what faulthandler wrote; empty where none is in that code."""
+        """The stacks of the threads that are in the generation's code, as tracebacks: working threads before idle
+        ones. `stacks` is what faulthandler wrote. Empty if no thread is in that code."""
         shown = ""
         for stack in sorted(parse(stacks), key=lambda one: (one.is_idle, not one.current)):
             frames = self._stripped(
@@ -93,7 +93,7 @@ class CodeFiles:
         return self.readable(_shortened(shown))
 
     def describe_syntax_error(self, error: SyntaxError | ValueError, file: str, data: bytes) -> ErrorReport:
-        """A report about a file that does not compile. `data` is what the file holds."""
+        """A report about a file that does not compile. `data` is the file's content."""
         if not isinstance(error, SyntaxError):
             error = SyntaxError(str(error))
         line = error.lineno or None
@@ -111,7 +111,7 @@ class CodeFiles:
         )
 
     def _strip(self, summary: traceback.TracebackException) -> None:
-        """Take the frames of the loading itself out of an exception and out of what led to it."""
+        """Remove the loader's own frames from an exception, its causes and its contexts."""
         pending = [summary]
         while pending:
             one = pending.pop()
@@ -141,7 +141,7 @@ def _text(file: str, line: int) -> str:
 
 
 def _shortened(text: str) -> str:
-    """Without the middle of what a runaway recursion leaves."""
+    """`text` without its middle, if it is as long as after an endless recursion."""
     if len(text) <= _LONGEST_TRACEBACK:
         return text
     half = _LONGEST_TRACEBACK // 2

@@ -1,12 +1,12 @@
-"""The values that `keep` saves, on the server's side: files that workers write, and of which it is decided here which
-are valid. Nothing is unpickled.
+"""The values that `keep` saves, on the server's side. Workers write the files; the server decides which are valid,
+and unpickles nothing.
 
 A worker writes a value into a *draft* and reports it. While its generation is on trial, other workers must not see
 the value; so the draft waits. When the generation becomes live, a rename makes it the saved value of its name, unless
 another worker was first. A draft may say in its header that it replaces a certain saved value, which its worker could
-not load: then it takes that one's place, if it is still there.
+not load: then it replaces that value, if the value is still there.
 
-The files are the only index. What a restarted server knows is what their headers say.
+The files are the only index: a restarted server reads their headers.
 """
 
 import dataclasses
@@ -38,11 +38,12 @@ from server.sdk.saved_values import (
 log = logging.getLogger(__name__)
 
 MOST_IN_TRIAL = 10_000
-"""Names that are remembered of one worker's reports. Values beyond are not listed, and not saved while on trial."""
+"""Maximum number of names from one worker. Further values are not listed, and not saved while the generation is on
+trial."""
 
 
 class InvalidReportError(ValueError):
-    """What a worker sent is no report."""
+    """A worker sent something that is not a report."""
 
 
 class _Report(BaseModel):
@@ -60,8 +61,8 @@ class _Report(BaseModel):
 
 @dataclass(frozen=True)
 class Kept:
-    """A value that there is. `bytes`: of its file; of a value that is not saved, about what it takes, None if that
-    is unknown. `built`: in seconds since 1970. `kind`: "saved", or "in_worker" where each worker builds its own."""
+    """A value. `bytes`: the size of its file; for a value that is not saved, an estimate of its memory, or None.
+    `built`: in seconds since 1970. `kind`: "saved", or "in_worker" where each worker builds its own."""
 
     name: str
     type: str
@@ -71,7 +72,7 @@ class Kept:
 
 
 class KeptStore:
-    """The values of one workspace. Safe for any number of threads. There may be one at a time for a folder."""
+    """The values of one workspace. Safe for any number of threads. A folder has at most one `KeptStore` at a time."""
 
     def __init__(self, folder: Path) -> None:
         """Removes the drafts that an earlier server left in `folder`."""
@@ -81,7 +82,7 @@ class KeptStore:
         self._remove_drafts("")
 
     def trial(self) -> "Trial":
-        """The values that a new worker is going to build. Makes the folder."""
+        """Where a new worker reports the values that it builds. Creates the folder."""
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:  # the worker then builds its values and can't save them
@@ -92,7 +93,7 @@ class KeptStore:
         return trial
 
     def values(self) -> list[Kept]:
-        """The saved values, and those that live workers have built for themselves, by name."""
+        """The saved values, and those that live workers have built for themselves, sorted by name."""
         found = {}
         for path in self._files(".value"):
             header = _header(path)
@@ -109,7 +110,7 @@ class KeptStore:
         return [one.name for one in self.values() if one.kind == "in_worker"]
 
     def drop(self, name: str) -> bool:
-        """Forget a value, also one on trial. Returns whether there was one. Workers that have loaded it keep theirs
+        """Remove a value, also one on trial. Returns whether there was one. Workers that have loaded it use it
         until they are asked to drop it. Raises `StoreError`."""
         if not is_name(name):
             return False
@@ -162,9 +163,9 @@ class KeptStore:
 
 
 class Trial:
-    """What one worker has built. It is nobody else's before `commit`.
+    """The values that one worker has built. No other worker sees them before `commit`.
 
-    `drafts`: how the names of the worker's drafts begin.
+    `drafts`: the prefix of the names of the worker's drafts.
     """
 
     def __init__(self, store: KeptStore) -> None:
@@ -176,7 +177,7 @@ class Trial:
         self._in_worker: dict[str, Kept] = {}
 
     def report(self, report: KeptReport) -> None:
-        """Take what the worker reports, which may be anything. Raises `InvalidReportError`."""
+        """Record a report of the worker, which is input from outside. Raises `InvalidReportError`."""
         try:
             checked = _Report.model_validate(dataclasses.asdict(report))
         except (ValidationError, TypeError) as error:
@@ -200,7 +201,7 @@ class Trial:
                 self._store._remove(checked.draft)
 
     def commit(self) -> None:
-        """The worker's generation is live: save what it has reported, and what it reports from now on."""
+        """The worker's generation is live: save the values that it has reported and will report."""
         with self._store._changing:
             if self._state == "on trial":
                 self._state = "live"
@@ -209,7 +210,7 @@ class Trial:
                 self._waiting.clear()
 
     def discard(self) -> None:
-        """Remove what is not saved. Later reports count for nothing."""
+        """Remove the values that are not saved. Later reports are ignored."""
         with self._store._changing:
             self._state = "closed"
             self._waiting.clear()
@@ -219,7 +220,7 @@ class Trial:
             self._store._remove_drafts(f"{self.drafts}-")
 
     def close(self) -> None:
-        """Call this when the worker has ended: it removes as well what the worker has not finished writing."""
+        """Call this when the worker has ended. It also removes drafts that the worker has not finished."""
         self.discard()
 
     def _forget(self, name: str) -> bool:
@@ -230,7 +231,7 @@ class Trial:
 
 
 def _header(path: Path) -> Header | None:
-    """What a value's file says about it; None if there is no such file, or a damaged one."""
+    """The header of a value's file; None if the file is missing or damaged."""
     try:
         with open_value(path) as file:
             return read_header(file)

@@ -1,7 +1,7 @@
-"""What server and worker send each other: JSON messages behind their length, many streams over one socket.
+"""What server and worker send each other: JSON messages, each after its length, for many calls over one socket.
 
-What a worker sends comes from people's code, and is read as if it came from outside: bounded in size, checked field
-by field, and nothing in it executes.
+What a worker sends comes from people's code, so it is input from outside: its size is bounded, each field is checked,
+and nothing in it is executed.
 """
 
 import json
@@ -12,12 +12,16 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from server.bounds import bounded
 
 LONGEST = 64 * 1024 * 1024
-"""Bytes of one message."""
+"""Maximum number of bytes of a message to a worker."""
+LONGEST_FROM_WORKER = 16 * 1024 * 1024
+"""Maximum number of bytes of a message to the server. The worker's other messages wait while it is read."""
 SEND_SECONDS = 10.0
-"""How long the other side may read nothing before a message to it fails."""
+"""Maximum time for which the other side may read nothing, before a message to it fails."""
 _LENGTH = struct.Struct("!I")
 
 # Made here: people's code may put something else in the place of `json.dumps`.
@@ -26,14 +30,20 @@ decode = json.JSONDecoder().decode
 
 
 class MessageError(Exception):
-    """What was sent is no message, or what is to be sent is too long for one."""
+    """What was received is not a message, or what should be sent is not JSON or too long."""
+
+
+class UnknownGrammarError(Exception):
+    """The server no longer remembers the grammar of that hash: the worker sends its text."""
 
 
 class Channel:
     """One end of the socket. Any number of threads may send; one receives."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, sends: int = LONGEST, receives: int = LONGEST) -> None:
+        """`sends`, `receives`: the maximum size of a message, in bytes."""
         self._socket = connection
+        self._sends, self._receives = sends, receives
         # Bound here for the same reason as `encode`.
         self._send_all, self._receive_into = connection.sendall, connection.recv_into
         # The kernel's own limit: a timeout of Python's would hold for receiving as well.
@@ -42,19 +52,28 @@ class Channel:
         self._sending = threading.Lock()
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Raises `OSError` when the other side is gone or does not read, `MessageError` for a message that is too
-        long or is no JSON."""
+        """Raises `OSError` when the other side is gone or does not read: then the connection ends. Raises
+        `MessageError` for a message that is too long or is no JSON."""
         try:
             data = encode(message).encode()
         except (TypeError, ValueError, RecursionError) as error:
             raise MessageError(f"{message.get('kind')!r} is no JSON: {error}") from error
-        if len(data) > LONGEST:
-            raise MessageError(f"{message.get('kind')!r} takes {len(data)} bytes; {LONGEST} are the most.")
+        if len(data) > self._sends:
+            raise MessageError(f"{message.get('kind')!r} takes {len(data)} bytes; {self._sends} are the most.")
         with self._sending:
-            self._send_all(_LENGTH.pack(len(data)) + data)
+            try:
+                self._send_all(_LENGTH.pack(len(data)) + data)
+            except OSError:
+                # A part may have gone out, and what follows would be read as the rest of it.
+                self._end()
+                raise
+
+    def _end(self) -> None:
+        with suppress(OSError):  # it has ended already
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close_sending(self) -> None:
-        """The other side reads to the end of what was sent, and then that this is the end."""
+        """Send nothing more. The other side can read what was sent before, and then the end."""
         with suppress(OSError):  # it has ended already
             self._socket.shutdown(socket.SHUT_WR)
 
@@ -65,8 +84,8 @@ class Channel:
         if head is None:
             return None
         length = _LENGTH.unpack(head)[0]
-        if length > LONGEST:
-            raise MessageError(f"a message of {length} bytes was announced; {LONGEST} are the most")
+        if length > self._receives:
+            raise MessageError(f"a message of {length} bytes was announced; {self._receives} are the most")
         body = self._read(length)
         if body is None:
             raise MessageError("a message broke off")
@@ -83,37 +102,44 @@ class Channel:
         return bytes(data)
 
 
+Text = Annotated[str, AfterValidator(bounded)]
+"""A text, shortened. Workers shorten texts themselves, but people's code may send messages too."""
+Json = Annotated[Any, AfterValidator(bounded)]
+Object = Annotated[dict[str, Any], AfterValidator(bounded)]
+Objects = Annotated[list[dict[str, Any]], AfterValidator(bounded)]
+
+
 class _FromWorker(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class Report(_FromWorker):
-    """One error of loading code; see `server.reload.failure.ErrorReport`."""
+    """One error of loading code; see `server.workers.failure.ErrorReport`."""
 
-    file: str | None
+    file: Text | None
     line: int | None
-    type: str
-    message: str
-    traceback: str
+    type: Text
+    message: Text
+    traceback: Text
 
 
 class Raised(_FromWorker):
-    """An error. `type`: the name of its class; `known`: whether that is one of `server.errors`, which `message` and
-    `details` make anew. `file`, `line`: the innermost place in people's code. `reports`: of code that could not be
-    loaded."""
+    """An error. `type`: the name of its class. `known`: whether the class is in `server.errors`; then the server
+    raises it with `message` and `details`. `file`, `line`: the innermost place in people's code. `reports`: about
+    code that could not be loaded."""
 
-    type: str
+    type: Text
     known: bool = False
-    message: str
-    details: dict[str, Any] = {}
-    file: str | None = None
+    message: Text
+    details: Object = {}
+    file: Text | None = None
     line: int | None = None
-    traceback: str = ""
+    traceback: Text = ""
     reports: list[Report] | None = None
 
 
 class Answered(BaseModel):
-    """What an agent gives back. It fits `server.runs.AgentResult`."""
+    """The result of an agent. It fits `server.runs.AgentResult`."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -125,90 +151,108 @@ class Answered(BaseModel):
 
 
 class Done(_FromWorker):
-    """A job has its result."""
+    """A task has its result."""
 
     kind: Literal["done"]
-    job: int
-    value: Any = None
+    task: int
+    value: Json = None
 
 
 class Failed(_FromWorker):
-    """A job ended with an error."""
+    """A task ended with an error."""
 
     kind: Literal["failed"]
-    job: int
+    task: int
     error: Raised
 
 
 class Ask(_FromWorker):
-    """People's code asks the model for something. `job`: whose; None outside of every job. `tool`: which tool it is,
-    if it is one."""
+    """A call of people's code: of the model, of `jobs`, or of `code` for the sandbox. `task`: the task that it
+    belongs to; None outside of all tasks. `tool`: the tool that calls, or None."""
 
     kind: Literal["ask"]
     call: int
-    job: int | None
+    task: int | None
     tool: str | None = None
-    what: Literal["continue", "count", "cut", "render", "complete", "note"]
+    what: Literal["continue", "count", "cut", "render", "complete", "chat", "note", "jobs", "code"]
     given: dict[str, Any]
 
 
 class Leave(_FromWorker):
-    """Nobody reads the answer of a call any more."""
+    """The worker no longer waits for the answer of a call."""
 
     kind: Literal["leave"]
     call: int
 
 
 class Step(_FromWorker):
-    """A step of the job's run is done."""
+    """A step of the task's run is done."""
 
     kind: Literal["step"]
-    job: int
-    step: dict[str, Any]
+    task: int
+    step: Object
+
+
+class Progress(_FromWorker):
+    """How far the task's tool is."""
+
+    kind: Literal["progress"]
+    task: int
+    done: Annotated[float, Field(allow_inf_nan=False)]
+    total: Annotated[float, Field(allow_inf_nan=False)] | None
+    message: Text
 
 
 class Plan(_FromWorker):
-    """The plan of the job's run has changed."""
+    """The plan of the task's run has changed."""
 
     kind: Literal["plan"]
-    job: int
-    steps: list[dict[str, Any]]
+    task: int
+    steps: Objects
 
 
 class Recalled(_FromWorker):
-    """What the job's question is shown of its session."""
+    """The messages of the session that the agent gets with the task's question."""
 
     kind: Literal["recalled"]
-    job: int
-    messages: list[dict[str, str]]
+    task: int
+    messages: Annotated[list[dict[str, str]], AfterValidator(bounded)]
+
+
+class ToolsShown(_FromWorker):
+    """The agent showed the model these tools of the task's run, and not all."""
+
+    kind: Literal["tools_shown"]
+    task: int
+    tools: Annotated[list[str], AfterValidator(bounded)]
 
 
 class ToolBegan(_FromWorker):
-    """A call of a tool, which may take so many seconds."""
+    """A tool call began. `seconds`: its time limit."""
 
     kind: Literal["tool_began"]
-    job: int
+    task: int
     call: int
     tool: str
     seconds: float
 
 
 class ToolEnded(_FromWorker):
-    """It ended, or its time is up."""
+    """A tool call ended, or its time is up."""
 
     kind: Literal["tool_ended"]
-    job: int
+    task: int
     call: int
     seconds: float
     failed: bool
 
 
 class Stuck(_FromWorker):
-    """What a job has turned away from has not ended since."""
+    """Something that a task no longer waits for, such as a tool whose time is up, has not ended."""
 
     kind: Literal["stuck"]
-    job: int
-    what: str
+    task: int
+    what: Text
 
 
 class Saved(_FromWorker):
@@ -224,7 +268,19 @@ class Saved(_FromWorker):
 
 
 FromWorker = Annotated[
-    Done | Failed | Ask | Leave | Step | Plan | Recalled | ToolBegan | ToolEnded | Stuck | Saved,
+    Done
+    | Failed
+    | Ask
+    | Leave
+    | Step
+    | Progress
+    | Plan
+    | Recalled
+    | ToolsShown
+    | ToolBegan
+    | ToolEnded
+    | Stuck
+    | Saved,
     Field(discriminator="kind"),
 ]
 _from_worker: TypeAdapter[FromWorker] = TypeAdapter(FromWorker)

@@ -1,4 +1,4 @@
-"""What people's code asks of a model, done in the server's process."""
+"""The model calls of people's code, done in the server's process."""
 
 import time
 from collections import OrderedDict
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from server.errors import HearthError, InvalidRequestError, OutOfTokensError, known
+from server.errors import HearthError, InvalidRequestError, OutOfTokensError, as_hearth_error
 from server.sdk import logprobs, usage
+from server.workers.messages import UnknownGrammarError
 
 if TYPE_CHECKING:
     from guidance._schema import EngineResponse
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
     from server.providers import RemoteModel
 
 PART_SECONDS = 0.05
-"""Text goes to the worker so often while it is written; each message costs both processes some 0.1 ms."""
+"""Minimum interval between two chunks of text to the worker. Each message costs both processes some 0.1 ms."""
 MOST_GRAMMARS = 256
 MOST_GRAMMAR_BYTES = 32 * 1024 * 1024
-"""Of a worker, that are remembered by their hashes."""
+"""Maximum number of grammars that are remembered for a worker, and of their bytes."""
 
 T = TypeVar("T", bound=BaseModel)
 Messages = list[dict[str, Any]]
@@ -73,24 +74,21 @@ class _Complete(_Given):
 
 
 class _Note(_Given):
-    messages: list[dict[str, str]]
+    messages: list[dict[str, str]] = Field(min_length=1)
     max_tokens: Count
     schema_: Annotated[dict[str, Any] | None, Field(alias="schema")]
-
-
-class UnknownGrammarError(Exception):
-    """The grammar of that hash is not remembered: the worker is to send its text."""
+    words: str
 
 
 class Caller(Protocol):
-    """Who asked, and reads the answer."""
+    """The caller of the model, which reads the answer."""
 
     @property
     def left(self) -> bool:
-        """Whether nobody reads it any more."""
+        """Whether the caller no longer reads the answer."""
 
     def send_part(self, value: dict[str, Any]) -> None:
-        """A part of the answer, while it is made."""
+        """Send a part of the answer, before the answer is complete."""
 
 
 class Grammars:
@@ -101,7 +99,8 @@ class Grammars:
         self._bytes = 0
 
     def text(self, name: str, given: str | None) -> str:
-        """The grammar of that hash; `given`, where the worker sent it. Raises `UnknownGrammarError`."""
+        """The grammar with the hash `name`. `given`: its text, if the worker sent it. Raises
+        `UnknownGrammarError`."""
         if given is not None and name not in self._texts:
             self._texts[name] = given
             self._bytes += len(given)
@@ -116,18 +115,19 @@ class Grammars:
 
 
 class ModelCalls:
-    """Does what is asked, with the model of the context. Safe for any number of threads."""
+    """Does a worker's model calls, with the model of the context. Safe for any number of threads."""
 
     def __init__(self, engine: "Callable[[], GuidedEngine | RemoteModel]", write_note: Callable[..., str]) -> None:
-        """`engine` gives the model that is used in this context. `write_note(messages, workspace=..., ...)` has the
-        background model write."""
+        """`engine` returns the model of this context. `write_note(messages, workspace=..., ...)` lets the background
+        model write."""
         self._engine = engine
         self._write_note = write_note
 
     def do(
         self, what: str, given: Mapping[str, Any], caller: Caller, grammars: Grammars, workspace: str
     ) -> dict[str, Any]:
-        """The answer. Raises what the model raises, and `InvalidRequestError` for what can't be asked."""
+        """The answer of the call `what`. Raises what the model raises, and `InvalidRequestError` for invalid
+        arguments."""
         match what:
             case "continue":
                 return self._continue(_read(_Continue, given), caller, grammars)
@@ -142,12 +142,18 @@ class ModelCalls:
                 tokenizer = self._guided().tokenizer
                 text = tokenizer.render_chat(render.messages, render.tools)
                 return {"text": text, "tokens": tokenizer.count(text)}
+            case "chat":
+                return self._chat(given, caller)
             case "complete":
                 return self._complete(_read(_Complete, given))
             case _:
                 note = _read(_Note, given)
                 text = self._write_note(
-                    note.messages, workspace=workspace, max_tokens=note.max_tokens, schema=note.schema_
+                    note.messages,
+                    workspace=workspace,
+                    max_tokens=note.max_tokens,
+                    schema=note.schema_,
+                    words=note.words,
                 )
                 return {"text": text}
 
@@ -196,6 +202,17 @@ class ModelCalls:
             "log_probability": counted.log_probability if counted is not None else None,
         }
 
+    def _chat(self, given: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
+        from server.completions.chat import ChatRequest, chat
+
+        request, error, made = _read(ChatRequest, given), None, dict[str, Any]()
+        with usage.measured() as used:
+            try:
+                made = chat(request, self._engine(), lambda text: caller.send_part({"text": text}))
+            except (HearthError, ValueError) as raised:
+                error = as_reply(raised)
+        return {**made, "usage": asdict(used), "error": error}
+
     def _complete(self, given: _Complete) -> dict[str, Any]:
         engine, cuts, error, text = self._engine(), list[None](), None, ""
         options: dict[str, Any] = {"max_tokens": given.max_tokens, "stop": given.stop, "schema": given.schema_}
@@ -210,7 +227,7 @@ class ModelCalls:
 
 
 class _Part:
-    """What was written since the last part, and, in `written`, in all."""
+    """The text that was written since the last part. `written`: the whole text."""
 
     def __init__(self) -> None:
         self.written = ""
@@ -231,12 +248,13 @@ class _Part:
 
 
 def as_reply(error: BaseException) -> dict[str, Any]:
-    """An error as the worker makes it anew: see `server_end.revived`. What is a mistake of ours goes into the log."""
+    """An error as a message, from which `server_end.revived` makes it again in the worker. Bugs in Hearth are
+    logged."""
     if isinstance(error, HearthError):
         return {"type": type(error).__name__, "message": error.message, "details": error.details}
     if isinstance(error, UnknownGrammarError | OutOfTokensError | ValueError | TypeError):
         return {"type": type(error).__name__, "message": str(error), "details": {}}
-    ours = known(error)
+    ours = as_hearth_error(error)
     return {"type": type(ours).__name__, "message": ours.message, "details": ours.details}
 
 

@@ -32,7 +32,7 @@ class OutputLog:
         self._left_out = 0
 
     def feed(self, data: bytes) -> float:
-        """Take what was read; returns for how many seconds nothing more is to be read."""
+        """Log `data`, which was read. Returns the number of seconds to wait before the next read."""
         self._new_window()
         first, newline, rest = data.partition(b"\n")
         if not newline:
@@ -46,7 +46,7 @@ class OutputLog:
         return self._pause(data)
 
     def end(self) -> None:
-        """A last line without an end of line is a line."""
+        """Log the last line, if it has no end of line."""
         if self._partial:
             self._line(self._partial)
             self._partial = b""
@@ -71,7 +71,7 @@ class OutputLog:
             self._logged = 0
 
     def _lines(self, whole: bytes) -> None:
-        """Log as many as this second has room for; of the others, only count, and look at the last ones."""
+        """Log as many as this second has room for. The others are counted, and the last of them are in `tail`."""
         count = whole.count(b"\n") + 1
         room = max(LINES_A_SECOND - self._logged, 0)
         if count <= room + TAIL_LINES:

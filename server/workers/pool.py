@@ -1,4 +1,4 @@
-"""All workers of the server: starting them, listing them, ending those that nobody uses."""
+"""All workers of the server: starting them, listing them, ending idle ones."""
 
 import logging
 import threading
@@ -12,13 +12,14 @@ from server.errors import ShuttingDownError, WorkerUnavailableError
 from server.observability import metrics
 from server.workers.kept_values import KeptStore
 from server.workers.model_calls import ModelCalls
-from server.workers.processes import Template, WorkerStartError
-from server.workers.worker import State, Worker
+from server.workers.process import Process
+from server.workers.template import Template, WorkerStartError
+from server.workers.worker import SessionCalls, State, Worker
 
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
-"""How often idle workers are looked for."""
+"""Interval at which idle workers are ended."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Workers:
     def __init__(
         self,
         calls: ModelCalls,
+        session_calls: SessionCalls,
         *,
         niceness: int = 0,
         memory_bytes: int | None = None,
@@ -52,11 +54,12 @@ class Workers:
     ) -> None:
         """Starts nothing yet: the template, which imports for seconds, starts with the first worker.
 
-        `niceness` is added to the server's once code is loaded. Workers that are idle for `idle_seconds` end, but for
-        those of the workspaces `lasting`. `hidden`: environment variables that workers don't get.
+        `niceness` is added to a worker's once its code is loaded. Workers that are idle for `idle_seconds` end,
+        except those of the workspaces `lasting`. `hidden`: environment variables that workers don't get.
         """
         self.memory_bytes = memory_bytes
         self._calls = calls
+        self._session_calls = session_calls
         self._niceness = niceness
         self._idle_seconds = idle_seconds
         self._lasting = frozenset(lasting)
@@ -68,7 +71,7 @@ class Workers:
         threading.Thread(target=self._end_idle, name="idle workers", daemon=True).start()
 
     def start(self, folder: Path, workspace: str, generation: str, kept: KeptStore) -> Worker:
-        """A worker for the code in `folder`, which is not loaded yet. Raises `WorkerUnavailableError`,
+        """A new worker for the code in `folder`. The code is not loaded yet. Raises `WorkerUnavailableError`,
         `ShuttingDownError`."""
         with self._changing:
             if self._closing.is_set():
@@ -78,17 +81,40 @@ class Workers:
             process = template.spawn()
         except WorkerStartError as error:
             raise WorkerUnavailableError(f"No worker can be started: {error}") from error
-        worker = Worker(
-            process, str(folder), workspace, generation, self._calls, kept.trial(), kept.folder, self._niceness
-        )
-        metrics.WORKER_STARTS.inc()
+        worker = self.over(process, str(folder), workspace, generation, kept, kept.folder, self._niceness)
         with self._changing:
             self._workers.add(worker)
         process.on_end(lambda _: self._forget(worker))
         return worker
 
+    def over(
+        self,
+        process: Process,
+        folder: str,
+        workspace: str,
+        generation: str,
+        kept: KeptStore,
+        kept_folder: Path,
+        niceness: int = 0,
+    ) -> Worker:
+        """The worker that a started process is, perhaps on another machine: `folder` and `kept_folder` are paths
+        there. It is not among `all`, and the caller ends it."""
+        metrics.WORKER_STARTS.inc()
+        return Worker(
+            process,
+            folder,
+            workspace,
+            generation,
+            self._calls,
+            self._session_calls,
+            kept.trial(),
+            kept_folder,
+            niceness,
+        )
+
     def learn(self, modules: Collection[str]) -> None:
-        """Have the template import what a generation has imported, so that the next one need not."""
+        """Let the template import the modules that a generation has imported, so that the next generation starts
+        sooner."""
         if modules and self._template is not None:
             self._template.learn(list(modules))
 
@@ -97,16 +123,16 @@ class Workers:
         return [worker for worker in self.all() if worker.workspace == workspace]
 
     def all(self) -> list[Worker]:
-        """Those whose processes have not ended, in the order of their start."""
+        """The workers whose processes have not ended, in the order of their start."""
         with self._changing:
             return sorted(self._workers, key=lambda worker: worker.process.started_at)
 
     def describe(self) -> list[WorkerInfo]:
-        """The same, as `/health` shows them."""
+        """All workers as `/health` shows them."""
         return [_described(worker) for worker in self.all()]
 
     def close(self) -> None:
-        """End all of them, and the template."""
+        """End all workers and the template."""
         with self._changing:
             self._closing.set()
         for worker in self.all():

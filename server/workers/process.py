@@ -1,4 +1,4 @@
-"""One worker as a process: its protocol's socket, its output, its end."""
+"""One worker as a process: its socket, its output, its end."""
 
 import contextlib
 import json
@@ -9,14 +9,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from server.workers import stacks as stack_text
+from server.workers.event_loop import EventLoop
 from server.workers.inside import guard
 from server.workers.inside.isolation import Ends
-from server.workers.monitor import Monitor
 from server.workers.output import CHUNK_BYTES, OutputLog
 
 log = logging.getLogger(__name__)
@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 TRACEBACK_BYTES = 1 << 16
 STACKS_BYTES = 1 << 18
 STABLE_SECONDS = 0.02
+KILLED: Mapping[str, Any] = {"exit_code": None, "signal": "SIGKILL"}
+"""The end of a worker whose guard was killed: the guard takes it along."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +34,20 @@ class End:
 
     exit_code: int | None
     signal: str | None
-    """`SIGSEGV`; also the signal that stopped it, such as `SIGSTOP`."""
+    """`SIGSEGV`; or the signal that stopped it, such as `SIGSTOP`."""
     place: tuple[str, int] | None
     """File and line below the process's `code_folder` where it crashed, if faulthandler wrote it."""
     output: list[str]
     """The last lines of its output."""
     traceback: str
     """What faulthandler wrote about the crash."""
+    lost: str | None = None
+    """Why nothing is known of its end, for one on another machine."""
 
     def describe(self) -> str:
-        """`ended with SIGSEGV`, `ended with exit code 3`, `was stopped by SIGSTOP`."""
+        """`ended with SIGSEGV`, `ended with exit code 3`, `was stopped by SIGSTOP`, `was lost: ...`."""
+        if self.lost is not None:
+            return f"was lost: {self.lost}"
         if self.signal in ("SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU"):
             return f"was stopped by {self.signal}"
         if self.signal is not None:
@@ -51,31 +57,36 @@ class End:
 
 class Usage(NamedTuple):
     memory_bytes: int
-    """Proportional set size: what n processes share counts 1/n in each."""
+    """Proportional set size: memory that n processes share counts 1/n in each."""
     cpu_seconds: float
 
 
 class Process:
-    """One worker: its process, and the server's end of its protocol. Safe for any number of threads.
+    """One worker's process, and the server's end of the socket to it. Safe for any number of threads.
 
     The caller of `Template.spawn` closes `socket`.
     """
 
-    def __init__(self, monitor: Monitor, finished: Callable[["Process", bool], None]) -> None:
-        """Makes the descriptors; `ends` are the worker's. `finished` is called with whether the guard reported."""
+    def __init__(
+        self, loop: EventLoop, finished: Callable[["Process", bool], None], unreported: Mapping[str, Any] = KILLED
+    ) -> None:
+        """Creates the descriptors; `ends` are the worker's. When the worker has ended, `finished` is called with
+        whether its end was reported; if it was not, it is `unreported`."""
         self.pid = 0
         self.started_at = time.time()
         self.code_folder: str | None = None
         self.ended = threading.Event()
         self.end: End | None = None
         self.started = threading.Event()
-        """Set when the pid is known, or when there will be none."""
-        self._monitor = monitor
+        """Set when the pid is known, or when the worker could not be started."""
+        self._loop = loop
         self._finished = finished
+        self._unreported = unreported
         self._lock = threading.Lock()
         self._one_dump = threading.Lock()
         self._calls: list[Callable[[End], None]] = []
         self._output = OutputLog("worker")
+        self._copy: Callable[[bytes], object] = lambda data: None
         self._will_report = False
         self._received = b""
         self._report: dict[str, Any] | None = None
@@ -95,7 +106,8 @@ class Process:
         self.ends = Ends(worker_socket.fileno(), guard_channel.fileno(), writing, self._stacks)
 
     def begin(self) -> None:
-        """The worker's ends were handed over: close them here, and listen. Also if handing over failed."""
+        """Close the worker's ends in this process, and listen. Call it after they were sent, and if sending
+        failed."""
         worker_socket, guard_channel, writing = self._guards_ends
         worker_socket.close()
         guard_channel.close()
@@ -104,17 +116,22 @@ class Process:
         os.set_blocking(self._pipe, False)
 
         def listen() -> None:
-            self._monitor.watch(self._channel.fileno(), self._read_channel)
-            self._monitor.watch(self._pipe, self._read_output)
+            self._loop.watch(self._channel.fileno(), self._read_channel)
+            self._loop.watch(self._pipe, self._read_output)
 
-        self._monitor.call(listen)
+        self._loop.call(listen)
 
     def name_output(self, label: str) -> None:
-        """What its lines in the log begin with, such as `sam 3f2a91c04b7e`."""
+        """The prefix of its lines in the log, such as `sam 3f2a91c04b7e`."""
         self._output.label = label
 
+    def copy_output(self, write: Callable[[bytes], object]) -> None:
+        """Let `write`, which must not wait, get all that the worker prints from now on. It is called in the loop's
+        thread."""
+        self._copy = write
+
     def on_end(self, call: Callable[[End], None]) -> None:
-        """Call once when it has ended, in the monitor's thread; at once if it has ended already."""
+        """Call `call` once when the worker has ended, in the loop's thread; at once if it has ended already."""
         with self._lock:
             if self.end is None:
                 self._calls.append(call)
@@ -123,14 +140,20 @@ class Process:
         call(end)
 
     def kill(self) -> None:
-        """End the worker and all processes below it. Returns at once; `ended` says when it is done."""
+        """End the worker and all processes below it. Returns at once; `ended` is set afterwards."""
         with contextlib.suppress(OSError):  # it has ended
             self._channel.shutdown(socket.SHUT_WR)
 
-    def stacks(self, seconds: float = 1.0) -> str:
-        """What all its threads do now, as faulthandler writes it, also while one holds Python's lock.
+    def terminate(self) -> None:
+        """Send SIGTERM to the worker and its process group. What has not ended then is killed by `kill`."""
+        with contextlib.suppress(OSError):  # it has ended
+            self._channel.send(guard.TERMINATE)
 
-        Empty if it has ended, doesn't run (no processor for `seconds`), or has another handler for SIGUSR2.
+    def stacks(self, seconds: float = 1.0) -> str:
+        """The stacks of all its threads, as faulthandler writes them, also while one of them holds Python's lock.
+
+        Empty if it has ended, doesn't run (no processor for `seconds`), or people's code has replaced the handler of
+        SIGUSR2.
         """
         with self._one_dump:
             with self._lock:
@@ -151,11 +174,11 @@ class Process:
                 os.close(file)
 
     def place_in(self, stacks: str) -> tuple[str, int] | None:
-        """File and line below `code_folder` where a thread is at work, or else where one waits."""
+        """File and line below `code_folder` where a thread works, or otherwise where one waits."""
         return stack_text.work_place(stacks, self.code_folder)
 
     def usage(self) -> Usage:
-        """Of the worker and of all processes below it; zeros where the system doesn't say (not Linux)."""
+        """The sums for the worker and all processes below it; zeros on other systems than Linux."""
         memory = 0
         ticks = 0
         for pid in [self.pid, *guard.descendants(self.pid)] if self.pid and not self.ended.is_set() else []:
@@ -164,7 +187,7 @@ class Process:
                 ticks += _ticks(pid)
         return Usage(memory, ticks / os.sysconf("SC_CLK_TCK"))
 
-    # What follows runs in the monitor's thread.
+    # What follows runs in the loop's thread.
 
     def _read_channel(self) -> None:
         try:
@@ -191,15 +214,16 @@ class Process:
         except BlockingIOError:
             return
         if not data:
-            self._monitor.forget(self._pipe)
+            self._loop.forget(self._pipe)
             self._output.end()
             return
+        self._copy(data)
         pause = self._output.feed(data)
         if self._output.has_left_out and not self._will_report:
             self._will_report = True
-            self._monitor.later(1.0, self._report_left_out)
-        self._monitor.forget(self._pipe)
-        self._monitor.later(pause, self._read_on)
+            self._loop.later(1.0, self._report_left_out)
+        self._loop.forget(self._pipe)
+        self._loop.later(pause, self._read_on)
 
     def _report_left_out(self) -> None:
         self._will_report = False
@@ -207,27 +231,28 @@ class Process:
 
     def _read_on(self) -> None:
         if self.end is None:
-            self._monitor.watch(self._pipe, self._read_output)
+            self._loop.watch(self._pipe, self._read_output)
 
     def _finish(self) -> None:
-        """The guard has ended: nothing runs below it any more, so what is in the pipe is all there will be."""
+        """The guard has ended, and so has everything below it: read the rest of the pipe."""
         for descriptor in (self._channel.fileno(), self._pipe):
-            self._monitor.forget(descriptor)
+            self._loop.forget(descriptor)
         with contextlib.suppress(BlockingIOError):  # somebody else has the other end: a file descriptor was sent away
             for _ in range(64):
                 if not (data := os.read(self._pipe, CHUNK_BYTES)):
                     break
+                self._copy(data)
                 self._output.feed(data)
         self._output.end()
         traceback = os.pread(self._stacks, TRACEBACK_BYTES, 0).decode(errors="replace")
-        # A guard that was killed takes its worker with it.
-        report = self._report or {"exit_code": None, "signal": "SIGKILL"}
+        report = self._report or self._unreported
         end = End(
             exit_code=report["exit_code"],
             signal=report["signal"],
             place=stack_text.crash_place(traceback, self.code_folder),
             output=list(self._output.tail),
             traceback=traceback,
+            lost=report.get("lost"),
         )
         with self._lock:
             self.end = end
@@ -246,7 +271,7 @@ class Process:
 
 
 def _memory_file() -> int:
-    """A file without a name, for what faulthandler writes."""
+    """A file without a name, into which faulthandler writes."""
     if sys.platform == "linux":
         return os.memfd_create("hearth-stacks")
     else:
@@ -261,7 +286,7 @@ def _empty(file: int) -> None:
 
 
 def _wait_until_written(file: int, seconds: float, ended: threading.Event) -> None:
-    """faulthandler doesn't say that it is done: wait until nothing has been added for `STABLE_SECONDS`."""
+    """faulthandler does not report that it is done: wait until nothing was added for `STABLE_SECONDS`."""
     deadline = time.monotonic() + seconds
     size, since = 0, time.monotonic()
     while (now := time.monotonic()) < deadline and not ended.is_set():

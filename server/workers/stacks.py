@@ -1,4 +1,4 @@
-"""Reading what faulthandler writes: which of people's lines a thread is in."""
+"""Reading faulthandler's output: which line of people's code a thread is in."""
 
 import os
 import re
@@ -45,7 +45,8 @@ def parse(text: str) -> Iterator[Stack]:
 
 
 def crash_place(text: str, folder: str | None) -> tuple[str, int] | None:
-    """Where the thread that crashed was, below `folder`; None if that isn't known: other threads are not to blame."""
+    """File and line below `folder` where the thread that crashed was; None if unknown. Other threads are not to
+    blame."""
     if folder is None:
         return None
     stacks = list(parse(text))
@@ -54,8 +55,8 @@ def crash_place(text: str, folder: str | None) -> tuple[str, int] | None:
 
 
 def work_place(text: str, folder: str | None) -> tuple[str, int] | None:
-    """Where below `folder` a thread is at work, or else waits. The main thread, which loads code, comes before
-    others: signals are delivered to it."""
+    """File and line below `folder` where a thread works, or otherwise where one waits. The main thread, which loads
+    code and receives signals, is preferred."""
     if folder is None:
         return None
     for stack in sorted(parse(text), key=lambda stack: (stack.is_idle, not stack.current)):

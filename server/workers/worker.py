@@ -1,7 +1,8 @@
-"""One worker, seen from the server: code is loaded in it, and runs are answered by it.
+"""One worker, seen from the server: it loads code, and answers runs with it.
 
-Promised: whatever the code does, each call here ends. With a result, with the error that the code raised, with
-`WorkerEndedError` when the process has ended, or, when the run was stopped and the code does not stop, without it.
+Promised: each call here ends, even if people's code does not: with a result, with the error that the code raised,
+with an error that says how the process ended, or, if the run was stopped and the code does not stop, with
+`DidNotStopError`. Over 400 lines, because one lock guards the worker, its tasks and their model calls.
 """
 
 import contextvars
@@ -13,26 +14,24 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from server import errors
 from server.errors import AgentFailedError, HearthError, QueueFullError, WorkerCrashedError
 from server.observability import metrics
 from server.runs.run import Run
-from server.sdk import cancellation
-from server.sdk.run import within_tool
+from server.sdk import context
 from server.sdk.saved_values import KeptReport
-from server.sdk.tool_call import ToolFailedError
+from server.sdk.tool_error import ToolFailedError
 from server.workers import messages
 from server.workers.failure import CodeFiles, ErrorReport, LoadError, problem
 from server.workers.kept_values import InvalidReportError, Trial
 from server.workers.messages import Channel, MessageError
 from server.workers.model_calls import Grammars, ModelCalls, as_reply
-from server.workers.processes import End, Process
+from server.workers.template import End, Process
 
 if TYPE_CHECKING:
     from server.models.resident import ResidentModel
@@ -40,28 +39,33 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NOTICE_SECONDS = 0.1
-"""How soon it is noticed that a run was stopped."""
+"""Interval at which a waiting call checks whether its run was stopped."""
+PAUSE_SECONDS = 0.25
+"""A run that has not used the model for this time gives its turn to others."""
 STOP_SECONDS = 3.0
-"""How long an agent or a tool that is to stop may take. Most stop at the model's next token."""
+"""Maximum time for an agent or a tool to stop. Most stop at the model's next token."""
 RETIRE_SECONDS = 60.0
-"""How long other runs of a worker that is to be replaced may take to end."""
+"""Maximum time for the other runs of a retired worker to end."""
 MOST_CALLS = 32
-"""Calls of the model that one run may have under way; each takes a thread of the server."""
-MOST_SENT_BYTES = messages.LONGEST
-"""What one run may send of steps and plans."""
+"""Maximum number of model calls of one run at the same time. Each takes a thread of the server."""
+MOST_SENT_BYTES = 2 * messages.LONGEST_FROM_WORKER
+"""Maximum number of bytes of one run's steps and plans."""
 AT_ONCE = ("count", "cut", "render")
-"""What takes less time than to hand it to another thread."""
+"""Calls that take less time than handing them to another thread."""
+ELSEWHERE = ("jobs", "code")
+"""Calls that the model has no part in. They may wait for long, so never on the thread that waits for the task."""
 LINGER_SECONDS = 1.0
-"""How long a process may live after its end of the connection is closed."""
+"""Maximum time for a process to end after it has closed the connection."""
 END_SECONDS = 5.0
-"""How long it may take until the end of a process is reported."""
+"""Maximum time until the end of a process is reported."""
 
 
 R = TypeVar("R", bound=BaseModel)
 
 
 class WorkerEndedError(Exception):
-    """The process has ended, or never answers any more. The message is a sentence; `details` say what is known."""
+    """The process has ended, or was killed because it did not answer. The message is a sentence; `details` have
+    signal, exit code, place and output, if they are known."""
 
     def __init__(self, message: str, details: dict[str, Any]) -> None:
         super().__init__(message)
@@ -69,7 +73,7 @@ class WorkerEndedError(Exception):
 
 
 class NotStartedError(Exception):
-    """The worker had ended, or was retired, before it was asked. Nothing was done: ask another one."""
+    """The worker had ended or was retired before the call. It has done nothing: another worker can take the call."""
 
 
 class DidNotStopError(Exception):
@@ -77,7 +81,7 @@ class DidNotStopError(Exception):
 
 
 class Loaded(BaseModel):
-    """What loading code gives: the names of its agents, and the modules of others that it imports."""
+    """The result of loading code: the names of its agents, and the packages' modules that it imports."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -94,21 +98,52 @@ class BuiltTool(BaseModel):
     description: str
     args_schema: dict[str, Any]
     sources: dict[str, str]
+    is_background: bool
+    is_idempotent: bool
+    resources: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
+
+
+class LoadWarning(BaseModel):
+    """Something in a file that may not be what its author meant."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    file: str
+    message: str
 
 
 class Built(BaseModel):
-    """What building the tools gives."""
+    """The result of building the tools."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
     tools: list[BuiltTool]
+    warnings: list[LoadWarning]
     imports: list[str]
 
 
-class _Text(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _Called(BaseModel):
+    """The result of a tool's call: its text, or why there is none."""
 
-    text: str
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    text: messages.Text = ""
+    failed: messages.Text | None = None
+    traceback: messages.Text | None = None
+
+
+class SessionCalls(Protocol):
+    """Does what people's code asks of its session: of jobs, and of the sandbox."""
+
+    def do(self, what: str, given: Mapping[str, Any], run: Run | None) -> dict[str, Any]:
+        """The answer to a call of `ELSEWHERE`, as JSON values. `run`: the run, or the job, that asks. Raises
+        `HearthError`."""
+
+    def jobs(self, run: Run) -> list[str]:
+        """The names of the jobs that the run's agent knows, the latest first."""
+
+    def has_code(self, run: Run) -> bool:
+        """Whether the run's session has files or variables, so that code may be of use."""
 
 
 State = Literal["starting", "idle", "busy", "retired", "ended"]
@@ -124,12 +159,13 @@ class Worker:
         workspace: str,
         generation: str,
         calls: ModelCalls,
+        session_calls: SessionCalls,
         kept: Trial,
         kept_folder: Path,
         niceness: int,
     ) -> None:
-        """`process` has started. `folder` has the generation's files, and `kept_folder` what `keep` has saved. Once
-        its tools are built, its priority is lower by `niceness`."""
+        """`process` has started. `folder` has the generation's files, and `kept_folder` the values that `keep` has
+        saved. After the tools are built, the worker adds `niceness` to its own."""
         self.workspace = workspace
         self.generation = generation
         self.kept = kept
@@ -143,10 +179,11 @@ class Worker:
         self._kept_folder = kept_folder
         self._niceness = niceness
         self._calls = calls
-        self._channel = Channel(process.socket)
+        self._session_calls = session_calls
+        self._channel = Channel(process.socket, receives=messages.LONGEST_FROM_WORKER)
         self._grammars = Grammars()
         self._numbers = itertools.count(1)
-        self._jobs: dict[int, _Job] = {}
+        self._tasks: dict[int, _Task] = {}
         self._asked: dict[int, _Call] = {}
         self._known_models: weakref.WeakKeyDictionary[ResidentModel, int] = weakref.WeakKeyDictionary()
         self._changing = threading.RLock()
@@ -166,12 +203,12 @@ class Worker:
             return "retired"
         if not self.loaded or self._is_loading:
             return "starting"
-        return "busy" if self._jobs else "idle"
+        return "busy" if self._tasks else "idle"
 
     @property
     def runs(self) -> int:
         """Runs that it answers now."""
-        return len(self._jobs)
+        return len(self._tasks)
 
     # Loading
 
@@ -184,7 +221,11 @@ class Worker:
 
     def build(self, seconds: float) -> Built:
         """Build and check the tools. Raises `LoadError`."""
-        return self._load("build", Built, {"niceness": self._niceness}, seconds)
+        return self._load("build", Built, {"niceness": self._niceness, "check": True}, seconds)
+
+    def rebuild(self, seconds: float) -> None:
+        """Build the tools of code whose tools were checked in another worker. Raises `LoadError`."""
+        self._load("build", Built, {"niceness": self._niceness, "check": False}, seconds)
 
     def _load(self, kind: str, result: type[R], given: Mapping[str, Any], seconds: float) -> R:
         deadline = time.monotonic() + seconds
@@ -197,7 +238,7 @@ class Worker:
 
         self._is_loading = True
         try:
-            return self._checked(result, self._do(_Job(next(self._numbers)), kind, given, look))
+            return self._checked(result, self._do(_Task(next(self._numbers)), kind, given, look))
         except WorkerEndedError as ended:
             details = ended.details
             kind = details.get("signal") or "ProcessEndedError"
@@ -208,7 +249,7 @@ class Worker:
             self._is_loading = False
 
     def _hang(self, seconds: float) -> ErrorReport:
-        """A report about loading that does not come to its end."""
+        """Kill the process, because loading does not end. Returns a report about it."""
         stacks = self.process.stacks()
         file, line = self._named(self.process.place_in(stacks))
         self.kill("its code did not finish loading")
@@ -223,15 +264,16 @@ class Worker:
     # Answering
 
     def answer(
-        self, run: Run, model: "ResidentModel", turns: list[dict[str, Any]], tool_seconds: float
+        self, run: Run, model: "ResidentModel", turns: list[dict[str, Any]], tool_seconds: float, most_tools: int
     ) -> messages.Answered:
-        """What the run's agent gives, for its question and the `turns` before it in its session.
+        """The result of the run's agent for its question and the earlier `turns` of its session. The agent should
+        show the model up to `most_tools` tools.
 
-        Raises what the agent raises: a `HearthError` as such, anything else as `AgentFailedError`. Raises
+        Raises what the agent raises: a `HearthError` unchanged, any other error as `AgentFailedError`. Raises
         `WorkerCrashedError`; `DidNotStopError` for a run that was stopped and whose agent continues: the worker is
         retired.
         """
-        job = _Job(next(self._numbers), run, contextvars.copy_context())
+        task = _Task(next(self._numbers), run, contextvars.copy_context())
         stop_at = math.inf
 
         def look() -> float:
@@ -240,11 +282,13 @@ class Worker:
             if run.cancelled.is_set():
                 if stop_at == math.inf:
                     stop_at = now + STOP_SECONDS
-                    self._send({"kind": "cancel", "job": job.id})
+                    self._send({"kind": "cancel", "task": task.id})
                 elif now > stop_at:
                     self.retire(f"the agent {run.agent} of run {run.id} did not stop")
                     raise DidNotStopError(f"the agent of run {run.id} did not stop")
-            self._check_tools(job, now)
+            self._check_tools(task, now)
+            if run.turn is not None and not self._uses_model(task, now):
+                run.turn.pause()
             return NOTICE_SECONDS
 
         given = {
@@ -253,11 +297,14 @@ class Worker:
             "question": run.question,
             "history": list(run.history),
             "turns": turns,
+            "jobs": self._session_calls.jobs(run),
+            "has_code": self._session_calls.has_code(run),
             "max_steps": run.max_steps,
             "tool_seconds": tool_seconds,
+            "most_tools": most_tools,
         }
         try:
-            return self._checked(messages.Answered, self._do(job, "answer", given, look))
+            return self._checked(messages.Answered, self._do(task, "answer", given, look))
         except WorkerEndedError as ended:
             raise WorkerCrashedError(
                 f"{ended}. Tools that were called may have done their work. Ask again: a fresh worker answers.",
@@ -265,26 +312,43 @@ class Worker:
                 steps=run.steps,
             ) from None
 
-    def call_tool(self, tool: str, given: Mapping[str, Any], seconds: float) -> str:
-        """What a tool gives, as text. Raises `ToolFailedError` with a sentence, `WorkerCrashedError`."""
-        job = _Job(next(self._numbers), context=contextvars.copy_context())
+    def call_tool(
+        self,
+        tool: str,
+        given: Mapping[str, Any],
+        seconds: float,
+        run: Run | None = None,
+        on_progress: Callable[[messages.Progress], object] = lambda progress: None,
+    ) -> str:
+        """The result of a tool, as text. `run`: what its model calls count for. `on_progress` gets the tool's
+        reports, and must not wait. Raises `ToolFailedError` with a sentence, `WorkerCrashedError`."""
+        task = _Task(next(self._numbers), run, contextvars.copy_context(), on_progress)
 
         def look() -> float:
-            self._check_tools(job, time.monotonic())
+            now = time.monotonic()
+            self._check_tools(task, now)
+            if run is not None and run.turn is not None and not self._uses_model(task, now):
+                run.turn.pause()
             return NOTICE_SECONDS
 
         try:
-            value = self._do(job, "call_tool", {"tool": tool, "input": given, "seconds": seconds}, look)
-            return self._checked(_Text, {"text": value}).text
-        except AgentFailedError as error:
-            if error.details["exception"] != ToolFailedError.__name__:
-                raise
-            raise ToolFailedError(error.details["reason"]) from None
+            value = self._do(task, "call_tool", {"tool": tool, "input": given, "seconds": seconds}, look)
+            called = self._checked(_Called, value)
         except WorkerEndedError as ended:
             raise WorkerCrashedError(f"{ended}.", **ended.details) from None
+        if called.failed is not None:
+            raise ToolFailedError(called.failed, called.traceback)
+        return called.text
+
+    def cancel_calls(self) -> None:
+        """Ask the tools that run in it to end: `check_cancelled` raises, and coroutines are cancelled."""
+        with self._changing:
+            tasks = list(self._tasks)
+        for task in tasks:
+            self._send({"kind": "cancel", "task": task})
 
     def write_note(self, record: Mapping[str, Any], seconds: float) -> Any:
-        """What the code's `write_note` gives for a run's record. Raises `TimeoutError`, `AgentFailedError`, a
+        """The result of the code's `write_note` for a run's record. Raises `TimeoutError`, `AgentFailedError`, a
         `HearthError`, `WorkerCrashedError`."""
         deadline = time.monotonic() + seconds
 
@@ -294,22 +358,29 @@ class Worker:
                 raise TimeoutError(f"it took longer than {seconds:g} s")
             return NOTICE_SECONDS
 
-        job = _Job(next(self._numbers), context=contextvars.copy_context())
+        task = _Task(next(self._numbers), call_context=contextvars.copy_context())
         try:
-            return self._do(job, "note", {"record": record}, look)
+            return self._do(task, "note", {"record": record}, look)
         except WorkerEndedError as ended:
             raise WorkerCrashedError(f"{ended}.", **ended.details) from None
 
     def forget(self, name: str) -> None:
-        """Let `keep` build the value of that name anew."""
+        """Make `keep` build the value of that name again."""
         self._send({"kind": "forget", "name": name})
 
-    def _check_tools(self, job: "_Job", now: float) -> None:
-        """A tool whose time is up and of which the worker says nothing blocks the whole process."""
-        for tool, seconds, deadline in list(job.tools.values()):
+    def _check_tools(self, task: "_Task", now: float) -> None:
+        """Kill the worker if a tool's time is up and the worker has not reported it: the tool blocks the whole
+        process."""
+        for tool, seconds, deadline in list(task.tools.values()):
             if now > deadline + STOP_SECONDS:
                 self._place = self.process.place_in(self.process.stacks())
                 self.kill(f"the tool {tool} did not answer within {seconds:g} seconds and blocked the process")
+
+    def _uses_model(self, task: "_Task", now: float) -> bool:
+        """Whether the model works for the task, or did a moment ago."""
+        return now - task.model_used < PAUSE_SECONDS or any(
+            call.task is task and call.needs_turn for call in list(self._asked.values())
+        )
 
     def _introduce(self, model: "ResidentModel") -> int:
         """The number by which the worker knows a model."""
@@ -330,37 +401,37 @@ class Worker:
     # The end
 
     def retire(self, reason: str) -> None:
-        """Give it no new runs, and end it when it has none left, or after a while."""
+        """Give it no new runs, and end it after its last run, or after `RETIRE_SECONDS`."""
         with self._changing:
             if self.retired is not None:
                 return
             self.retired = reason
             log.warning("the worker %d of %s %s is retired: %s", *self._name, reason)
             self._end_if_retired()
-        self._later(RETIRE_SECONDS, lambda: self.kill(reason))
+        self.later(RETIRE_SECONDS, lambda: self.kill(reason))
 
     def _end_if_retired(self) -> None:
-        if self.retired is not None and not self._jobs:
+        if self.retired is not None and not self._tasks:
             self.kill(self.retired)
 
     def close(self) -> None:
-        """End it; nobody uses it any more. What its code does at exit is done, within `END_SECONDS`."""
+        """End it. No run may use it any more. Exit handlers of its code run, for `END_SECONDS` at most."""
         with self._changing:
             if self._killed_for is not None:
                 return
             self._killed_for = self.retired = "it is not needed any more"
         self._channel.close_sending()
-        self._later(END_SECONDS, self.process.kill)
+        self.later(END_SECONDS, self.process.kill)
 
-    def _later(self, seconds: float, call: Callable[[], object]) -> None:
-        """Call it after so many seconds, if the process has not ended by then."""
+    def later(self, seconds: float, call: Callable[[], object]) -> None:
+        """Call `call` after `seconds`, unless the process has ended before."""
         timer = threading.Timer(seconds, call)
         timer.daemon = True
         timer.start()
         self.process.on_end(lambda _: timer.cancel())
 
     def end_if_idle(self, seconds: float) -> None:
-        """End it if it has had nothing to do for so long."""
+        """End it if it has been idle for `seconds`."""
         with self._changing:
             if self.state == "idle" and time.monotonic() - self.idle_since > seconds:
                 self.kill(f"it was idle for {seconds:g} s")
@@ -383,45 +454,47 @@ class Worker:
 
     # Messages
 
-    def _do(self, job: "_Job", kind: str, given: Mapping[str, Any], look: Callable[[], float]) -> Any:
-        """Have the worker do something, and do meanwhile what it asks of the model.
+    def _do(self, task: "_Task", kind: str, given: Mapping[str, Any], look: Callable[[], float]) -> Any:
+        """Send a task to the worker and wait for its result. Meanwhile, do the task's model calls.
 
-        `look` says for how many seconds to wait at most until it is called again, and may raise.
+        `look` is called before each wait. It returns the maximum number of seconds to wait, or raises to end the
+        task.
         """
         with self._changing:
             if self.retired is not None or self._over is not None:
                 raise NotStartedError(self.retired or str(self._over))
-            self._jobs[job.id] = job
+            self._tasks[task.id] = task
         try:
-            if not self._send({"kind": kind, "job": job.id, **given}):
+            if not self._send({"kind": kind, "task": task.id, **given}):
                 raise NotStartedError("it has ended")
             while True:
                 try:
-                    message = job.inbox.get(timeout=look())
+                    message = task.inbox.get(timeout=look())
                 except queue.Empty:
                     continue
                 match message:
                     case _Call():
                         message.serve()
-                        job.is_serving = False
+                        task.is_serving = False
                     case messages.Done():
                         return message.value
                     case messages.Failed():
-                        raise self._error(message.error, job)
+                        raise self._error(message.error, task)
                     case WorkerEndedError():
                         raise message
         finally:
             with self._changing:
-                del self._jobs[job.id]
-                while not job.inbox.empty():
-                    # Of a thread that people's code has left running.
-                    if isinstance(left := job.inbox.get(), _Call):
+                del self._tasks[task.id]
+                while not task.inbox.empty():
+                    # A call of a thread that people's code has left running.
+                    if isinstance(left := task.inbox.get(), _Call):
                         left.serve_elsewhere()
                 self.idle_since = time.monotonic()
                 self._end_if_retired()
 
     def _checked(self, kind: type[R], value: Any) -> R:
-        """A result, read as if it came from outside. Raises `WorkerEndedError` where it is none."""
+        """A result, checked like other input from outside. If it is invalid, kills the worker and raises
+        `WorkerEndedError`."""
         try:
             return kind.model_validate(value)
         except ValidationError as error:
@@ -430,7 +503,7 @@ class Worker:
             self.process.ended.wait(END_SECONDS)
             raise self._described(self.process.end) from None
 
-    def _error(self, raised: messages.Raised, job: "_Job") -> Exception:
+    def _error(self, raised: messages.Raised, task: "_Task") -> Exception:
         """The error that people's code raised."""
         if raised.reports is not None:
             return LoadError([cast(ErrorReport, report.model_dump()) for report in raised.reports])
@@ -440,14 +513,14 @@ class Worker:
         log.warning("%s %s: %s", self.workspace, self.generation, raised.traceback or raised.message)
         details: dict[str, Any] = {"exception": raised.type, "reason": raised.message}
         details |= {"file": raised.file, "line": raised.line, "traceback": raised.traceback}
-        if job.run is not None:
-            details["steps"] = job.run.steps
+        if task.run is not None:
+            details["steps"] = task.run.steps
         return AgentFailedError(
             f"The code of {self.workspace} failed with {raised.type}: {raised.message}", **details
         )
 
     def _send(self, message: Mapping[str, Any]) -> bool:
-        """Returns whether all of it was sent. A worker that does not read is ended."""
+        """Returns whether the whole message was sent. A worker that does not read is killed."""
         try:
             self._channel.send(message)
             return True
@@ -461,7 +534,7 @@ class Worker:
         return False
 
     def _read(self) -> None:
-        """Hand out what the worker sends, until it ends."""
+        """Read what the worker sends, until it ends."""
         try:
             while (data := self._channel.receive()) is not None:
                 self._take(messages.read(data), len(data))
@@ -480,13 +553,13 @@ class Worker:
         over = self._described(self.process.end)
         with self._changing:
             self._over = over
-            jobs = list(self._jobs.values())
+            tasks = list(self._tasks.values())
         metrics.WORKER_ENDS.labels("crashed" if self._killed_for is None else "ended").inc()
         if self._killed_for is None:
             log.warning("%s", str(over))  # a handler that keeps it would keep all that its traceback holds
-        for job in jobs:
+        for task in tasks:
             # Each gets its own: two threads must not raise the same one.
-            job.inbox.put(WorkerEndedError(str(over), over.details))
+            task.inbox.put(WorkerEndedError(str(over), over.details))
         for call in list(self._asked.values()):
             call.leave()
 
@@ -515,7 +588,7 @@ class Worker:
             )
             return
         if isinstance(message, messages.Stuck):
-            # The job itself may have ended long before.
+            # The task itself may have ended long before.
             self.retire(f"the {message.what} did not stop")
             return
         if isinstance(message, messages.Leave):
@@ -523,50 +596,63 @@ class Worker:
                 call.leave()
             return
         with self._changing:
-            job = self._jobs.get(message.job) if message.job is not None else None
+            task = self._tasks.get(message.task) if message.task is not None else None
         if isinstance(message, messages.Ask):
-            self._take_call(message, job)
-        elif job is not None:
+            self._take_call(message, task)
+        elif task is not None:
             if not isinstance(message, messages.Done | messages.Failed):
-                job.sent_bytes += size
-            if job.sent_bytes > MOST_SENT_BYTES:
+                task.sent_bytes += size
+            if task.sent_bytes > MOST_SENT_BYTES:
                 self.kill(f"one run sent more than {MOST_SENT_BYTES} bytes of steps")
                 return
-            job.take(message)
+            task.take(message)
 
-    def _take_call(self, message: messages.Ask, job: "_Job | None") -> None:
-        if sum(other.job is job for other in list(self._asked.values())) >= MOST_CALLS:
+    def _take_call(self, message: messages.Ask, task: "_Task | None") -> None:
+        if sum(other.task is task for other in list(self._asked.values())) >= MOST_CALLS:
             error = QueueFullError(f"{MOST_CALLS} calls of the model are under way, and no run may have more.")
             self._send({"kind": "reply", "call": message.call, "error": as_reply(error)})
             return
-        call = _Call(self, message, job)
+        call = _Call(self, message, task)
         self._asked[message.call] = call
-        if job is not None and job.context is not None and message.what in AT_ONCE:
-            job.context.copy().run(call.serve)
+        if message.what in ELSEWHERE:
+            call.serve_elsewhere(None if task is None else task.call_context)
             return
-        if job is not None and not job.is_serving and job.context is not None:
-            job.is_serving = True
-            job.inbox.put(call)
+        if task is not None and task.call_context is not None and message.what in AT_ONCE:
+            task.call_context.copy().run(call.serve)
             return
-        # The job's own thread is busy with another call, or there is none.
-        call.serve_elsewhere(None if job is None else job.context)
+        if task is not None and not task.is_serving and task.call_context is not None:
+            task.is_serving = True
+            task.inbox.put(call)
+            return
+        # The task's own thread is busy with another call, or there is none.
+        call.serve_elsewhere(None if task is None else task.call_context)
 
 
-class _Job:
-    """Something that the worker does. `context`: in which its calls of the model are done."""
+class _Task:
+    """A task of the worker: an answer, a tool call, a note, or loading. Its calls of the model are done in
+    `call_context`."""
 
-    def __init__(self, number: int, run: Run | None = None, context: contextvars.Context | None = None) -> None:
+    def __init__(
+        self,
+        number: int,
+        run: Run | None = None,
+        call_context: contextvars.Context | None = None,
+        on_progress: Callable[[messages.Progress], object] = lambda progress: None,
+    ) -> None:
         self.id = number
         self.run = run
-        self.context = context
+        self.call_context = call_context
+        self.on_progress = on_progress
         self.inbox: queue.SimpleQueue[_Call | messages.Done | messages.Failed | WorkerEndedError] = (
             queue.SimpleQueue()
         )
         self.is_serving = False
-        """Whether the thread that waits for the job does a call, or is about to."""
+        """Whether the thread that waits for the task does a model call, or has one in its inbox."""
         self.sent_bytes = 0
+        self.model_used = time.monotonic()
+        """When the model last worked for it."""
         self.tools: dict[int, tuple[str, float, float]] = {}
-        """Calls of tools under way: the tool, its time limit, and until when."""
+        """Tool calls that have not ended: the tool, its time limit, and its deadline."""
 
     def take(self, message: messages.FromWorker) -> None:
         match message:
@@ -574,10 +660,14 @@ class _Job:
                 self.inbox.put(message)
             case messages.Step() if self.run is not None:
                 self.run.add_step(message.step)
+            case messages.Progress():
+                self.on_progress(message)
             case messages.Plan() if self.run is not None:
                 self.run.events.publish("plan", {"steps": message.steps})
             case messages.Recalled() if self.run is not None:
                 self.run.recalled = message.messages
+            case messages.ToolsShown() if self.run is not None:
+                self.run.add_tools_shown(message.tools)
             case messages.ToolBegan():
                 self.tools[message.call] = (message.tool, message.seconds, time.monotonic() + message.seconds)
             case messages.ToolEnded():
@@ -588,10 +678,10 @@ class _Job:
 
 
 class _Call:
-    """Something that people's code asks of the model. It is its `Caller`."""
+    """A model call of people's code. See `server.workers.model_calls.Caller`."""
 
-    def __init__(self, worker: Worker, message: messages.Ask, job: _Job | None) -> None:
-        self.job = job
+    def __init__(self, worker: Worker, message: messages.Ask, task: _Task | None) -> None:
+        self.task = task
         self._left = threading.Event()
         self._worker = worker
         self._message = message
@@ -601,30 +691,42 @@ class _Call:
         """See `Caller`."""
         return self._left.is_set()
 
+    @property
+    def needs_turn(self) -> bool:
+        """Whether the model works for the call, so that its run needs a turn."""
+        return self._message.what not in (*AT_ONCE, *ELSEWHERE)
+
     def leave(self) -> None:
-        """Nobody reads the answer any more: the model stops at its next token."""
+        """The worker no longer waits for the answer: the model stops at its next token."""
         self._left.set()
 
     def serve(self) -> None:
-        """Do it, and send what comes of it."""
+        """Do the call, and send its result or its error."""
         message, worker = self._message, self._worker
+        run = self.task.run if self.task is not None else None
         try:
-            with (
-                cancellation.scope(_EitherSet(self._left, cancellation.current())),
-                within_tool(message.tool) if message.tool is not None else nullcontext(),
-            ):
-                value = worker._calls.do(message.what, message.given, self, worker._grammars, worker.workspace)
+            if self.needs_turn and run is not None and run.turn is not None:
+                run.turn.resume()
+            cancelled = _EitherSet(self._left, context.current().cancelled)
+            with context.scope(cancelled=cancelled, tool=message.tool):
+                if message.what in ELSEWHERE:
+                    value = worker._session_calls.do(message.what, message.given, run)
+                else:
+                    value = worker._calls.do(message.what, message.given, self, worker._grammars, worker.workspace)
             reply: dict[str, Any] = {"value": value}
         except BaseException as error:  # boundary: people's code is sent whatever went wrong
             reply = {"error": as_reply(error)}
         finally:
             worker._asked.pop(message.call, None)
+            if self.needs_turn and self.task is not None:
+                self.task.model_used = time.monotonic()
         if not self.left:
             worker._send({"kind": "reply", "call": message.call, **reply})
 
-    def serve_elsewhere(self, context: contextvars.Context | None = None) -> None:
-        """The same on another thread, in a copy of `context`, or in none: then the model is the default one."""
-        within = contextvars.Context() if context is None else context.copy()
+    def serve_elsewhere(self, copied: contextvars.Context | None = None) -> None:
+        """Do `serve` on another thread, in a copy of the context `copied`. None: in an empty context, with the
+        default model."""
+        within = contextvars.Context() if copied is None else copied.copy()
         name = f"call {self._message.what}"
         threading.Thread(target=within.run, args=(self.serve,), name=name, daemon=True).start()
 
@@ -634,7 +736,7 @@ class _Call:
 
 
 class _EitherSet(threading.Event):
-    """Is set when one of two others is. To be looked at only."""
+    """An event that is set when one of two others is. Read-only."""
 
     def __init__(self, one: threading.Event, other: threading.Event | None) -> None:
         super().__init__()

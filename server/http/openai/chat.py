@@ -24,21 +24,25 @@ def blueprint(host: Host) -> APIBlueprint:
         responses={200: OpenAIAnswer, **REFUSED},
     )
     def chat_completions(body: ChatRequest) -> dict[str, Any] | Response:
-        count = body.n or 1
-        completion = Completion(
-            _conversation(body),
-            most_tokens(host, body.max_completion_tokens or body.max_tokens, count),
-            count,
-            tuple(body.stop or ()),
-            sampling_of(body, body.seed),
-        )
-        run = start_run(host, body, completion)
+        run = start_run(host, body, completion_of(host, body))
         serializer = ChatSerializer(run, body)
         if body.stream:
             return stream(run, False, serializer.chunks)
         return serializer.answer(wait_for(run, detach=False))
 
     return routes
+
+
+def completion_of(host: Host, body: ChatRequest) -> Completion:
+    """What the model has to write for a request. Raises `InvalidRequestError`."""
+    count = body.n or 1
+    return Completion(
+        _conversation(body),
+        most_tokens(host, body.max_completion_tokens or body.max_tokens, count),
+        count,
+        tuple(body.stop or ()),
+        sampling_of(body, body.seed),
+    )
 
 
 class ChatSerializer(TextSerializer):

@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 from server.completions.grammar import why_no_grammar
 from server.completions.types import Completion, Conversation, Json, Message, Tool
-from server.errors import UnknownModelError
+from server.errors import InvalidRequestError, UnknownModelError
 from server.host import Host
 from server.http.openai.errors import invalid
 from server.http.openai.schemas import Asked, FunctionDefinition, TextPart
 from server.http.schemas import LONGEST_QUESTION
 from server.http.sse import ServerSentEvent
 from server.runs import AgentResult, Run
+from server.sdk.json_schema import UnusableSchemaError, arguments_form
 
 if TYPE_CHECKING:
     from server.engine import GuidedEngine
@@ -30,11 +31,10 @@ def text_of(parts: Sequence[TextPart] | None) -> str:
 
 def tool_of(function: FunctionDefinition, *loc: str | int) -> Tool:
     """A tool of the client. Raises `InvalidRequestError` about `loc` if its arguments can't become a grammar."""
-    schema = {"type": "object", **(NO_ARGUMENTS if function.parameters is None else function.parameters)}
-    if schema["type"] != "object":
-        raise invalid("The schema of a function's arguments has to be that of an object.", *loc)
-    if "properties" in schema:
-        schema.setdefault("additionalProperties", False)
+    try:
+        schema = arguments_form(NO_ARGUMENTS if function.parameters is None else function.parameters)
+    except UnusableSchemaError as error:
+        raise _unusable(str(error), *loc) from error
     strict = bool(function.strict)
     _check(Json(schema, strict), *loc)
     return Tool(function.name, function.description or "", schema, strict)
@@ -49,7 +49,11 @@ def json_of(schema: dict[str, Any] | None, strict: bool | None, *loc: str | int)
 
 def _check(wanted: Json, *loc: str | int) -> None:
     if reason := why_no_grammar(wanted):
-        raise invalid(f"The model can't be held to this JSON schema: {reason}.", *loc)
+        raise _unusable(reason, *loc)
+
+
+def _unusable(reason: str, *loc: str | int) -> InvalidRequestError:
+    return invalid(f"The model can't be held to this JSON schema: {reason}.", *loc)
 
 
 def conversation(
@@ -77,11 +81,11 @@ def start_run(host: Host, asked: Asked, completion: Completion) -> Run:
     """Start a run: of the agent that `asked.model` names, or of the model itself.
 
     Raises `UnknownModelError`, what `ResidentModels.ready` raises, `InvalidRequestError` for what an agent can't do,
-    and what `Host.ask` raises.
+    and what `Questions.start` raises.
     """
     if names_agent(asked):
-        run = _question(host, asked, completion, asked.model.removeprefix(f"{OWN}/"))
-        host.ask(run)
+        run = agent_run(host, asked, completion)
+        host.questions.start(run)
         return run
     if asked.x_session_id is not None:
         raise invalid("A session is an agent's. Ask one, like hearth/react, or send the messages.", "x_session_id")
@@ -101,7 +105,7 @@ def start_run(host: Host, asked: Asked, completion: Completion) -> Run:
 
         return complete(run, completion, engine)
 
-    host.complete(run, work, None if asked.model == OWN else asked.model)
+    host.questions.start_completion(run, work, None if asked.model == OWN else asked.model)
     return run
 
 
@@ -121,8 +125,10 @@ def most_tokens(host: Host, wanted: int | None, texts: int) -> int:
     return most if wanted is None else min(wanted, most)
 
 
-def _question(host: Host, asked: Asked, completion: Completion, agent: str) -> Run:
-    """A run of an agent: the last message is its question, the earlier ones are its history."""
+def agent_run(host: Host, asked: Asked, completion: Completion) -> Run:
+    """A run of the agent that `asked.model` names, not started yet: the last message is its question, the earlier
+    ones are its history. Raises `InvalidRequestError` for what an agent can't do."""
+    agent = asked.model.removeprefix(f"{OWN}/")
     source, count = completion.source, completion.count
     if isinstance(source, tuple):
         count *= len(source)

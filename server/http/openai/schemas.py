@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.functional_validators import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError, from_json
 
-from server.http.schemas import EVENTS, Name, SessionId, Taken, TokenQuery
+from server.http.schemas import EVENTS, Name, SessionId, StrictRequest, TokenQuery
 
 MOST_TEXTS = 128
 """That one request may ask for."""
@@ -103,7 +103,7 @@ class FunctionNamed(Lenient):
     name: FunctionName
 
 
-class ChatToolNamed(Taken):
+class ChatToolNamed(StrictRequest):
     type: Literal["function"]
     function: FunctionNamed
 
@@ -114,7 +114,7 @@ class JsonSchemaFormat(Lenient):
     strict: bool | None = None
 
 
-class ResponseFormat(Taken):
+class ResponseFormat(StrictRequest):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchemaFormat | None = None
 
@@ -123,7 +123,7 @@ class StreamOptions(Lenient):
     include_usage: bool | None = False
 
 
-class Asked(Taken):
+class Asked(StrictRequest):
     """What every request has."""
 
     model: ModelName = Field(
@@ -214,7 +214,7 @@ class ResponsesTool(FunctionDefinition):
     type: Literal["function"]
 
 
-class ResponsesToolNamed(Taken):
+class ResponsesToolNamed(StrictRequest):
     type: Literal["function"]
     name: FunctionName
 
@@ -223,7 +223,7 @@ class ResponsesFormat(JsonSchemaFormat):
     type: Literal["text", "json_object", "json_schema"]
 
 
-class ResponsesText(Taken):
+class ResponsesText(StrictRequest):
     format: ResponsesFormat | None = None
     verbosity: Anything = None
 
@@ -262,7 +262,7 @@ class ModelsQuery(TokenQuery):
     x_workspace: Name = Field("main", description="whose agents are listed")
 
 
-class ModelId(Taken):
+class ModelId(StrictRequest):
     model: str
 
 

@@ -105,13 +105,15 @@ class TextSerializer(ABC):
         return (None, None, {**self._head(self.chunk, choices), **more})
 
     def _head(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
-        return {
+        head = {
             "id": f"{self.prefix}-{self._run.id}",
             "object": kind,
             "created": int(self._run.asked),
             "model": model_of(self._run, self._asked),
             "choices": choices,
         }
+        # The client of a new session learns its name here.
+        return head if self._run.session_id is None else {**head, "x_session_id": self._run.session_id}
 
     def _usage(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         prompt, cached, written = token_counts(choices, self._asked.n or 1)

@@ -1,11 +1,12 @@
-"""The guard: one process above each worker. It ends the worker with all that the worker started, and reports how.
+"""The guard: one process above each worker. It ends the worker with all that the worker started, and reports how it
+ended.
 
 A guard is a subreaper (`man 2 prctl`): a process below it whose parent has ended becomes its child, also one that
 took a session of its own. So nothing that a worker starts gets away, and nothing stays as a zombie.
 
 The channel is a stream. The guard sends lines of JSON: `{"worker": pid, "guard": pid}` at once, and
 `{"exit_code": 3, "signal": null}` when the worker has ended and nothing is left below. It reads single bytes:
-`DUMP_STACKS`, and the end of the stream, which ends the worker.
+`DUMP_STACKS`, `TERMINATE`, and the end of the stream, which ends the worker.
 """
 
 import contextlib
@@ -21,9 +22,11 @@ from collections.abc import Callable, Collection, Iterator
 from typing import NoReturn
 
 DUMP_STACKS = b"u"
-"""To a guard: have the worker's faulthandler write what all threads do."""
+"""To a guard: let the worker's faulthandler write the stacks of all threads."""
+TERMINATE = b"t"
+"""To a guard: send SIGTERM to the worker and its process group. What is left when the stream ends is killed."""
 SWEEP = b"s"
-"""To the keeper: a guard was killed; end what is left of its worker."""
+"""To the keeper: a guard was killed; kill what is left of its worker."""
 SWEEP_SECONDS = 1.0
 KILL_SECONDS = 10.0
 """A process that can't be killed (it waits in the kernel for a disk) is left after this time."""
@@ -40,13 +43,13 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def control_process(option: int, value: int | bytes) -> None:
-    """prctl(2), where there is one."""
+    """prctl(2) on Linux; nothing elsewhere."""
     if sys.platform == "linux":
         libc.prctl(option, value, 0, 0, 0)
 
 
 def name_process(name: str) -> None:
-    """The name in `ps` and `top`; 15 characters at most."""
+    """Set the name in `ps` and `top`; 15 characters at most."""
     control_process(PR_SET_NAME, name.encode())
 
 
@@ -78,7 +81,7 @@ def _parents() -> Iterator[tuple[int, int]]:
 
 
 def descendants(pid: int) -> list[int]:
-    """The processes below `pid`, zombies too, parents first; empty where the system doesn't say (not Linux)."""
+    """The processes below `pid`, zombies too, parents first; empty on other systems than Linux."""
     if sys.platform != "linux":
         return []
     children: dict[int, list[int]] = {}
@@ -91,7 +94,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def kill_descendants(seconds: float = KILL_SECONDS) -> bool:
-    """Kill and reap everything below this process, which has to be a subreaper. False if some of it resists."""
+    """Kill and reap all processes below this one, which must be a subreaper. False if one is left after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -120,7 +123,7 @@ def _wake_on_children() -> tuple[socket.socket, socket.socket]:
 
 
 def _silence() -> None:
-    """Standard input, output and error lead nowhere: the pipe of the output has to end with who writes to it."""
+    """Redirect standard input, output and error to /dev/null: the pipe of the output must end with the worker."""
     nothing = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(nothing, standard)
@@ -139,9 +142,9 @@ def _send(channel: socket.socket, message: dict[str, object]) -> None:
 
 
 def run(channel: socket.socket, worker: Callable[[], NoReturn], silent: bool) -> NoReturn:
-    """Be the guard of a new process that runs `worker`; end with it.
+    """Fork a process that runs `worker`, and be its guard until it has ended.
 
-    Closes every descriptor but the channel and the standard ones; `silent`: the standard ones lead nowhere then.
+    Closes every descriptor except the channel and the standard ones. `silent`: the standard ones become /dev/null.
     """
     name_process("hearth-guard")
     control_process(PR_SET_CHILD_SUBREAPER, 1)
@@ -157,23 +160,27 @@ def run(channel: socket.socket, worker: Callable[[], NoReturn], silent: bool) ->
     close_all_but({0, 1, 2, channel.fileno(), woken.fileno(), waking.fileno()})
     if silent:
         _silence()
-    status = _watch(channel, woken, pid)
+    status, is_asked = _watch(channel, woken, pid)
+    if is_asked:
+        _wait_for_the_others(channel, woken)
     kill_descendants()
     _send(channel, _ending(status))
     os._exit(0)
 
 
-def _watch(channel: socket.socket, woken: socket.socket, worker: int) -> int:
-    """Wait until the worker ends or is stopped, or end it when the server says so. Its status, as in waitpid(2)."""
+def _watch(channel: socket.socket, woken: socket.socket, worker: int) -> tuple[int, bool]:
+    """Wait until the worker ends or is stopped, or kill it when the server closes the channel. Returns its status, as
+    in waitpid(2), and whether the others of its group were asked to end and have time for that."""
     poll = select.poll()
     poll.register(channel, select.POLLIN)
     poll.register(woken, select.POLLIN)
+    is_asked = False
     while True:
         poll.poll()
         _drain(woken)
         status = _reap(worker)
         if status is not None:
-            return status
+            return status, is_asked
         try:
             orders = channel.recv(4096, socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -182,13 +189,39 @@ def _watch(channel: socket.socket, woken: socket.socket, worker: int) -> int:
             orders = b""
         if not orders:
             _kill_group(worker)
-            return os.waitpid(worker, 0)[1]
+            return os.waitpid(worker, 0)[1], False
+        if TERMINATE in orders:
+            is_asked = True
+            with contextlib.suppress(OSError):  # it has ended, or has no group of its own yet
+                os.killpg(worker, signal.SIGTERM)
         if DUMP_STACKS in orders and _handles(worker, signal.SIGUSR2):
             os.kill(worker, signal.SIGUSR2)
 
 
+def _wait_for_the_others(channel: socket.socket, woken: socket.socket) -> None:
+    """Wait until no process below the guard is left, or the server closes the channel."""
+    poll = select.poll()
+    poll.register(channel, select.POLLIN)
+    poll.register(woken, select.POLLIN)
+    while True:
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        if not descendants(os.getpid()):
+            return
+        poll.poll()
+        _drain(woken)
+        try:
+            if not channel.recv(4096, socket.MSG_DONTWAIT):
+                return
+        except BlockingIOError:
+            continue
+        except OSError:
+            return
+
+
 def _reap(worker: int) -> int | None:
-    """Reap what has ended; the worker's status if it has ended or was stopped."""
+    """Reap all children that have ended. Returns the worker's status if it has ended or was stopped."""
     try:
         while True:
             pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
@@ -210,7 +243,7 @@ def _kill_group(worker: int) -> None:
 
 
 def _handles(pid: int, number: int) -> bool:
-    """Has the process a handler for this signal? Without one it would end."""
+    """Whether the process has a handler for this signal: without one the signal would end it."""
     if sys.platform != "linux":
         return True
     with contextlib.suppress(OSError), open(f"/proc/{pid}/status") as file:
@@ -235,11 +268,11 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def keep(channel: socket.socket, template: Callable[[], NoReturn]) -> NoReturn:
+def run_keeper(channel: socket.socket, template: Callable[[], NoReturn]) -> NoReturn:
     """Be the keeper: the process above all templates and guards. `template` runs in a child.
 
-    It reaps templates that were replaced and guards whose template is gone. It ends when nothing is left below it, or
-    when the server ends, and then everything below it ends too.
+    It reaps templates that were replaced, and guards whose template has ended. It ends when nothing is left below it.
+    It also ends, with everything below it, when the server ends.
     """
     name_process("hearth-keeper")
     control_process(PR_SET_CHILD_SUBREAPER, 1)
@@ -281,7 +314,7 @@ def keep(channel: socket.socket, template: Callable[[], NoReturn]) -> NoReturn:
 
 
 def _sweep() -> None:
-    """Kill what has become the keeper's child and is neither a template nor a guard."""
+    """Kill children of the keeper that are neither a template nor a guard, with everything below them."""
     for child in [child for child, parent in _parents() if parent == os.getpid()]:
         with contextlib.suppress(OSError):
             with open(f"/proc/{child}/comm") as file:

@@ -1,5 +1,5 @@
-"""What makes a forked process a worker of its own: nothing that it shares with the template, the guard, or another
-worker can be felt in it, apart from the memory that was loaded before the fork."""
+"""Making a forked process a separate worker: it shares nothing with the template, the guard or another worker, except
+memory that was loaded before the fork."""
 
 import atexit
 import contextlib
@@ -19,12 +19,12 @@ from typing import NamedTuple
 from server.workers.inside import guard
 
 HIGH = 100
-"""The worker's own descriptors lie from here on: code that closes the low ones doesn't reach them."""
+"""The lowest number of the worker's own descriptors: code that closes the low ones does not close these."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is the same for all workers of a template."""
+    """The settings that all workers of a template share."""
 
     entry: str
     """`package.module:function`: called with the worker's end of the protocol socket."""
@@ -33,7 +33,7 @@ class Settings:
     folder: str
     """The working directory."""
     memory_bytes: int | None
-    """How much more data than at the start a process may have (RLIMIT_DATA)."""
+    """What a process may allocate, in addition to its data at the start (RLIMIT_DATA)."""
     import_seconds: float
     """The maximum time for a module that is imported later."""
 
@@ -69,7 +69,7 @@ def isolate(ends: Ends, settings: Settings) -> socket.socket:
 
 
 def _default_signals() -> None:
-    """As in a Python that has just started, whatever template, guard or an imported module did."""
+    """Restore the signal handlers of a new Python process."""
     signal.set_wakeup_fd(-1)
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)
@@ -80,8 +80,8 @@ def _default_signals() -> None:
 
 
 def _move_descriptors(ends: Ends) -> tuple[int, int]:
-    """Nothing is left open but standard input (empty), output and error (the pipe), and the two that are returned:
-    protocol socket and faulthandler's file."""
+    """Close all descriptors except standard input (empty), output and error (the pipe), and the two that are
+    returned: protocol socket and faulthandler's file."""
     protocol = fcntl.fcntl(ends.protocol, fcntl.F_DUPFD_CLOEXEC, HIGH)
     stacks = fcntl.fcntl(ends.stacks, fcntl.F_DUPFD_CLOEXEC, HIGH)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -93,7 +93,7 @@ def _move_descriptors(ends: Ends) -> tuple[int, int]:
 
 
 def _forget_exit_handlers() -> None:
-    """What the template has registered to be done at exit is the template's."""
+    """Remove the exit handlers that the template has registered."""
     atexit._clear()
     # It registers itself once, so the worker's own objects would never be finalized.
     with contextlib.suppress(AttributeError):
@@ -107,7 +107,7 @@ def _end_before_the_server() -> None:
 
 
 def _limit_memory(memory_bytes: int | None) -> None:
-    """No core files (they take seconds), and the limit that was asked for."""
+    """Set the memory limit, and allow no core files, which take seconds."""
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     if memory_bytes is None:
@@ -118,7 +118,7 @@ def _limit_memory(memory_bytes: int | None) -> None:
 
 
 def _data_bytes() -> int:
-    """What counts against RLIMIT_DATA, in bytes."""
+    """The memory that counts against RLIMIT_DATA, in bytes."""
     with open("/proc/self/status") as file:
         for line in file:
             if line.startswith("VmData:"):
@@ -127,7 +127,7 @@ def _data_bytes() -> int:
 
 
 def _seed() -> None:
-    """Workers must not draw the same random numbers, nor trust each other's connections."""
+    """Seed random numbers, and multiprocessing's key, differently in each worker."""
     random.seed()
     if (numpy_random := sys.modules.get("numpy.random")) is not None:
         numpy_random.seed()

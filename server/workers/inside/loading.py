@@ -17,7 +17,7 @@ import server
 from server.workers.failure import CodeFiles, ErrorReport, LoadError, problem
 
 RELOADABLE = ("agent", "model", "tools")
-"""The parts of `server` that a generation is made of."""
+"""The parts of `server` that belong to a generation."""
 DEFAULT_AGENT = "react"
 """The name under which a question asks for `CustomAgentGuidance`."""
 _ENTRY_POINTS = (("model", "load_model"), ("tools", "load_tools"), ("agent", "CustomAgentGuidance"))
@@ -30,7 +30,7 @@ MOVED = {
     "server.runs": "tell_step, tell_plan, call_tool and ToolFailedError are in server.sdk now.",
     "server.tool_schema": "arguments_schema is in server.sdk now.",
 }
-"""Where names stand now that code of earlier generations imports from elsewhere."""
+"""The new places of names that code of earlier generations imports from old places."""
 
 
 class LoadedCode:
@@ -59,8 +59,8 @@ class LoadedCode:
 
     @contextmanager
     def running(self, builder: str | None = None) -> Iterator[None]:
-        """Within it people's code runs for loading's sake: what it imports is noted, and whatever it raises becomes a
-        `LoadError`. `builder`: the module that imports tools now, and rests on none of them."""
+        """Run people's code within this block while it is loaded: its imports are noted, and what it raises becomes a
+        `LoadError`. `builder`: the module that imports all tools, and depends on none of them."""
         try:
             with self._imports.noting(builder):
                 yield
@@ -82,7 +82,7 @@ class LoadedCode:
         return self._root / self._paths[name]
 
     def _compile_all(self) -> None:
-        """Compile every file, so that all that don't compile are reported. Leaves the byte-code for the import."""
+        """Compile every file, and report all that don't compile. The import uses the byte-code."""
         errors: list[ErrorReport] = []
         for path in _paths_below(self._root):
             name = _module_name(path)
@@ -127,7 +127,7 @@ class LoadedCode:
             raise LoadError(errors)
 
     def _load_agents(self) -> dict[str, Any]:
-        """What `load_agents` of `server/agent` gives. Code that has none has the default agent alone."""
+        """The result of `load_agents` of `server/agent`. Without this function there is only the default agent."""
         module: Any = self.modules["agent"]
         load_agents = getattr(module, "load_agents", None)
         if load_agents is None:
@@ -144,17 +144,18 @@ class LoadedCode:
 
 
 class _ImportGraph:
-    """Who of the generation imports what, noted while it is loaded."""
+    """Which module of the generation imports which, noted while it is loaded."""
 
     def __init__(self) -> None:
         self._noted: dict[str, dict[str, None]] = {}
         """The full names that each module has imported, in order."""
         self._built: dict[str, None] = {}
-        """What the module that builds the tools has imported for them."""
+        """The names that the module that builds the tools has imported for them."""
 
     @contextmanager
     def noting(self, builder: str | None = None) -> Iterator[None]:
-        """Stand before `__import__` and `importlib.import_module` for a while. `builder`: see `running`."""
+        """Within this block, replace `__import__` and `importlib.import_module` by functions that note each import.
+        `builder`: see `running`."""
         real_import, real_import_module = builtins.__import__, importlib.import_module
 
         def noted(by: str) -> dict[str, None]:
@@ -195,14 +196,13 @@ class _ImportGraph:
                 importlib.import_module = real_import_module
 
     def closure(self, name: str, known: Mapping[str, str]) -> set[str]:
-        """`name` and the modules among `known` that it imports, directly or not, with the packages that they are
-        in."""
+        """`name`, the modules among `known` that it imports, directly or not, and their packages."""
         reached, followed, pending = set[str](), set[str](), [name]
         while pending:
             one = pending.pop()
             if one in known and one not in followed:
                 followed.add(one)
-                # A module's packages run before it. What else they import, it need not rest on.
+                # A module's packages run before it. The module need not depend on their other imports.
                 parts = one.split(".")
                 reached.update(".".join(parts[:count]) for count in range(1, len(parts) + 1))
                 pending += [imported.removeprefix("server.") for imported in self._noted.get(f"server.{one}", ())]
@@ -219,15 +219,15 @@ class _ImportGraph:
 
 
 class _OnlySdk(importlib.abc.MetaPathFinder):
-    """Refuses what the server's process alone may import: there it is the model and the store, here it would be a
-    copy of no use."""
+    """Refuses imports of the server's own modules. The model and the store are in the server's process: a copy in the
+    worker would not be connected to them."""
 
     def __init__(self, installed: Sequence[str]) -> None:
         """`installed`: the folders of the server's own modules."""
         self._installed = [Path(folder) for folder in installed]
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
-        """Finds nothing. Raises `ImportError` for what is the server's own."""
+        """Returns None. Raises `ImportError` for the server's own modules."""
         first, _, part = fullname.partition(".")
         if first != "server" or not part or "." in part or part in RELOADABLE:
             return

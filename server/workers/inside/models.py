@@ -12,18 +12,19 @@ from guidance.models import Model
 from guidance.models._engine import Engine, EngineState
 from guidance.models._engine._engine import LogitsOutput
 
-from server.sdk import logprobs, usage
+from server.sdk import context, usage
 from server.sdk.control_tokens import ControlTokens
 from server.sdk.program import Program
-from server.workers.inside.server_end import ServerEnd, UnknownGrammarError, revived
+from server.workers.inside.server_end import ServerEnd, revived
+from server.workers.messages import UnknownGrammarError
 
 REMEMBERED = 64
-"""Texts whose lengths are."""
+"""Maximum number of texts whose token counts are cached."""
 
 
-class RemoteTokenizer:
-    """See `server.sdk.models.TextTools`. Lengths that the server has sent with another reply are remembered, since an
-    agent asks how long a prompt is right before it has it continued, and right after."""
+class TokenizerStandIn:
+    """See `server.sdk.models.TextTools`. Token counts that came with another reply are cached, because an agent
+    counts a prompt's tokens just before the model continues it, and just after."""
 
     def __init__(self, server: ServerEnd, control: ControlTokens) -> None:
         self._server = server
@@ -58,7 +59,7 @@ class RemoteTokenizer:
         return self._control.reveal(text)
 
     def remember(self, text: str, tokens: int) -> str:
-        """`text`, which has so many tokens."""
+        """Cache that `text` has `tokens` tokens. Returns `text`."""
         with self._changing:
             self._lengths[text] = tokens
             while len(self._lengths) > REMEMBERED:
@@ -72,9 +73,9 @@ class ResidentStandIn(Engine):
     guided: ClassVar[Literal[True]] = True
 
     def __init__(self, server: ServerEnd, context_length: int, control_tokens: Sequence[str]) -> None:
-        tokenizer: Any = RemoteTokenizer(server, ControlTokens(control_tokens))
+        tokenizer: Any = TokenizerStandIn(server, ControlTokens(control_tokens))
         super().__init__(tokenizer=tokenizer, enable_monitoring=False)
-        self.tokenizer: RemoteTokenizer  # type: ignore[assignment]
+        self.tokenizer: TokenizerStandIn  # type: ignore[assignment]
         self.context_length = context_length
         self._server = server
 
@@ -96,7 +97,7 @@ class ResidentStandIn(Engine):
 
     def get_logits(self, token_ids: list[int], include_all_uncached_tokens: bool = False) -> LogitsOutput:
         """guidance's own loop would call this."""
-        raise TypeError("The resident model runs whole grammars: there are no logits to be had.")
+        raise TypeError("The resident model runs whole grammars and gives no logits.")
 
     def __call__(
         self,
@@ -109,7 +110,7 @@ class ResidentStandIn(Engine):
         """See `GuidedEngine.__call__`."""
         if step_config is not None:
             raise ValueError("The resident model has no step callbacks; run a grammar a step instead.")
-        counted = logprobs.current()
+        counted = context.current().logprobs
         given = {
             "prompt": state.prompt,
             "grammar": hashlib.sha256(grammar.encode()).hexdigest(),
@@ -134,7 +135,7 @@ class ResidentStandIn(Engine):
         )
 
     def _responses(self, given: dict[str, Any]) -> Generator[EngineResponse, None, dict[str, Any]]:
-        """What comes back, and how it ended. Raises `UnknownGrammarError` before anything comes."""
+        """The responses, and the last part of the reply. Raises `UnknownGrammarError` before the first response."""
         with closing(self._server.stream("continue", **given)) as parts:
             while True:
                 try:
@@ -180,14 +181,29 @@ class ApiStandIn:
 
 
 class ModelOfTheContext:
-    """Whatever model the run of this context works with, for the `llm` of tools."""
+    """The model of this context's run, for the `llm` of tools."""
 
     def __init__(self, server: ServerEnd) -> None:
         self._server = server
 
-    def complete(self, messages: list[dict[str, str]], *, max_tokens: int, stop: Sequence[str] | None = None) -> str:
-        """The assistant's next message."""
-        return _complete(self._server, messages, max_tokens, stop, None)
+    def chat(self, request: Mapping[str, Any]) -> Generator[str, None, dict[str, Any]]:
+        """See `server.sdk.chat_model.AnswersChats`."""
+        with closing(self._server.stream("chat", **request)) as parts:
+            while True:
+                try:
+                    part = next(parts)
+                except StopIteration as end:
+                    reply: dict[str, Any] = end.value
+                    break
+                yield part["text"]
+        usage.record(usage.Usage(**reply["usage"]))
+        if reply["error"] is not None:
+            raise revived(reply["error"])
+        return reply
+
+    def count(self, text: str) -> int:
+        """Tokens of `text`."""
+        return int(self._server.ask("count", text=text)["tokens"])
 
 
 def _complete(

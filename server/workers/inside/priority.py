@@ -1,5 +1,5 @@
-"""A worker's priority, below the server's once its code is loaded: a reload is not to wait for whatever else the
-machine does, and what people's code computes afterwards is not to slow the model down."""
+"""A worker's priority. While it loads code it has the server's, so that a reload is fast; afterwards a lower one, so
+that people's code does not slow the model down."""
 
 import os
 import sys
@@ -11,7 +11,8 @@ RETRIES = 40
 
 
 def lower_priority(niceness: int) -> None:
-    """Add `niceness` to that of every thread of this process, and of what it starts from now on."""
+    """Add `niceness` to that of all threads of this process. Threads and processes that it starts later inherit
+    it."""
     if sys.platform != "linux":
         os.nice(niceness)
         return
@@ -32,8 +33,8 @@ def _lower_session_soon(niceness: int) -> None:
 
 def _lower_session(niceness: int) -> bool:
     """Linux schedules sessions against each other where autogroups are on, and niceness counts inside a session only
-    (`man 7 sched`). So the session gets it as well. False: Linux takes one such change in 100 ms from all users
-    together, and another was first."""
+    (`man 7 sched`). So the session gets it as well. False: Linux allows one such change in 100 ms for all users
+    together, and another process was first."""
     try:
         with open("/proc/self/autogroup", "w") as file:
             file.write(str(niceness))

@@ -1,27 +1,20 @@
-"""The server as a worker sees it: what is asked of it, and what comes back."""
+"""The server, seen from a worker: requests to it, and its replies."""
 
 import itertools
 import queue
 import threading
 from collections.abc import Generator
-from contextvars import ContextVar
 from typing import Any
 
 from server import errors
+from server.bounds import bounded
 from server.errors import HearthError, OutOfTokensError
-from server.sdk.run import current_tool
-from server.workers.messages import Channel
-
-job: ContextVar[int | None] = ContextVar("job", default=None)
-"""The job that this context works for; None where it is none's, as on a thread that a tool has started itself."""
-
-
-class UnknownGrammarError(Exception):
-    """The server has not got the grammar of that name, or not any more."""
+from server.sdk import context
+from server.workers.messages import Channel, UnknownGrammarError
 
 
 class ServerEnd:
-    """Any number of threads may ask; the thread that reads the channel hands the replies over."""
+    """Any number of threads may ask. The thread that reads the channel calls `deliver` for each reply."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -30,11 +23,11 @@ class ServerEnd:
         self._changing = threading.Lock()
 
     def send(self, kind: str, **fields: Any) -> None:
-        """A message that has no reply."""
-        self._channel.send({"kind": kind, **fields})
+        """Send a message that has no reply. Its texts are shortened, except in model calls."""
+        self._channel.send({"kind": kind, **(fields if kind == "ask" else bounded(fields))})
 
     def ask(self, what: str, **given: Any) -> dict[str, Any]:
-        """The one reply. Raises the error that the server replies."""
+        """Ask, and return the one reply. Raises the error that the server replies."""
         stream = self.stream(what, **given)
         while True:
             try:
@@ -44,15 +37,15 @@ class ServerEnd:
                 return reply
 
     def stream(self, what: str, **given: Any) -> Generator[dict[str, Any], None, dict[str, Any]]:
-        """Parts of the reply as they come, and its last part as the generator's value. Closing the generator leaves
-        the call."""
-        call = next(self._numbers)
+        """Parts of the reply as they come, and its last part as the generator's value. Closing the generator
+        cancels the call."""
+        call, within = next(self._numbers), context.current()
         replies: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         with self._changing:
             self._waiting[call] = replies
         over = False
         try:
-            self.send("ask", call=call, job=job.get(), tool=current_tool(), what=what, given=given)
+            self.send("ask", call=call, task=within.task, tool=within.tool, what=what, given=given)
             while True:
                 reply = replies.get()
                 if reply["kind"] == "part":
@@ -70,7 +63,7 @@ class ServerEnd:
                 self.send("leave", call=call)
 
     def deliver(self, message: dict[str, Any]) -> None:
-        """A reply, or a part of one, has come."""
+        """Give a reply, or a part of one, to the thread that waits for it."""
         with self._changing:
             replies = self._waiting.get(message["call"])
         if replies is not None:
@@ -78,7 +71,7 @@ class ServerEnd:
 
 
 def revived(error: dict[str, Any]) -> Exception:
-    """The error that the server replied, as it was there."""
+    """The error that the server replied, of the same class as there."""
     kind = getattr(errors, error["type"], None)
     if isinstance(kind, type) and issubclass(kind, HearthError):
         return kind(error["message"], **error["details"])

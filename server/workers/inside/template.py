@@ -1,4 +1,4 @@
-"""The template: a process that has imported what workers usually need, and forks them.
+"""The template: a process that has imported what workers usually need, and from which workers are forked.
 
 `python -m server.workers.inside.template '{"control": 5, "channel": 6, "settings": {...}}'` is started by the server.
 The first process stays as the keeper (guard.py); its child is the template. It has one thread, no connection to
@@ -31,7 +31,7 @@ MESSAGE_BYTES = 1 << 17
 
 
 def main(arguments: list[str]) -> None:
-    """Read the arguments that the server gave; never returns."""
+    """Be keeper and template, or with `--once` guard and worker. Never returns."""
     once = arguments[0] == "--once"
     given = json.loads(arguments[-1])
     settings = Settings(**given["settings"])
@@ -44,11 +44,11 @@ def main(arguments: list[str]) -> None:
         _leave_with(lambda: guard.run(channel, worker, silent=True))
     control = socket.socket(fileno=given["control"])
     channel = socket.socket(fileno=given["channel"])
-    guard.keep(channel, partial(_leave_with, partial(_start, control, settings)))
+    guard.run_keeper(channel, partial(_leave_with, partial(_start, control, settings)))
 
 
 def _leave_with(call: Callable[[], object]) -> NoReturn:
-    """Call, and end this process without the exit handlers and the buffers that it has from its parent."""
+    """Call `call`, and end this process without the exit handlers and buffers that it inherited."""
     code = 1
     try:
         call()
@@ -65,7 +65,7 @@ def _leave_with(call: Callable[[], object]) -> NoReturn:
 
 
 def _flush() -> None:
-    """What Python and C have buffered for standard output: a fork copies it, and it would be written twice."""
+    """Flush the buffers of Python and C: a fork copies them, and their content would be written twice."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # people's code may have closed or replaced it
             stream.flush()
@@ -79,7 +79,7 @@ def _preload_and_work(ends: Ends, settings: Settings) -> None:
 
 
 def _work(ends: Ends, settings: Settings) -> None:
-    """Be the worker: call the entry, then what was registered to be done at exit since."""
+    """Be the worker: call the entry, and then the exit handlers that were registered since."""
     protocol = isolate(ends, settings)
     module, _, function = settings.entry.partition(":")
     try:
@@ -100,7 +100,7 @@ def _start(control: socket.socket, settings: Settings) -> None:
 
 
 def _preload(settings: Settings) -> None:
-    """Import what workers usually need. What can't be imported is reported, and left to the workers."""
+    """Import what workers usually need. Modules that can't be imported are reported and skipped."""
     for name in [*settings.preload, settings.entry.partition(":")[0]]:
         try:
             importlib.import_module(name)
@@ -109,7 +109,7 @@ def _preload(settings: Settings) -> None:
 
 
 def _freeze() -> None:
-    """Nothing that is alive now is looked at by the garbage collector again, so its memory stays shared."""
+    """Exclude all current objects from garbage collection, so that their memory stays shared."""
     gc.collect()
     gc.freeze()
     _flush()
@@ -121,8 +121,9 @@ def _send(control: socket.socket, message: dict[str, object]) -> None:
 
 
 def _serve(control: socket.socket, settings: Settings) -> None:
-    """Fork what the server asks for, until it closes its end."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # guards and successors report to the server; none is to be reaped
+    """Fork workers and successors for the server, until it closes its end."""
+    # Guards and successors report to the server; this process reaps none.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         message, received, _, _ = socket.recv_fds(control, MESSAGE_BYTES, len(Ends._fields))
         if not message:
@@ -147,7 +148,7 @@ def _guard(received: list[int], settings: Settings) -> None:
 
 
 def _succeed(new: int, old: socket.socket, modules: list[str], settings: Settings) -> None:
-    """Import what a generation imported, and be the template from then on.
+    """Import what a generation has imported, and then be the template.
 
     Reports `{"importing": name, "at": time.monotonic()}` before each module and then `{"imported": name}`, or
     `{"left_out": name, "why": ...}` if it raises. Ends after `{"unfit": name, "why": ...}` if the module has done
@@ -210,9 +211,9 @@ def _unfit(before: set[int]) -> str:
 
 
 def _threads() -> int:
-    """How many threads a worker's memory would be copied from.
+    """The number of threads that this process has at a fork.
 
-    Libraries that stop their threads before a fork (OpenBLAS) do so in a first one.
+    Forks once before it counts, because some libraries (OpenBLAS) stop their threads then.
     """
     pid = os.fork()
     if pid == 0:

@@ -1,4 +1,4 @@
-"""What workers usually do first, done once in the template, so that what it imports and remembers is there in all.
+"""What workers usually do first, done once in the template, so that all workers have the imports and caches.
 
 LangChain, pydantic and guidance import parts of themselves when they are first used.
 """
@@ -17,7 +17,7 @@ from langchain_core.language_models import BaseChatModel  # noqa: F401
 from langchain_core.messages import AIMessage, HumanMessage, convert_to_openai_messages
 from langchain_core.tools import BaseTool, StructuredTool, ToolException, tool
 
-from server.sdk import Prepared, arguments_schema
+from server.sdk import Prepared, arguments_schema, describe_type, grammar_schema
 from server.sdk.chat_model import ResidentChatModel
 
 
@@ -53,7 +53,9 @@ def _warm_up() -> None:
     _count.invoke({"text": "one two"})
     choices = []
     for number, one in enumerate(tools):
-        schema = json.dumps(arguments_schema(one))
+        arguments = arguments_schema(one)
+        describe_type(arguments, {})
+        schema = json.dumps(grammar_schema(arguments))
         choices.append(capture(guidance.string(one.name), "tool") + guidance.json(f"input_{number}", schema=schema))
     Prepared((gen("thought", regex=r"[^\n]+", max_tokens=9) + select(choices)).ll_grammar())
     ResidentChatModel(get_engine=_Answers).invoke([HumanMessage("hello")])

@@ -10,9 +10,8 @@ import os
 import queue
 import socket
 import threading
-import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,32 +19,35 @@ from langchain_core.tools import BaseTool
 from pydantic import ValidationError
 
 from server.errors import HearthError, NoHistoryError, PromptTooLongError
-from server.sdk import cancellation, run
+from server.sdk import context
 from server.sdk.chat_model import ResidentChatModel
+from server.sdk.jobs import SessionJobs, is_background
+from server.sdk.run import as_json
 from server.sdk.saved_values import KeptReport, KeptValues, use
 from server.sdk.tool_call import call_tool
+from server.sdk.tool_error import ToolFailedError
 from server.workers.failure import LoadError
-from server.workers.inside import server_end
 from server.workers.inside.loading import LoadedCode
 from server.workers.inside.models import ApiStandIn, ModelOfTheContext, ResidentStandIn
+from server.workers.inside.overlooked import overlooked
 from server.workers.inside.priority import lower_priority
 from server.workers.inside.server_end import ServerEnd
+from server.workers.inside.task import Task
 from server.workers.inside.toolset import build_tools, describe_tool
-from server.workers.messages import Answered, Channel, MessageError, decode, encode
+from server.workers.messages import LONGEST_FROM_WORKER, Answered, Channel, MessageError, decode, encode
 
 HISTORY_SHARES = (1 / 4, 1 / 8, 1 / 16, 0)
-"""Of the model's window, what the history of a session takes at most; less where question and tools leave no room."""
-STOP_SECONDS = 3.0
-"""How long what a run has turned away from may take to end. Then the server is to replace this worker."""
+"""The maximum shares of the model's context window for a session's history. They are tried in this order until
+question, tools and history fit."""
 
 
 def main(connection: socket.socket) -> None:
     """Serve until the server closes the connection."""
-    Worker(Channel(connection)).serve()
+    Worker(Channel(connection, sends=LONGEST_FROM_WORKER)).serve()
 
 
 class Worker:
-    """The process's one. Its main thread is in `serve`."""
+    """The worker's side of the connection to the server. The process has one, and its main thread runs `serve`."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -55,11 +57,11 @@ class Worker:
         self._code: LoadedCode | None = None
         self._tools: dict[str, BaseTool] = {}
         self._kept: KeptValues | None = None
-        self._jobs: dict[int, Job] = {}
+        self._tasks: dict[int, Task] = {}
         self._changing = threading.Lock()
 
     def serve(self) -> None:
-        """Do what the server asks for. Returns when it has closed the connection."""
+        """Do what the server asks for. Returns when the server has closed the connection."""
         threading.Thread(target=self._read, name="hearth messages", daemon=True).start()
         while (work := self._on_main.get()) is not None:
             work()
@@ -92,50 +94,47 @@ class Worker:
                 self._begin(message, self._note)
             case "cancel":
                 with self._changing:
-                    job = self._jobs.get(message["job"])
-                if job is not None:
-                    job.cancelled.set()
+                    task = self._tasks.get(message["task"])
+                if task is not None:
+                    task.cancelled.set()
             case "forget":
                 if self._kept is not None:
                     self._kept.drop(message["name"])
 
-    def _begin(self, message: dict[str, Any], work: Callable[["Job", dict[str, Any]], Any]) -> None:
-        """Let a thread of its own do it."""
-        job = Job(message["job"], self._server)
+    def _begin(self, message: dict[str, Any], work: Callable[[Task, dict[str, Any]], Any]) -> None:
+        """Do `work` for the message on a new thread."""
+        task = Task(message["task"], self._server, None if self._code is None else self._code.files)
         with self._changing:
-            self._jobs[job.id] = job
+            self._tasks[task.id] = task
 
         def do() -> None:
             try:
-                self._do(job, lambda: work(job, message))
+                self._do(task, lambda: work(task, message))
             finally:
                 with self._changing:
-                    del self._jobs[job.id]
+                    del self._tasks[task.id]
 
-        threading.Thread(target=do, name=f"run {job.id}", daemon=True).start()
+        threading.Thread(target=do, name=f"run {task.id}", daemon=True).start()
 
-    def _do(self, job: "Job", work: Callable[[], Any]) -> None:
-        """Send what comes of it."""
-        token = server_end.job.set(job.id)
+    def _do(self, task: Task, work: Callable[[], Any]) -> None:
+        """Send the result of `work`, or the error that it raises."""
         try:
-            with cancellation.scope(job.cancelled), run.scope(job):
+            with context.scope(task=task.id, cancelled=task.cancelled, listener=task):
                 try:
-                    self._server.send("done", job=job.id, value=work())
+                    self._server.send("done", task=task.id, value=work())
                 except MessageError as error:
                     raise ValueError(f"the result can't be sent: {error}") from None
         except BaseException as error:  # boundary: people's code may raise anything
-            self._send_failure(job, error)
-        finally:
-            server_end.job.reset(token)
+            self._send_failure(task, error)
 
-    def _send_failure(self, job: "Job", error: BaseException) -> None:
-        """Ends the process where that is impossible, so that the server does not wait."""
+    def _send_failure(self, task: Task, error: BaseException) -> None:
+        """Send the error of a task. If that is impossible, end the process, so that the server does not wait."""
         try:
             try:
-                self._server.send("failed", job=job.id, error=self._described(error))
+                self._server.send("failed", task=task.id, error=self._described(error))
             except (MessageError, TypeError, ValueError) as failure:
                 message = f"what it says can't be sent: {failure}"
-                self._server.send("failed", job=job.id, error={"type": type(error).__name__, "message": message})
+                self._server.send("failed", task=task.id, error={"type": type(error).__name__, "message": message})
         except BaseException:  # boundary: the process
             _give_up()
 
@@ -156,13 +155,13 @@ class Worker:
     # Loading
 
     def _on_main_thread(self, message: dict[str, Any], work: Callable[[dict[str, Any]], Any]) -> None:
-        """Load or build. Hardly anything of what this makes is garbage: the collector would look at all of it often,
-        and find nothing."""
+        """Load or build on the main thread, with garbage collection off: nearly all objects that this creates stay,
+        so the collector would scan them often and find nothing."""
 
         def do() -> None:
             gc.disable()
             try:
-                self._do(Job(message["job"], self._server), lambda: work(message))
+                self._do(Task(message["task"], self._server), lambda: work(message))
             finally:
                 gc.enable()
 
@@ -188,11 +187,15 @@ class Worker:
     def _build(self, message: dict[str, Any]) -> dict[str, Any]:
         assert self._code is not None, "code is loaded before its tools are built"
         model = ModelOfTheContext(self._server)
-        self._tools = build_tools(self._code, ResidentChatModel(get_engine=lambda: model))
-        built = {
-            "tools": [describe_tool(self._code, tool) for tool in self._tools.values()],
-            "imports": self._code.third_party(),
-        }
+        llm = ResidentChatModel(get_engine=lambda: model)
+        self._tools = build_tools(self._code, llm, message["check"])
+        built: dict[str, Any] = {"tools": [], "warnings": [], "imports": []}
+        if message["check"]:
+            built = {
+                "tools": [describe_tool(self._code, tool) for tool in self._tools.values()],
+                "warnings": overlooked(self._code, self._tools.values()),
+                "imports": self._code.third_party(),
+            }
         lower_priority(message["niceness"])
         return built
 
@@ -203,41 +206,65 @@ class Worker:
 
     # Answering
 
-    def _answer(self, job: "Job", message: dict[str, Any]) -> dict[str, Any]:
-        """What the agent gives for the question, and for what was said before it, where there is any."""
+    def _answer(self, task: Task, message: dict[str, Any]) -> dict[str, Any]:
+        """The agent's result for the question and the history, if there is one."""
         assert self._code is not None, "code is loaded before it is asked"
-        model = self._models[message["model"]]
-        agent = self._code.agents[message["agent"]](model, self._tools, message["max_steps"], message["tool_seconds"])
+        model, turns = self._models[message["model"]], message["turns"]
+        jobs = SessionJobs(message["jobs"], any(map(is_background, self._tools.values())))
+        with context.scope(
+            jobs=jobs,
+            has_code=message["has_code"],
+            most_tools=message["most_tools"],
+            session_tools=_tools_called(turns),
+        ):
+            make = self._code.agents[message["agent"]]
+            agent = make(model, self._tools, message["max_steps"], message["tool_seconds"])
+            return self._ask_agent(task, message, model, agent)
+
+    def _ask_agent(
+        self, task: Task, message: dict[str, Any], model: ResidentStandIn | ApiStandIn, agent: Callable[..., Any]
+    ) -> dict[str, Any]:
         question, history, turns = message["question"], message["history"], message["turns"]
         if not turns:
             return _as_plain(message["agent"], _call(message["agent"], agent, question, history))
         notes = self._notes()
         for share in HISTORY_SHARES:
             recalled = _plain(notes.recall(model, question, turns, share)) if share else []
-            self._server.send("recalled", job=job.id, messages=recalled)
+            self._server.send("recalled", task=task.id, messages=recalled)
             try:
                 return _as_plain(message["agent"], _call(message["agent"], agent, question, [*history, *recalled]))
             except PromptTooLongError:
-                if job.has_steps or not recalled:
+                if task.has_steps or not recalled:
                     raise
         raise AssertionError("without a history it was answered, or raised")
 
-    def _call_tool(self, job: "Job", message: dict[str, Any]) -> str:
-        return call_tool(self._tools[message["tool"]], message["input"], message["seconds"])
+    def _call_tool(self, task: Task, message: dict[str, Any]) -> dict[str, Any]:
+        """A call of a tool alone, without an agent; see `server.workers.worker._Called`."""
+        try:
+            with context.scope(is_alone=True):
+                text = call_tool(self._tools[message["tool"]], message["input"], message["seconds"])
+        except ToolFailedError as failure:
+            return {"failed": str(failure), "traceback": failure.traceback}
+        return {"text": text}
 
-    def _note(self, job: "Job", message: dict[str, Any]) -> Any:
-        """What the code has the background model write of a run."""
+    def _note(self, task: Task, message: dict[str, Any]) -> Any:
+        """The note on a run that the code's `write_note` makes with the background model."""
 
         def complete(
-            messages: list[dict[str, str]], *, max_tokens: int, schema: Mapping[str, Any] | None = None
+            messages: list[dict[str, str]],
+            *,
+            max_tokens: int,
+            schema: Mapping[str, Any] | None = None,
+            words: str = "",
         ) -> str:
-            reply = self._server.ask("note", messages=messages, max_tokens=max_tokens, schema=schema)
+            reply = self._server.ask("note", messages=messages, max_tokens=max_tokens, schema=schema, words=words)
             return str(reply["text"])
 
         return _plain(self._notes().write_note(complete, message["record"]))
 
     def _notes(self) -> Any:
-        """The module that says what a session remembers. Raises `NoHistoryError` where there is none."""
+        """The code's module `agent.notes`, which selects a session's history. Raises `NoHistoryError` if there is
+        none."""
         assert self._code is not None, "code is loaded before it is asked"
         try:
             return self._code.modules["agent.notes"]
@@ -248,49 +275,11 @@ class Worker:
             ) from None
 
 
-class Job:
-    """One thing that the server asked for. It is the `Listener` of the run that it answers."""
-
-    def __init__(self, number: int, server: ServerEnd) -> None:
-        self.id = number
-        self.cancelled = threading.Event()
-        self.has_steps = False
-        self._server = server
-        self._calls = 0
-        self._counting = threading.Lock()
-
-    def step(self, step: dict[str, Any]) -> None:
-        """See `Listener`."""
-        self.has_steps = True
-        self._server.send("step", job=self.id, step=step)
-
-    def plan(self, steps: list[dict[str, Any]]) -> None:
-        """See `Listener`."""
-        self._server.send("plan", job=self.id, steps=steps)
-
-    def tool_began(self, tool: str, seconds: float) -> int:
-        """See `Listener`."""
-        with self._counting:
-            self._calls += 1
-            call = self._calls
-        self._server.send("tool_began", job=self.id, call=call, tool=tool, seconds=float(seconds))
-        return call
-
-    def tool_ended(self, call: int, seconds: float, failed: bool) -> None:
-        """See `Listener`."""
-        self._server.send("tool_ended", job=self.id, call=call, seconds=seconds, failed=failed)
-
-    def still_running(self, what: str, ended: Callable[[], bool]) -> None:
-        """See `Listener`."""
-
-        def look() -> None:
-            until = time.monotonic() + STOP_SECONDS
-            while not ended() and time.monotonic() < until:
-                time.sleep(0.05)
-            if not ended():
-                self._server.send("stuck", job=self.id, what=what)
-
-        threading.Thread(target=look, name=f"{what} is stopped", daemon=True).start()
+def _tools_called(turns: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The names of the tools that were called in `turns` of a session, the latest first: as the entries of the
+    notepad have them, which a person may have changed."""
+    calls = [call for turn in turns if turn["entry"] for call in turn["entry"].get("done", ())]
+    return tuple(dict.fromkeys(call.partition("(")[0] for call in reversed(calls)))
 
 
 def _call(name: str, agent: Callable[..., Any], question: str, history: list[dict[str, str]]) -> Any:
@@ -317,7 +306,7 @@ def _as_plain(name: str, result: Any) -> dict[str, Any]:
         {
             "answer": result.answer,
             "function": result.function,
-            "steps": [run.as_json(step) for step in result.steps],
+            "steps": [as_json(step) for step in result.steps],
             "usage": result.usage,
             "details": getattr(result, "details", None) or {},
         }
@@ -332,12 +321,12 @@ def _as_plain(name: str, result: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """`value` in plain values only. Raises `TypeError` or `ValueError` for what is no JSON."""
+    """`value` as plain JSON values. Raises `TypeError` or `ValueError` if it is not JSON."""
     return decode(encode(value))
 
 
 def _give_up() -> NoReturn:
-    """End the process, with the exception under way in its output: the server reports that."""
+    """Print the current exception and end the process. The server reports the output."""
     try:
         traceback.print_exc()
     finally:

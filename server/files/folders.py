@@ -1,0 +1,49 @@
+"""Where the files of sessions are."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class SessionFolder:
+    """The folders of one session, which code in its sandbox can change: never follow a link in them."""
+
+    files: Path
+    """What a person has uploaded and what code has written. The working directory of the session's code."""
+    state: Path
+    """What the sandbox saves to continue with: variables, and the code of the cells."""
+
+
+class SessionFolders:
+    """The folders of all sessions, below one folder that only the server's user can read. No sandbox sees `incoming`
+    and `removed`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        """The folder of all sessions' folders."""
+        # No session's folder has such a name.
+        self.incoming = root / "incoming"
+        """Uploads that are not complete yet. Each server removes its own files."""
+        self.removed = root / "removed"
+        """Folders of deleted sessions, until their content is removed."""
+
+    def of(self, workspace: str, session: str) -> SessionFolder:
+        """The folders of a session; they may not exist yet."""
+        # A workspace may have any name, and two names of sessions may differ in the case of their letters alone.
+        name = hashlib.sha256(f"{workspace}\0{session}".encode()).hexdigest()[:32]
+        return SessionFolder(self.root / name / "files", self.root / name / "state")
+
+    def make(self, workspace: str, session: str) -> SessionFolder:
+        """The same, and they exist."""
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = self.of(workspace, session)
+        folder.files.parent.mkdir(mode=0o700, exist_ok=True)
+        folder.files.mkdir(mode=0o700, exist_ok=True)
+        folder.state.mkdir(mode=0o700, exist_ok=True)
+        return folder
+
+    def make_own(self) -> None:
+        """Make the folders that no session has. Raises `OSError`."""
+        for folder in (self.root, self.incoming, self.removed):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,0 +1,259 @@
+"""Questions: asked, answered, saved, shown, and asked again.
+
+The way of a question begins here. `server/host.py` makes what this needs.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from constants import Settings
+from server import VERSION
+from server.errors import (
+    AgentNotFoundError,
+    GenerationNotFoundError,
+    InvalidRequestError,
+    ModelChangedError,
+    ReloadFailedError,
+    RunCancelledError,
+    RunNotFoundError,
+    StoreError,
+    TooLargeError,
+)
+from server.models.resident import ResidentModel, ResidentModels
+from server.reload import MAIN, CodeLoader, Generation, Workspace, Workspaces
+from server.runs.record import AgentResult, record_of, summary_of
+from server.runs.run import Run
+from server.runs.runs import Runs
+from server.sdk import context
+from server.sessions import NoteTaker, Sessions
+from server.sessions.feed import SessionFeeds
+from server.store import GenerationStore, RunStore
+from server.store.jobs import reported
+
+if TYPE_CHECKING:
+    from server.engine import GuidedEngine
+
+
+class Questions:
+    """Answers questions with the agents of a workspace, or with the model alone. Safe for any number of threads."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        runs: Runs,
+        models: ResidentModels,
+        workspaces: Workspaces,
+        code_loader: CodeLoader,
+        generations: GenerationStore,
+        sessions: Sessions,
+        store: RunStore,
+        note_taker: NoteTaker,
+        feeds: SessionFeeds,
+    ) -> None:
+        self._settings = settings
+        self._runs = runs
+        self._models = models
+        self._workspaces = workspaces
+        self._code_loader = code_loader
+        self._generations = generations
+        self._sessions = sessions
+        self._store = store
+        self._note_taker = note_taker
+        self._feeds = feeds
+
+    # Answering
+
+    def start(self, run: Run, generation: str | None = None, model: ResidentModel | str | None = None) -> None:
+        """Start `run`: the live code answers its question on a thread of its own, and its record is saved.
+        `run.events` report its progress; in the end it has an `answer` or an `error`.
+
+        `generation`, a hash or the beginning of one, replaces the live code, `model` the default model. Raises
+        `WorkspaceNotFoundError`, `QueueFullError`, `ShuttingDownError`. Before it waits for anything, a run may end
+        with what `ResidentModels.use` raises, `GenerationNotFoundError`, `AgentNotFoundError`, `ToolsNotLoadedError`
+        or `ReloadFailedError`; later with `PromptTooLongError`, `OutOfMemoryError`, or the reason that stopped it.
+        """
+        space = self._workspaces.get(run.workspace)
+        with self._sessions.joined(run):
+            self._runs.begin(run, partial(self._answer, run, space, generation, model), self._save)
+
+    def _answer(
+        self, run: Run, space: Workspace, generation: str | None, wanted: ResidentModel | str | None
+    ) -> AgentResult:
+        """The agent's result. Called on the run's own thread."""
+        with ExitStack() as held:
+            # Tools may call the model while they are built.
+            with self._models.use(wanted):
+                pinned = held.enter_context(self._code(run, space, generation))
+            run.generation = pinned.hash
+            if run.agent not in pinned.agents:
+                raise AgentNotFoundError(
+                    f"There is no agent {run.agent!r} in the workspace {run.workspace!r}. "
+                    f"There are: {', '.join(sorted(pinned.agents))}."
+                )
+            self._sessions.wait_for(run)
+            if run.wake is not None:
+                run.question = run.wake()
+            model = held.enter_context(self._turn(run, wanted))
+            settings = self._settings
+            turns = self._sessions.exchanges(run)
+            return pinned.answer(run, model, turns, settings.TOOL_TIMEOUT, settings.TOOLS_SHOWN)
+
+    def start_completion(
+        self, run: Run, work: Callable[["GuidedEngine"], AgentResult], model: str | None = None
+    ) -> None:
+        """Start `run` like `start`, with `work` instead of an agent. It uses no code of the workspace.
+
+        Raises `WorkspaceNotFoundError`, `QueueFullError`, `ShuttingDownError`. The run may end with what
+        `ResidentModels.use` raises, `InvalidRequestError` for a remote model, and with what `work` raises.
+        """
+        self._workspaces.get(run.workspace)
+        self._runs.begin(run, partial(self._complete, run, work, model), self._save)
+
+    def _complete(self, run: Run, work: Callable[["GuidedEngine"], AgentResult], wanted: str | None) -> AgentResult:
+        with self._models.use(wanted) as model:
+            _engine(model)  # fail before waiting in the queue
+        with self._turn(run, wanted) as model:
+            return work(_engine(model))
+
+    @contextmanager
+    def _code(self, run: Run, space: Workspace, generation: str | None) -> Iterator[Generation]:
+        """The generation of a run, pinned."""
+        if generation is not None:
+            # Set before it is loaded, so that it can't be deleted meanwhile.
+            run.generation = wanted = self._generations.find(generation)
+            with space.pin_earlier(wanted, run.check) as pinned:
+                yield pinned
+            return
+        if self._settings.RELOAD != "explicit":
+            self._catch_up(space, run)
+        if space.name != MAIN:
+            # A person's workspace is loaded on first use; `main` at the start or by a request.
+            if space.live is None:
+                self._code_loader.catch_up(space, run.check)
+            space.build_tools(run.check)
+        with space.pin() as pinned:
+            yield pinned
+
+    def _catch_up(self, space: Workspace, run: Run) -> None:
+        """Load changed files. If that fails, the live code answers, and the answer says so."""
+        try:
+            self._code_loader.catch_up(space, run.check)
+        except (ReloadFailedError, StoreError, TooLargeError) as refusal:
+            if space.live is None:
+                raise
+            run.not_reloaded = {"message": refusal.message, "errors": refusal.details.get("errors", [])}
+
+    @contextmanager
+    def _turn(self, run: Run, wanted: ResidentModel | str | None) -> Iterator[ResidentModel]:
+        """The model, after `run` has got its turn. Within this block the run is the context's."""
+        with self._runs.queue.take(run) as run.turn, self._models.use(wanted) as model:
+            run.start(model.name, self._provenance(run, model))
+            with context.scope(cancelled=run.cancelled, on_text=run.on_text):
+                yield model
+
+    def _provenance(self, run: Run, model: ResidentModel) -> dict[str, Any]:
+        return {
+            "hearth": VERSION,
+            "agent": run.agent,
+            "max_steps": run.max_steps,
+            "max_tokens": run.max_tokens,
+            "tool_timeout": self._settings.TOOL_TIMEOUT,
+            "model": model.identity(),
+        }
+
+    def _save(self, run: Run) -> None:
+        """Save the record of a run that has ended, and its exchange. Called before its answer is sent."""
+        try:
+            record = record_of(run)
+            exchange = self._sessions.adding(run, record)
+            changes = [exchange] if exchange is not None else []
+            if run.answer is not None and run.reported_jobs:
+                changes.append(reported(run.reported_jobs))
+            self._store.add(record, run.owner, changes)
+            if exchange is not None:
+                self._feeds.on_exchange(run)
+        finally:
+            self._sessions.leave(run)
+        if exchange is not None:
+            self._note_taker.add(record)
+
+    # Showing and stopping
+
+    def records(self, workspace: str | None, limit: int) -> list[dict[str, Any]]:
+        """Summaries of the last runs, of one workspace or of all: runs in flight, then the latest first."""
+        flying = {
+            run.id: summary_of(record_of(run, saved=run.ended.is_set()))
+            for run in reversed(self._runs.in_flight())
+            if workspace in (None, run.workspace)
+        }
+        # A run that has just ended may be among both.
+        ended = [record for record in self._store.latest(workspace, limit) if record["run_id"] not in flying]
+        return [*flying.values(), *ended][:limit]
+
+    def record(self, run_id: str) -> dict[str, Any]:
+        """The record of a run, in flight or ended. Raises `RunNotFoundError`."""
+        run = self._in_flight(run_id)
+        return self._store.get(run_id) if run is None else record_of(run, saved=run.ended.is_set())
+
+    def cancel(self, run_id: str) -> None:
+        """Stop a run in flight: at the model's next token, or at once while it waits. Raises `RunNotFoundError` if it
+        isn't in flight."""
+        run = self._in_flight(run_id)
+        if run is None or not run.stop(
+            RunCancelledError("The run was cancelled before it had an answer. Ask again.")
+        ):
+            raise RunNotFoundError(f"No run {run_id!r} is in flight; it has ended, or never was.")
+
+    def _in_flight(self, run_id: str) -> Run | None:
+        return next((run for run in self._runs.in_flight() if run.id == run_id), None)
+
+    # Repeating
+
+    def replay(self, run_id: str) -> tuple[Run, dict[str, Any]]:
+        """Repeat an earlier run with the same code and the same model; if it has no answer, with a model of the same
+        name, if it had one. Returns the new run, which has started, and the old record.
+
+        Raises `RunNotFoundError`, `ModelChangedError` if that model isn't resident, `GenerationNotFoundError` if it
+        ended before it had any code, and what `start` raises.
+        """
+        record = self._store.get(run_id)
+        if record["generation"] is None:
+            raise GenerationNotFoundError(
+                f"Run {run_id} was answered without any code, or ended before any was chosen for it. Ask it anew."
+            )
+        workspace = record["workspace"] if record["workspace"] in self._workspaces.names() else MAIN
+        run = Run(record["question"], workspace, record["max_steps"], record["agent"])
+        # The history of that time, without later exchanges of its session.
+        run.history = [{"role": one["role"], "content": one["content"]} for one in record.get("history", ())]
+        run.max_tokens, run.timeout = self._settings.MAX_TOKENS, self._settings.RUN_TIMEOUT
+        self.start(run, record["generation"], self._model_of(record))
+        return run, record
+
+    def _model_of(self, record: dict[str, Any]) -> ResidentModel | str | None:
+        """The model that a run was answered with. Raises `ModelChangedError`."""
+        if "provenance" not in record:
+            name: str | None = record["model"]
+            return name
+        identity, resident = record["provenance"]["model"], self._models.all
+        for model in resident:
+            if model.identity() == identity:
+                return model
+        names = "; ".join(_shown(model.identity()) for model in resident) or "none"
+        raise ModelChangedError(
+            f"Run {record['run_id']} was answered with {_shown(identity)}. Resident is: {names}. Load that model "
+            "first."
+        )
+
+
+def _engine(model: ResidentModel) -> "GuidedEngine":
+    if model.own_engine is None:
+        raise InvalidRequestError(
+            f"{model.name} is behind an API itself: ask it there, or ask one of the agents here, like hearth/react."
+        )
+    return model.own_engine
+
+
+def _shown(identity: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in identity.items() if value is not None)

@@ -1,0 +1,85 @@
+"""The run that the current code works for, as one object in one context variable."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from server.errors import RunCancelledError
+
+if TYPE_CHECKING:
+    from server.sdk.jobs import SessionJobs
+    from server.sdk.logprobs import LogProbs
+    from server.sdk.run import Listener
+    from server.sdk.usage import Usage
+
+
+@dataclass(frozen=True)
+class Context:
+    """What belongs to a run. A thread inherits nothing: copy the context, or hand the object on."""
+
+    cancelled: threading.Event | None = None
+    """Set when the run is cancelled. The engine checks it before each forward pass."""
+    time_is_up: threading.Event | None = None
+    """Set when the time of the tool is up."""
+    tool: str | None = None
+    """The tool that is running; None for the agent itself."""
+    usage: "Usage | None" = None
+    """The sum of all engine calls."""
+    logprobs: "LogProbs | None" = None
+    """The sum over all chosen tokens; None: not measured."""
+    on_text: "Callable[[str, Usage], None] | None" = None
+    """In the server: gets each chunk of text, and the usage so far of the engine call that wrote it. The usage is the
+    same object for all chunks of a call, and keeps counting."""
+    model: Any = None
+    """In the server: the `ResidentModel` in use; None: the default one."""
+    listener: "Listener | None" = None
+    """In a worker: gets the run's steps, plans and tool calls."""
+    jobs: "SessionJobs | None" = None
+    """In a worker: the jobs that the run's agent knows."""
+    has_code: bool = False
+    """In a worker: whether the run's session has files or variables."""
+    is_alone: bool = False
+    """In a worker: whether a tool runs without an agent, in a process of its own."""
+    task: int | None = None
+    """In a worker: the number of what the server has asked for."""
+    most_tools: int | None = None
+    """In a worker: the maximum number of tools that an agent shows the model; None: unlimited."""
+    session_tools: tuple[str, ...] = ()
+    """In a worker: the tools that earlier questions of the run's session called, the latest first."""
+
+
+_OUTSIDE = Context()
+_current: ContextVar[Context] = ContextVar("context", default=_OUTSIDE)
+
+
+def current() -> Context:
+    """The context of this thread or coroutine; an empty one outside of a run."""
+    return _current.get()
+
+
+@contextmanager
+def scope(**fields: Any) -> Iterator[None]:
+    """Within this block, and in copies of its context, these fields of `Context` have these values."""
+    token = _current.set(replace(_current.get(), **fields))
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def check_cancelled() -> None:
+    """Raises `RunCancelledError` if the run was cancelled, or if the time of its tool is up."""
+    now = _current.get()
+    if now.cancelled is not None and now.cancelled.is_set():
+        raise RunCancelledError("The run was cancelled before it had an answer. Ask again.")
+    if now.time_is_up is not None and now.time_is_up.is_set():
+        raise RunCancelledError("The tool's time is up. The run continues without its result.")
+
+
+def send_text(text: bytes, usage: "Usage") -> None:
+    """Send a chunk of text, whole UTF-8 characters or nothing, to the run's `on_text`."""
+    if (on_text := _current.get().on_text) is not None:
+        on_text(text.decode(), usage)
