@@ -8,8 +8,23 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import decoding, edits, layers, machine, questions, reloads, startup
-from benchmarks.tables import milliseconds, p95, print_table
+from benchmarks import (
+    analysis,
+    decoding,
+    edits,
+    fairness,
+    hostile,
+    jobs,
+    layers,
+    machine,
+    many_tools,
+    questions,
+    reloads,
+    sandbox,
+    startup,
+    uploads,
+)
+from benchmarks.tables import milliseconds, p95, p99, print_table
 
 
 def _startup(folder: Path, few: bool) -> None:
@@ -37,6 +52,40 @@ def _decoding(folder: Path, few: bool) -> None:
     decoding.report(folder, widths=(1, 2) if few else decoding.WIDTHS, few=few)
 
 
+def _fairness(folder: Path, few: bool) -> None:
+    _print_times(fairness.measure(folder / "server", (1,) if few else (1, 10, 100), times=1 if few else 10))
+
+
+def _jobs(folder: Path, few: bool) -> None:
+    _print_times(jobs.measure(folder, times=2 if few else 200, answers=1 if few else 20))
+
+
+def _tools(folder: Path, few: bool) -> None:
+    many_tools.report(few)
+
+
+def _uploads(folder: Path, few: bool) -> None:
+    uploads.report(folder, mebibytes=8 if few else 1024)
+
+
+def _hostile(folder: Path, few: bool) -> None:
+    rows = []
+    for what, (health, asked) in hostile.measure(folder, seconds=1 if few else 10):
+        figures = (health.percentile(50), health.percentile(99), max(health.seconds))
+        questions = (statistics.median(asked), p95(asked))
+        rows.append([what, str(len(health.seconds)), *map(milliseconds, figures)])
+        rows[-1] += [str(len(asked)), *map(milliseconds, questions)]
+    print_table(("beside", "n", "/health p50", "p99", "most", "n", "a question p50", "p95"), rows)
+
+
+def _analysis(folder: Path, few: bool) -> None:
+    analysis.report(folder, few)
+
+
+def _sandbox(folder: Path, few: bool) -> None:
+    sandbox.report(folder, few)
+
+
 PARTS: dict[str, Callable[[Path, bool], None]] = {
     "startup": _startup,
     "edits": _edits,
@@ -44,15 +93,22 @@ PARTS: dict[str, Callable[[Path, bool], None]] = {
     "layers": _layers,
     "reloads": _reloads,
     "decoding": _decoding,
+    "fairness": _fairness,
+    "jobs": _jobs,
+    "tools": _tools,
+    "uploads": _uploads,
+    "hostile": _hostile,
+    "analysis": _analysis,
+    "sandbox": _sandbox,
 }
 
 
 def _print_times(measured: dict[str, list[float]]) -> None:
     rows = []
     for what, seconds in measured.items():
-        figures = (statistics.median(seconds), p95(seconds), min(seconds), max(seconds))
+        figures = (statistics.median(seconds), p95(seconds), p99(seconds), min(seconds), max(seconds))
         rows.append([what, str(len(seconds)), *map(milliseconds, figures)])
-    print_table(("what", "n", "p50", "p95", "least", "most"), rows)
+    print_table(("what", "n", "p50", "p95", "p99", "least", "most"), rows)
 
 
 def main() -> None:

@@ -80,8 +80,8 @@ class Figures:
 
     @property
     def passes(self) -> float | None:
-        told = [answer.passes for answer in self.answers if answer.passes is not None]
-        return statistics.mean(told) if told else None
+        passes = [answer.passes for answer in self.answers if answer.passes is not None]
+        return statistics.mean(passes) if passes else None
 
     def row(self) -> list[str]:
         rate = len(self.answers) / self.seconds

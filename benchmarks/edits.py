@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from tests.server_process import Server, copy_code, end, start
+from tests.support.server_process import Server, copy_code, end, start
 
 QUESTION = {"question": "What is 37 * 52?"}
 

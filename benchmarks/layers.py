@@ -20,7 +20,7 @@ from server.engine import GuidedEngine
 from server.sdk import ResidentChatModel, usage
 from server.store import Database, RunStore
 from server.tools import load_tools
-from tests.server_process import REPOSITORY, Server, end, start
+from tests.support.server_process import REPOSITORY, Server, end, start
 
 LAYERS = BARE, AGENT, SERVER, KEPT, FIRST, LATER = (
     "the bare grammars",
@@ -136,7 +136,7 @@ def _ask_all(
     record = server.session.get(f"/runs/{answer['run_id']}").json()
     record |= {"run_id": secrets.token_hex(16), "generation": None}  # the server's, which this store doesn't know
     began = time.perf_counter()
-    store.add(record)
+    store.add(record, record["workspace"])
     found[KEPT].seconds.append(time.perf_counter() - began)
 
     session = secrets.token_hex(8)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from server.embedded.train import WEIGHTS
+from server.embedded import WEIGHTS
 from server.model import LoadedModel, load_model
 
 SHAPES: dict[str, dict[str, Any]] = {

@@ -13,6 +13,7 @@ from server.reload.snapshot import read_stamp
 from server.store import Database, GenerationStore
 from server.workers.model_calls import ModelCalls
 from server.workers.pool import Workers
+from tests.support.no_session import NoSession
 
 TOOL = '''
 """A tool like many."""
@@ -56,7 +57,7 @@ def measure(folder: Path, files: int, times: int) -> dict[str, list[float]]:
     _write(root / "tools" / "__init__.py", LOADER)
     for number in range(files):
         _write(root / "tools" / f"tool_{number}.py", TOOL.format(number=number, edit=""))
-    workers = Workers(ModelCalls(_no_model, _no_model))
+    workers = Workers(ModelCalls(_no_model, _no_model), NoSession())
     store = GenerationStore(Database(folder / "data"))
     runner = CodeRunner(workers, CodeFolders(folder / "generations"), store, folder / "kept", 60)
     space = Workspace("main", root, runner)

@@ -18,13 +18,13 @@ from transformers import DynamicCache, StaticCache
 
 from benchmarks.models import Weights, free_memory
 from server.agent import prompts
-from server.embedded import shipped
-from server.engine import GuidedEngine, text_stream
+from server.engine import GuidedEngine
 from server.engine.kv_cache import common_prefix
-from server.sdk import usage
-from tests import gguf_file
-from tests.llamacpp_server import llamacpp_server
-from tests.transformers_serve import transformers_serve
+from server.sdk import context, usage
+from tests.support import gguf_file
+from tests.support.llamacpp_server import llamacpp_server
+from tests.support.transformers_serve import transformers_serve
+from training import shipped_tools
 
 THOUGHT_TOKENS, INPUT_DIGITS = 16, 12
 
@@ -32,7 +32,7 @@ THOUGHT_TOKENS, INPUT_DIGITS = 16, 12
 @dataclass(frozen=True)
 class Answer:
     """`first_token`: seconds from the question. Of its `tokens` the model chose some, the grammar wrote the others.
-    `passes`: forward passes that it took part in, None where the system does not tell."""
+    `passes`: forward passes that it took part in, None where the system does not report them."""
 
     first_token: float
     tokens: int
@@ -46,14 +46,14 @@ Ask = Callable[[str], Answer]
 
 def prompt(tokenizer: Any, question: str) -> str:
     """An agent's prompt; all share the list of tools."""
-    tools = [(tool.name, tool.description, tool.schema) for tool in shipped.TOOLS]
+    tools = [(tool.name, tool.description, tool.schema) for tool in shipped_tools.TOOLS]
     messages = prompts.messages(tools, question)
     return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
 
 def turn() -> Any:
     """An agent's turn as a grammar, also for a model that writes nonsense: a thought, a tool, its input."""
-    names = [prompts.ACTION + tool.name for tool in shipped.TOOLS]
+    names = [prompts.ACTION + tool.name for tool in shipped_tools.TOOLS]
     thought = gen(regex=r"[a-z ]+", max_tokens=THOUGHT_TOKENS)
     return prompts.THOUGHT + thought + select(names) + prompts.ACTION_INPUT + gen(regex=f"[0-9]{{{INPUT_DIGITS}}}")
 
@@ -72,7 +72,7 @@ def hearth(weights: Weights) -> Iterator[Ask]:
             if used.completion_tokens and not first:
                 first.append(time.perf_counter() - began)
 
-        with usage.measured() as used, text_stream.scope(hear):
+        with usage.measured() as used, context.scope(on_text=hear):
             _ = engine.program() + guidance.string(text) + turn()
         tokens = used.completion_tokens + used.forced_tokens
         return Answer(first[0], tokens, used.completion_tokens, used.forward_passes)
@@ -120,7 +120,7 @@ def serve(weights: Weights, tokens: int, continuous_batching: bool) -> Iterator[
     if weights.in_8bit:
         arguments += ["--quantization", "bnb-8bit"]
     if continuous_batching:
-        # On the CPU it takes most of the machine's memory at once unless it is told otherwise, whatever is free.
+        # On the CPU it takes most of the machine's memory at once unless a setting limits it, whatever is free.
         arguments += ["--continuous-batching", *(() if gpu else ("--cb-max-memory-percent", "0.1"))]
     wanted = {"max_new_tokens": tokens, "do_sample": False, "eos_token_id": -1, "pad_token_id": 0}
     body: dict[str, Any] = {"model": str(weights.folder), "generation_config": json.dumps(wanted)}
@@ -146,16 +146,16 @@ def _over_http(url: str, body: dict[str, Any], tokens: int) -> Ask:
     def ask(text: str) -> Answer:
         began = time.perf_counter()
         first = 0.0
-        told: dict[str, Any] = {}
+        chunk: dict[str, Any] = {}
         sent = {**body, "prompt": text, "stream": True, "stream_options": {"include_usage": True}}
         with requests.post(url + "/v1/completions", json=sent, stream=True, timeout=600) as answer:
             answer.raise_for_status()
             for line in answer.iter_lines():
                 if line.startswith(b"data: {"):
-                    told = json.loads(line.removeprefix(b"data: "))
+                    chunk = json.loads(line.removeprefix(b"data: "))
                     first = first or time.perf_counter() - began
-        assert told.get("usage"), told
-        written = told["usage"]["completion_tokens"]
+        assert chunk.get("usage"), chunk
+        written = chunk["usage"]["completion_tokens"]
         assert written == tokens, f"asked for {tokens} tokens, it wrote {written}"
         return Answer(first, written, written, None)
 

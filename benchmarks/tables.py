@@ -18,3 +18,8 @@ def milliseconds(seconds: float) -> str:
 def p95(seconds: Sequence[float]) -> float:
     """What 95 of 100 stay below. Of a single figure that one."""
     return statistics.quantiles(seconds, n=20, method="inclusive")[-1] if len(seconds) > 1 else seconds[0]
+
+
+def p99(seconds: Sequence[float]) -> float:
+    """What 99 of 100 stay below. Of a single figure that one."""
+    return statistics.quantiles(seconds, n=100, method="inclusive")[-1] if len(seconds) > 1 else seconds[0]

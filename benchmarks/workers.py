@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from benchmarks import machine
 from benchmarks.tables import milliseconds, print_table
-from tests.server_process import REPOSITORY, Server, end, start
+from tests.support.server_process import REPOSITORY, Server, end, start
 
 QUESTIONS = ("What is 37 * 52?", "Which weekday is 2026-12-25?", "How many words are in 'the quick brown fox'?")
 TOOL = '''
@@ -92,7 +93,7 @@ class Side:
         for question in QUESTIONS:
             self.ask(question)
 
-    def ask(self, question: str, **more: object) -> float:
+    def ask(self, question: str, **more: Any) -> float:
         """Seconds to an answer."""
         began = time.perf_counter()
         self.server.session.post("/run_script", json={"question": question, **more}).raise_for_status()

@@ -13,6 +13,12 @@ In a notebook:
     %ask Use shout on hello
     %generations
     %rollback 3f2a
+    %jobs
+    %upload sales.csv
+
+    %%sandbox
+    import pandas as pd
+    pd.read_csv("sales.csv").plot()
 
 In Python:
 
@@ -20,19 +26,22 @@ In Python:
     lab = hearth.connect("http://gpubox:5001", workspace="alice")
     lab.ask("What is 37 * 52?")
 
-All that goes wrong is a `HearthError`.
+Every error is a `HearthError`.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import base64
 import contextlib
 import getpass
 import hashlib
+import html
 import json
 import os
 import re
+import secrets
 import shlex
 import socket
 import sys
@@ -42,10 +51,10 @@ import time
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar, overload
 from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 
 import requests
@@ -57,20 +66,21 @@ MAIN = "main"
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 60.0
 SHOW_SECONDS = 0.1
-"""How soon a notebook is shown more of an answer."""
+"""Minimum interval between updates of an answer in a notebook."""
+CHUNK_BYTES = 256 * 1024
 MOST_LISTED = 1000
 RETRY_SECONDS = 1.0
-"""How long to wait when the server has no place and does not say for how long."""
+"""How long to wait when the queue is full and the server does not say for how long."""
 
 Item = TypeVar("Item")
 
 
-# What goes wrong
+# Errors
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """An error in somebody's code, at a place. `file` and `line` are None where none can be named."""
+    """An error in a person's code. `file` and `line` are None if they are unknown."""
 
     file: str | None
     line: int | None
@@ -78,7 +88,7 @@ class Mistake:
     message: str
     traceback: str = ""
     text: str | None = None
-    """What the file holds, if it is known."""
+    """The text of the file, if it is known."""
 
     def __str__(self) -> str:
         lines = (self.text or "").splitlines()
@@ -94,13 +104,13 @@ class Mistake:
 
 
 class HearthError(Exception):
-    """What went wrong.
+    """An error of the server or of the client.
 
-    `message`: a sentence that says what to do. `code`: the server's, like `reload_failed`, or one of the client's
-    own: `no_server`, `several_servers`, `no_answer`, `not_hearth`, `usage`, `no_function`, `cell`, `no_folder`.
-    `status`: of HTTP; None when no server said it. `mistakes`: errors in code, each with its place. `retry_after`:
-    after how many seconds it may go well; None if that is not known. `output`: of a worker that crashed, the last
-    lines that it wrote.
+    `message`: what happened, and what to do. `code`: the server's, like `reload_failed`, or one of the client's own:
+    `no_server`, `several_servers`, `no_answer`, `not_hearth`, `usage`, `no_function`, `cell`, `no_folder`. `status`:
+    the HTTP status; None without a response of the server. `mistakes`: errors in code, with file and line.
+    `retry_after`: seconds after which to try again; None if unknown. `output`: the last lines that a crashed worker
+    wrote.
     """
 
     def __init__(
@@ -128,18 +138,18 @@ class HearthError(Exception):
         return [*map(str, self.mistakes), *output]
 
     def _render_traceback_(self) -> list[str]:
-        # IPython shows this in place of a traceback, all of which would be this file's.
+        # IPython shows this instead of a traceback, which would only have lines of this file.
         return [
             f"\x1b[31mHearthError\x1b[0m ({self.code}): {self.message}",
             *(f"\n{one}" for one in self._evidence()),
         ]
 
 
-# What comes back
+# Results
 
 
 class Table(list[Item], Generic[Item]):
-    """A list that a notebook shows as a table. `table["name"]` is a column, as a data frame has it."""
+    """A list that a notebook shows as a table. `table["name"]` is a column, as in a data frame."""
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, str):
@@ -169,17 +179,19 @@ class Table(list[Item], Generic[Item]):
 
 @dataclass(frozen=True)
 class Step:
-    """A tool that was called: what the model thought, what it called with what, and what it read then."""
+    """One tool call: the model's thought, the tool and its input, and the observation that the model read."""
 
     thought: str
     tool: str
     input: dict[str, Any]
     observation: str
     error: str | None = None
+    traceback: str | None = None
+    """Where the tool raised an unexpected error."""
 
     @property
     def action(self) -> str:
-        """The call, as Python would write it."""
+        """The call, in Python's notation."""
         return f"{self.tool}({', '.join(f'{name}={value!r}' for name, value in self.input.items())})"
 
     def __str__(self) -> str:
@@ -194,11 +206,11 @@ class Step:
 
 @dataclass(frozen=True, repr=False)
 class Answer:
-    """An answer and how it came about. As text (`str`, `print`) it is the answer alone."""
+    """An answer, with its steps and its origin. As text (`str`, `print`) it is only the answer."""
 
     answer: str
     function: str | None
-    """The tool that was called last."""
+    """The last tool that was called."""
     steps: list[Step]
     generation: str
     """The hash of the code that answered."""
@@ -212,14 +224,16 @@ class Answer:
     usage: dict[str, int] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
-    """What some agents tell besides: `plan_execute` its `plan`, `auto` its `choice`."""
+    """What some agents report in addition: `plan_execute` its `plan`, `auto` its `choice`."""
+    tools_shown: list[str] | None = None
+    """The tools that the model was shown; None: all of them."""
     replay_of: str | None = None
     same_answer: bool | None = None
-    """Of a question that was asked again: is the answer the one that it was?"""
+    """For a replay: whether the answer equals that of the first run."""
     not_reloaded: dict[str, Any] | None = None
-    """Why code that has changed on disk did not answer: `message` and `errors`."""
+    """Why the changed code on disk could not be loaded: `message` and `errors`."""
     not_recorded: dict[str, Any] | None = None
-    """Why no record of the run is kept: `message`."""
+    """Why the run could not be saved: `message`."""
 
     def __str__(self) -> str:
         return self.answer
@@ -233,8 +247,8 @@ class Answer:
         return "\n\n".join([*parts, *map(_escaped, self._warnings())])
 
     def _warnings(self) -> list[str]:
-        told = (("This is older code's answer.", self.not_reloaded), ("It is not recorded.", self.not_recorded))
-        return [f"{what} {why['message']}" for what, why in told if why is not None]
+        warnings = (("Older code answered.", self.not_reloaded), ("The run was not saved.", self.not_recorded))
+        return [f"{warning} {reason['message']}" for warning, reason in warnings if reason is not None]
 
     def _origin(self) -> str:
         same = {None: "", True: ", the same answer", False: ", another answer"}[self.same_answer]
@@ -243,7 +257,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Run:
-    """A question in any state. `answer`, `function` and `steps` are there when it is done, `error` when it failed."""
+    """A question in any state. `answer`, `function` and `steps` are set when it is done, `error` when it failed."""
 
     run_id: str
     state: str
@@ -261,7 +275,7 @@ class Run:
     usage: dict[str, int] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     position: int | None = None
-    """Its place among those that wait for their turn; 1 is next."""
+    """Its position in the queue while it waits; 1 is next."""
 
     def _row(self) -> dict[str, Any]:
         state = self.state if self.position is None else f"{self.state}, place {self.position}"
@@ -276,7 +290,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Conversation:
-    """Questions that know what was said before them: `ask(..., session=...)`. `turns`: how many were answered."""
+    """A session, in which a question knows the earlier ones: `ask(..., session=...)`. `turns`: answered questions."""
 
     session: str
     title: str
@@ -289,8 +303,35 @@ class Conversation:
 
 
 @dataclass(frozen=True)
+class Job:
+    """A tool that runs in the background. `state`: queued, running, succeeded, failed, cancelled or lost."""
+
+    job: str
+    tool: str
+    input: dict[str, Any]
+    state: str
+    created: datetime
+    progress: dict[str, Any] | None = None
+    """`done`, and perhaps `total` and `message`."""
+    result: str | None = None
+    error: str | None = None
+    session: str | None = None
+
+    def _row(self) -> dict[str, Any]:
+        given = ", ".join(f"{name}={value!r}" for name, value in self.input.items())
+        done = self.progress or {}
+        parts = [
+            f"{done['done']:g}" if "done" in done else "",
+            f" of {done['total']:g}" if "total" in done else "",
+            f" ({done['message']})" if "message" in done else "",
+        ]
+        outcome = self.result or self.error or "".join(parts)
+        return {"job": self.job, "call": f"{self.tool}({given})", "state": self.state, "": outcome}
+
+
+@dataclass(frozen=True)
 class Tool:
-    """What the model may call."""
+    """A tool that the model may call."""
 
     name: str
     description: str
@@ -303,14 +344,14 @@ class Tool:
 
 @dataclass(frozen=True)
 class Generation:
-    """Code that became live at a time. `changed`: the files in which it differs from what was live before it."""
+    """A generation, and when it became live. `changed`: the files that differ from the generation before."""
 
     generation: str
     time: datetime
     runs: int
     live: bool
     changed: list[str] | None = None
-    """None: nothing was live before it."""
+    """None: it is the first generation."""
 
     def _row(self) -> dict[str, Any]:
         changed = "" if self.changed is None else ", ".join(self.changed) or "nothing"
@@ -320,8 +361,8 @@ class Generation:
 
 @dataclass(frozen=True, repr=False)
 class Reloaded:
-    """What a reload did, or, for a dry run, would have done. `added`, `removed` and `changed_tools` name tools,
-    `changed` modules."""
+    """The result of a reload, or of a dry run. `added`, `removed` and `changed_tools` are names of tools, `changed`
+    those of modules."""
 
     workspace: str
     generation: str
@@ -333,6 +374,8 @@ class Reloaded:
     seconds: float
     rebuilt: list[str] = field(default_factory=list)
     """Values of `keep` that can't be saved: each worker builds its own."""
+    warnings: list[dict[str, str]] = field(default_factory=list)
+    """What may not be what its author meant: each a `file` and a `message`."""
     dry_run: bool = False
     note: str = ""
 
@@ -343,18 +386,19 @@ class Reloaded:
         else:
             before = f", in place of {self.previous}" if self.previous else ""
             text = f"{self.workspace}: generation {self.generation} {is_live}{before}"
-        # Of code that takes nothing's place all tools are new, and most of them the common ones.
+        # In the first generation all tools are new, and most of them are the common ones.
         added = "added" if self.previous else ""
         kinds = ((added, self.added), ("changed", self.changed_tools), ("removed", self.removed))
         tools = "; ".join(f"{kind} {', '.join(names)}".strip() for kind, names in kinds if names)
-        rebuilt = self.rebuilt and f"built anew in each worker, since they can't be saved: {', '.join(self.rebuilt)}"
-        parts = (text, tools and f"tools: {tools}", self.note, rebuilt)
+        rebuilt = self.rebuilt and f"can't be saved, so each worker builds its own: {', '.join(self.rebuilt)}"
+        warned = [f"{one['file']}: {one['message']}" for one in self.warnings]
+        parts = (text, tools and f"tools: {tools}", self.note, rebuilt, *warned)
         return "\n".join(part for part in parts if part)
 
 
 @dataclass(frozen=True, repr=False)
 class Diff:
-    """What differs between two generations: `files` has a unified diff for each path."""
+    """The differences of two generations: `files` has a unified diff for each path."""
 
     before: str
     after: str
@@ -381,8 +425,79 @@ class File:
 
 
 @dataclass(frozen=True)
+class SessionFile:
+    """A file of a session. `name`: how the session's code opens it. `modified`: local time."""
+
+    name: str
+    bytes: int
+    type: str
+    modified: datetime
+
+    def _row(self) -> dict[str, Any]:
+        return {"name": self.name, "bytes": self.bytes, "type": self.type, "modified": self.modified}
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """A file after its upload. `name`: how the session's code opens it; it has a number if the session has another
+    file of the name `uploaded_as`."""
+
+    name: str
+    bytes: int
+    sha256: str
+    type: str
+    uploaded_as: str
+    session: str
+
+    def _row(self) -> dict[str, Any]:
+        return {"name": self.name, "bytes": self.bytes, "type": self.type, "session": self.session}
+
+
+@dataclass(frozen=True, repr=False)
+class CellResult:
+    """A cell of code that has run in a session's sandbox."""
+
+    output: str
+    result: dict[str, Any] | None
+    """What the value of its last line looks like: `type`, `text`, and for a frame a `table`."""
+    error: dict[str, Any] | None
+    """`type`, `message`, `traceback`, `line`; None: it succeeded."""
+    session: str
+    seconds: float
+    number: int | None = None
+    figures: list[dict[str, str]] = field(default_factory=list)
+    """The names of files of the session: `png` and `svg`."""
+    files: list[str] = field(default_factory=list)
+    variables: list[dict[str, Any]] = field(default_factory=list)
+    pictures: list[bytes] = field(default_factory=list)
+    """The figures, as PNG."""
+
+    def __repr__(self) -> str:
+        lines = [self.output.rstrip("\n"), "" if self.result is None else self.result["text"]]
+        lines += [f"(figure: {name})" for one in self.figures for name in [one.get("png")] if name]
+        lines += [self._failure()]
+        return "\n".join(line for line in lines if line) or "(no output)"
+
+    def _repr_html_(self) -> str:
+        parts = [_preformatted(self.output)]
+        if self.result is not None:
+            table = self.result.get("table")
+            parts.append(_preformatted(self.result["text"]) if table is None else _html_table(table))
+            if "png" in self.result:
+                parts.append(f'<img src="data:image/png;base64,{html.escape(self.result["png"])}">')
+        for picture in self.pictures:
+            parts.append(f'<img src="data:image/png;base64,{base64.b64encode(picture).decode()}">')
+        return "\n".join([*parts, _preformatted(self._failure())])
+
+    def _failure(self) -> str:
+        if self.error is None:
+            return ""
+        return str(self.error["traceback"]).rstrip() or f"{self.error['type']}: {self.error['message']}"
+
+
+@dataclass(frozen=True)
 class Progress:
-    """How far loading is."""
+    """The progress of loading a model."""
 
     stage: str
     done: int
@@ -432,17 +547,18 @@ class Worker:
 
 @dataclass(frozen=True)
 class Health:
-    """How far the server is. `model`: None if there is none. `tools`: how many main has; None if not built yet."""
+    """The state of the server. `model`: None if there is none. `tools`: the number of tools in main; None until they
+    are built."""
 
     status: str
     version: str
     model: Model | None
     tools: int | None
     workers: Table[Worker] = field(default_factory=Table)
-    """The processes of people's code."""
+    """The worker processes."""
     autoload_error: str | None = None
     store_error: str | None = None
-    """Why the record of the last run could not be kept."""
+    """Why the last run could not be saved."""
 
 
 # Finding the server
@@ -455,23 +571,26 @@ class _Found:
 
 
 def connect(url: str | None = None, workspace: str = MAIN, token: str | None = None) -> Lab:
-    """The server at `url`, as one workspace sees it.
+    """Connect to the server at `url`, as one workspace of it.
 
-    Without `url` it is the one that you run on this machine. Without `token` it is the one in `url` (the link that
-    the server prints), that of your server on this machine, or else one that is asked for. Raises `HearthError`:
-    `no_server`, `several_servers`, `not_hearth`, `unauthorized`.
+    Without `url`: to your own server on this machine. Without `token`, the token is taken from `url` (the link that
+    the server prints) or from your own server on this machine; otherwise the user is asked for it. Raises
+    `HearthError`: `no_server`, `several_servers`, `not_hearth`, `unauthorized`.
     """
     if url is None:
         found = _running()
         if not found:
             raise HearthError(
-                "No server of yours runs on this machine. Start one (`make run`), or say where one is, like "
-                "http://gpubox:5001.",
+                "You have no server running on this machine. Start one (`make run`), or give the address of one, "
+                "like http://gpubox:5001.",
                 "no_server",
             )
         if len(found) > 1:
             urls = ", ".join(one.url for one in found)
-            raise HearthError(f"Several servers of yours run on this machine: {urls}. Say which.", "several_servers")
+            raise HearthError(
+                f"You have several servers running on this machine: {urls}. Give the address of one.",
+                "several_servers",
+            )
         url, known = found[0].url, found[0].token
     else:
         url, known = _address(url)
@@ -489,19 +608,19 @@ def connect(url: str | None = None, workspace: str = MAIN, token: str | None = N
 
 
 def _address(url: str) -> tuple[str, str]:
-    """The address in what somebody typed or copied, and the token in it."""
+    """The address in a URL that was typed or copied, and the token in it."""
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
             raise ValueError("no address")
     except ValueError:
-        raise HearthError(f"{url} is no address like http://gpubox:5001.", "usage") from None
+        raise HearthError(f"{url} is not an address like http://gpubox:5001.", "usage") from None
     token = parse_qs(parts.query).get("token", [""])[0]
     return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", "")), token
 
 
 def _running() -> list[_Found]:
-    """The servers of this person's that run on this machine, by the files that they leave while they do."""
+    """This user's servers on this machine. Each one has a runtime file while it runs."""
     for folder in _runtime_folders():
         found = [one for file in sorted(folder.glob("hearth-*.json")) if (one := _read_runtime_file(file))]
         if found:
@@ -510,7 +629,7 @@ def _running() -> list[_Found]:
 
 
 def _runtime_folders() -> list[Path]:
-    """Where platformdirs, which the server asks, puts what belongs to a running program; the likeliest first."""
+    """The folders where the server may write its runtime file (it uses platformdirs), the likeliest first."""
     if not hasattr(os, "geteuid"):
         return []
     bases = [os.environ.get("XDG_RUNTIME_DIR", "")]
@@ -522,9 +641,9 @@ def _runtime_folders() -> list[Path]:
 
 
 def _read_runtime_file(file: Path) -> _Found | None:
-    """What it says; None if its server has ended, or if it is not this person's own."""
+    """The content of a runtime file; None if its server has ended, or if the file belongs to another user."""
     try:
-        # Anyone may make a folder in /tmp, and would be sent what is meant for the server.
+        # Any user may create this folder in /tmp, and would then get the requests with the token.
         if file.stat().st_uid != os.geteuid():
             return None
         body = json.loads(file.read_text(encoding="utf-8"))
@@ -535,29 +654,29 @@ def _read_runtime_file(file: Path) -> _Found | None:
 
 
 def _same_place(one: str, other: str) -> bool:
-    """Whether two URLs lead to the same port of the same machine, as far as names tell."""
+    """Whether two URLs lead to the same port of the same machine, judged by their names."""
     here = {"localhost", "127.0.0.1", "::1", socket.gethostname().lower()}
     a, b = urlsplit(one), urlsplit(other)
     return a.port == b.port and (a.hostname == b.hostname or {a.hostname, b.hostname} <= here)
 
 
 def _ask_for_token(url: str) -> str | None:
-    """Ask whoever sits there; None if nobody can be asked."""
-    # A kernel puts a function of its own in getpass's place, which asks in the notebook.
+    """Ask the user for the token; None if nobody can be asked."""
+    # A kernel replaces getpass by a function that asks in the notebook.
     plain = getattr(getpass.getpass, "__module__", "") == "getpass"
     if plain and not (sys.stdin and sys.stdin.isatty()):
         return None
     try:
         return getpass.getpass(f"The token of {url}: ").strip() or None
-    except (EOFError, NotImplementedError):  # the second: a kernel that nobody sits before
+    except (EOFError, NotImplementedError):  # NotImplementedError: a kernel without a frontend
         return None
 
 
-# The server, as one workspace sees it
+# The connection
 
 
 class _Bearer(requests.auth.AuthBase):
-    """Sends the token. As `auth` and no header, since a ~/.netrc would take a header's place."""
+    """Sends the token. It is an `auth` and not a header, because a ~/.netrc would replace a header."""
 
     def __init__(self, token: str | None) -> None:
         self._token = token
@@ -570,7 +689,7 @@ class _Bearer(requests.auth.AuthBase):
 
 @dataclass(frozen=True)
 class _Source:
-    """A file as its author knows it. `moved`: lines that were added to it, and the author's lines they stand for."""
+    """A file as its author wrote it. `moved`: maps lines that the client added to the author's lines."""
 
     name: str
     text: str
@@ -578,36 +697,36 @@ class _Source:
 
 
 class Lab:
-    """A server, as one workspace sees it. Any number of threads may use it.
+    """A connection to one workspace of a server. Safe for any number of threads.
 
     Every method raises `HearthError`.
     """
 
     def __init__(self, url: str, workspace: str = MAIN, token: str | None = None) -> None:
-        """`connect` finds URL and token, and makes sure that they are right."""
+        """Use `connect`, which finds URL and token, and checks them."""
         self.url = url
         self.workspace = workspace
         self._auth = _Bearer(token)
-        # A session of `requests` is for one thread.
+        # A session of `requests` is not thread-safe.
         self._threads = threading.local()
 
     def __repr__(self) -> str:
         return f"Hearth at {self.url}, workspace {self.workspace}"
 
     def check(self) -> None:
-        """Make sure that a Hearth server is there, and lets us in."""
+        """Check that a Hearth server answers and accepts the token."""
         body = self._json("GET", "/")
         if body.get("name") != "hearth":
-            raise HearthError(f"What answers at {self.url} is no Hearth server.", "not_hearth")
+            raise HearthError(f"The server at {self.url} is not a Hearth server.", "not_hearth")
 
     def health(self) -> Health:
-        """How far the server is."""
+        """The state of the server."""
         body = self._json("GET", "/health")
         model, tools = body.get("model"), body.get("tools")
         if model is not None:
             progress = model.get("progress")
             model = _made(Model, model, progress=progress and _made(Progress, progress), error=_reason(model))
-        failed, unkept = body.get("autoload_error"), body.get("store_error")
+        autoload, store = body.get("autoload_error"), body.get("store_error")
         return _made(
             Health,
             body,
@@ -616,8 +735,8 @@ class Lab:
             workers=Table(
                 _made(Worker, one, started_at=_local_time(one["started_at"])) for one in body.get("workers") or ()
             ),
-            autoload_error=None if failed is None else failed["message"],
-            store_error=None if unkept is None else unkept["message"],
+            autoload_error=None if autoload is None else autoload["message"],
+            store_error=None if store is None else store["message"],
         )
 
     # Asking
@@ -634,13 +753,13 @@ class Lab:
         priority: str | None = None,
         stream: bool = False,
     ) -> Answer:
-        """Ask a question, and wait for the answer as long as it takes. Whoever interrupts this cancels the run.
+        """Ask a question, and wait for the answer without a time limit. An interrupt cancels the run.
 
-        `agent`: who answers, like `plan_execute`; else `react`. `session`: the conversation that it goes on with or
-        begins, by a name. `generation`: the code that is to answer in place of the live one, by its hash or the first
-        digits of it. `model`: the name of a resident one, in place of the default. `max_steps`: tool calls that it
-        may take. `priority`: `batch` lets the questions of people who wait go first. `stream`: show thoughts,
-        actions, observations and the answer as they come, below the cell in a notebook, and else on standard output.
+        `agent`: like `plan_execute`; default: `react`. `session`: the name of the session that the question continues
+        or begins. `generation`: the code that answers instead of the live generation: its hash, or the first digits
+        of it. `model`: the name of a loaded model; default: the server's. `max_steps`: maximum number of tool calls.
+        `priority`: with `batch`, interactive questions go first. `stream`: show thoughts, actions, observations and
+        the answer as they come: below the cell in a notebook, otherwise on standard output.
         """
         wanted = self._named(
             {
@@ -653,19 +772,23 @@ class Lab:
                 "priority": priority,
             }
         )
-        try:
-            if not stream:
-                return _answer(self._json("POST", "/run_script", body=wanted, seconds=None), question)
-            return self._ask_live(wanted, _CellView() if _in_notebook() else _TextView())
-        except HearthError as error:
-            error.mistakes = [self._placed(one, {}, generation) for one in error.mistakes]
-            raise
+        view: _CellView | _TextView | None = None
+        if stream:
+            view = _CellView() if _in_notebook() else _TextView()
+        return self._ask(wanted, view)
 
-    def _ask_live(self, wanted: Mapping[str, Any], view: _CellView | _TextView) -> Answer:
-        """The answer, shown in `view` while it comes."""
-        with contextlib.closing(self._events("/run_script", wanted)) as events:
-            for kind, data in events:
-                view.show(kind, data)
+    def _ask(self, wanted: Mapping[str, Any], view: _CellView | _TextView | None) -> Answer:
+        """The answer, shown in `view` while it is streamed."""
+        try:
+            if view is None:
+                data = self._json("POST", "/run_script", body=wanted, seconds=None)
+            else:
+                with contextlib.closing(self._events("/run_script", wanted)) as events:
+                    for kind, data in events:
+                        view.show(kind, data)
+        except HearthError as error:
+            error.mistakes = [self._placed(one, {}, wanted.get("generation")) for one in error.mistakes]
+            raise
         return _answer(data, wanted["question"])
 
     def ask_many(
@@ -679,14 +802,15 @@ class Lab:
         max_steps: int | None = None,
         priority: str | None = None,
     ) -> Any:
-        """Ask many questions, up to `at_once` at a time, and wait for all of them. The rest is as `ask` has it.
+        """Ask many questions, up to `at_once` at a time, and wait for all of them. For other parameters see `ask`.
 
-        Gives a row for each, in their order: a pandas `DataFrame` if pandas is there, else a `Table` of dicts. A
-        question that fails is a row with its `error`. When the server has no place, it is asked again later.
+        Returns a row for each question, in the same order: a pandas `DataFrame` if pandas is installed, otherwise a
+        `Table` of dicts. The row of a question that fails has its `error`. When the server's queue is full, the
+        question is sent again later.
         """
         listed = list(questions)
         rows: list[dict[str, Any]] = [{} for _ in listed]
-        given_up = threading.Event()
+        interrupted = threading.Event()
 
         def answer(place: int) -> None:
             while True:
@@ -702,7 +826,7 @@ class Lab:
                     rows[place] = _asked_row(listed[place], answered)
                 except HearthError as error:
                     rows[place] = _failed_row(listed[place], error)
-                    if error.status == 429 and not given_up.wait(error.retry_after or RETRY_SECONDS):
+                    if error.status == 429 and not interrupted.wait(error.retry_after or RETRY_SECONDS):
                         continue
                 return
 
@@ -713,8 +837,8 @@ class Lab:
                 done.result()
                 bar.show("questions", count + 1, len(listed))
         finally:
-            # Whoever interrupts this doesn't want to wait for what was not answered yet.
-            given_up.set()
+            # After an interrupt, do not wait for the other answers.
+            interrupted.set()
             pool.shutdown(wait=False, cancel_futures=True)
             bar.close()
         try:
@@ -724,7 +848,7 @@ class Lab:
         return pandas.DataFrame(rows, columns=list(_ROW))
 
     def sessions(self, limit: int = 20) -> Table[Conversation]:
-        """The conversations of this workspace, the last used first."""
+        """The sessions of this workspace, the last used first."""
         body = self._json("GET", "/sessions", query={"workspace": self.workspace, "limit": limit})
         return Table(
             _made(
@@ -734,7 +858,7 @@ class Lab:
         )
 
     def runs(self, limit: int = 20) -> Table[Run]:
-        """What was asked of this workspace, the latest first."""
+        """The runs of this workspace, the latest first."""
         body = self._json("GET", "/runs", query={"workspace": self.workspace, "limit": limit})
         return Table(_run(one) for one in body["runs"])
 
@@ -743,23 +867,151 @@ class Lab:
         return _run(self._json("GET", f"/runs/{_quoted(run_id)}"))
 
     def replay(self, run_id: str) -> Answer:
-        """Ask the question of an earlier run again, of the code that answered it."""
+        """Ask the question of an earlier run again, with the same code."""
         question = self.run(run_id).question
         return _answer(self._json("POST", f"/runs/{_quoted(run_id)}/replay", seconds=None), question)
 
     def cancel(self, run_id: str) -> None:
-        """Stop a run that is under way."""
+        """Cancel a run that is waiting or running."""
         self._json("DELETE", f"/runs/{_quoted(run_id)}")
+
+    # Jobs
+
+    def jobs(self, limit: int = 20, *, state: str | None = None) -> Table[Job]:
+        """The jobs of this workspace, the latest first."""
+        body = self._json("GET", "/jobs", query=_given({"workspace": self.workspace, "limit": limit, "state": state}))
+        return Table(_job(one) for one in body["jobs"])
+
+    def start_job(
+        self,
+        tool: str,
+        given: Mapping[str, Any] | None = None,
+        *,
+        session: str | None = None,
+        priority: int | None = None,
+        timeout: float | None = None,
+    ) -> Job:
+        """Run a tool in the background. `given`: its arguments. `session`: the session that is woken at its end.
+        `priority`: among your own jobs; the higher number is next. `timeout`: seconds."""
+        wanted = {"tool": tool, "input": dict(given or {}), "session_id": session, "priority": priority}
+        body = self._json("POST", "/jobs", body=self._named(_given({**wanted, "timeout": timeout})))
+        return self.job(body["job_id"])
+
+    def job(self, name: str) -> Job:
+        """A job by its name."""
+        return _job(self._json("GET", f"/jobs/{_quoted(name)}"))
+
+    def wait_for_job(self, name: str) -> Job:
+        """A job, after it has ended."""
+        with contextlib.closing(self._events(f"/jobs/{_quoted(name)}/events", None, "GET")) as events:
+            return next(_job(data) for kind, data in events if kind == "end")
+
+    def cancel_job(self, name: str) -> Job:
+        """Cancel a job. Returns when nothing of it is left."""
+        return _job(self._json("DELETE", f"/jobs/{_quoted(name)}", seconds=None))
+
+    def retry_job(self, name: str) -> Job:
+        """Start an ended job again, as a new one."""
+        return self.job(self._json("POST", f"/jobs/{_quoted(name)}/retry")["job_id"])
+
+    def job_log(self, name: str) -> str:
+        """What a job has printed."""
+        return self._call("GET", f"/jobs/{_quoted(name)}/log").text
+
+    # Files of sessions
+
+    def upload(self, *paths: str | os.PathLike[str], session: str) -> Table[Uploaded]:
+        """Upload files of this machine into a session, which may be new: all of them, or none."""
+        if not paths:
+            raise HearthError("Name at least one file to upload.", "usage")
+        boundary = secrets.token_hex(16)
+        body = self._json(
+            "POST",
+            self._session_files(session),
+            data=_form([Path(path).expanduser() for path in paths], boundary),
+            query={"workspace": self.workspace},
+            content_type=f"multipart/form-data; boundary={boundary}",
+            seconds=None,
+        )
+        return Table(_made(Uploaded, one, session=session) for one in body["files"])
+
+    def download(
+        self, name: str, session: str, to: str | os.PathLike[str] | None = None, *, overwrite: bool = False
+    ) -> Path:
+        """Save a file of a session on this machine. `to`: its place; default: its name, in the current folder.
+        Returns the place."""
+        place = Path(to or name.rpartition("/")[2]).expanduser()
+        if place.exists() and not overwrite:
+            raise HearthError(
+                f"{place} exists. Choose another place with `to`, or set overwrite=True.", "file_exists"
+            )
+        draft = place.with_name(f".{place.name[:100]}.{secrets.token_hex(4)}")
+        path = f"{self._session_files(session)}/{quote(name)}"
+        try:
+            with self._call("GET", path, query={"workspace": self.workspace}, stream=True) as response:
+                expected = int(response.headers["Content-Length"])
+                with draft.open("xb") as file:
+                    for chunk in response.iter_content(CHUNK_BYTES):
+                        file.write(chunk)
+                    if file.tell() != expected:
+                        raise HearthError(f"{name} changed while it was sent. Download it again.", "no_answer")
+            draft.replace(place)
+        except requests.RequestException as error:
+            raise HearthError(f"{self.url} did not send all of {name}: {error}", "no_answer") from None
+        except OSError as error:
+            raise HearthError(f"{place} can't be written: {error.strerror}.", "file_error") from None
+        finally:
+            with contextlib.suppress(OSError):
+                draft.unlink()
+        return place
+
+    def delete_file(self, name: str, session: str) -> None:
+        """Delete a file of a session."""
+        path = f"{self._session_files(session)}/{quote(name)}"
+        self._json("DELETE", path, query={"workspace": self.workspace})
+
+    def analyse(self, name: str, session: str) -> dict[str, Any]:
+        """What is in a file of a session: `kind`, `summary`, `details`, `how_to_read`, `skipped`."""
+        path = f"{self._session_files(session)}/{quote(name)}/analysis"
+        return self._json("GET", path, query={"workspace": self.workspace}, seconds=None)
+
+    def run_code(self, code: str, session: str, timeout: float | None = None) -> CellResult:
+        """Run Python in a session's sandbox, with the variables of the cells before. An error in the code is in the
+        result. Ctrl-C interrupts the cell."""
+        path = f"/sessions/{_quoted(session)}/code"
+        body = _given({"code": code, "workspace": self.workspace, "timeout": timeout})
+        try:
+            ran = self._json("POST", path, body=body, seconds=None)
+        except KeyboardInterrupt:
+            with contextlib.suppress(HearthError):
+                self._json("DELETE", path, query={"workspace": self.workspace})
+            raise
+        names = [one["png"] for one in ran["figures"] if "png" in one]
+        return replace(
+            _made(CellResult, ran, session=session), pictures=[self._picture(one, session) for one in names]
+        )
+
+    def _picture(self, name: str, session: str) -> bytes:
+        path = f"{self._session_files(session)}/{quote(name)}"
+        return self._call("GET", path, query={"workspace": self.workspace}).content
 
     # Code
 
     def tools(self) -> Table[Tool]:
-        """The tools of this workspace. They are built first if they aren't."""
+        """The tools of this workspace. Builds them first if needed."""
         body = self._json("POST", "/load_tools", body=self._named({}), seconds=None)
         return Table(_made(Tool, one) for one in body["tools"])
 
-    def files(self) -> Table[File]:
-        """The files of this workspace that lie over the common code."""
+    @overload
+    def files(self) -> Table[File]: ...
+
+    @overload
+    def files(self, session: str) -> Table[SessionFile]: ...
+
+    def files(self, session: str | None = None) -> Table[File] | Table[SessionFile]:
+        """The files of a session; without one, the workspace's own code files, without the common code."""
+        if session is not None:
+            return Table(self._listed(session))
         body = self._json("GET", f"/workspaces/{_quoted(self.workspace)}/files")
         return Table(_made(File, one) for one in body["files"])
 
@@ -768,39 +1020,40 @@ class Lab:
         return self._read(path).decode("utf-8", "replace")
 
     def put(self, path: str, text: str) -> None:
-        """Make or replace a file, and the workspace if it is new. It takes effect at the next reload."""
+        """Create or replace a file, and create the workspace if it is new. Takes effect at the next reload."""
         self._write(path, text.encode())
 
     def delete(self, path: str) -> None:
-        """Remove a file. It takes effect at the next reload."""
+        """Delete a file. Takes effect at the next reload."""
         self._check_own()
         self._call("DELETE", self._file(path))
 
     def reload(self, *, generation: str | None = None, dry_run: bool = False) -> Reloaded:
-        """Take the workspace's files over, whole or not at all.
+        """Load the workspace's files: all of them, or none.
 
-        `generation`: bring an earlier one back in place of the files. `dry_run`: only say what would happen.
-        Raises `reload_failed` with the places and the lines.
+        `generation`: make an earlier generation live instead. `dry_run`: only report what would change. Raises
+        `reload_failed` with files and lines.
         """
         return self._reload({}, generation, dry_run)
 
     def push(self, folder: str | os.PathLike[str]) -> Reloaded:
         """Send the Python files below a folder on this machine, and reload.
 
-        They go to `tools/`. Of a folder that has `tools/`, `agent/` or `model.py` in it, these go as they are. Files
-        of an earlier push of the folder that are gone from it are deleted. When the reload fails, the files stay
-        sent, and the old code goes on.
+        The files are written to `tools/`. If the folder contains `tools/`, `agent/` or `model.py`, only these are
+        sent, with their own paths. Files of an earlier push that the folder no longer has are deleted. Files that
+        can't be imported by their names are not sent, and are listed in `warnings`. When the reload fails, the new
+        files stay in the workspace, and the old code continues to answer.
         """
         self._check_own()
         root = Path(folder).expanduser()
         if not root.is_dir():
             raise HearthError(f"There is no folder {root}.", "no_folder")
-        files = _files_below(root)
+        files, ignored = _files_below(root)
         record = _push_record(self.url, self.workspace, root)
         before = _read_record(record)
         if not files and not before:
             raise HearthError(f"There are no Python files below {root}.", "no_folder")
-        # Written down first: whatever happens in between, the next push knows all that may have been sent.
+        # Saved first: if this push is interrupted, the next one still knows all files that may have been sent.
         _write_record(record, before | files.keys())
         sources = {}
         for path, place in files.items():
@@ -811,15 +1064,16 @@ class Lab:
             with _expected("file_not_found"):
                 self.delete(path)
         _write_record(record, set(files))
-        return self._reload(sources)
+        reloaded = self._reload(sources)
+        return replace(reloaded, warnings=[*ignored, *reloaded.warnings])
 
     def write_tools(self, cell: str, name: str = "") -> Reloaded:
         """Make tools of the functions in a cell, and reload.
 
-        `cell` is the cell with its first line, `%%tool` or a comment, so that its lines keep their numbers. Each
-        public function without a decorator becomes a tool; its docstring tells the model what it does. The file is
-        `tools/<name>.py`, by the first of these functions if there is no `name`. When the reload fails, the file is
-        put back as it was. Raises `cell` or `no_function`, before anything is sent, for what is wrong in the cell.
+        `cell` includes its first line, `%%tool` or a comment, so that line numbers stay right. Each public function
+        without a decorator becomes a tool; its docstring is the description that the model reads. The file is
+        `tools/<name>.py`; the default for `name` is the first of these functions. When the reload fails, the file is
+        restored. Raises `cell` or `no_function` for an error in the cell, before anything is sent.
         """
         self._check_own()
         path, text, source = _tool_file(cell, name)
@@ -828,7 +1082,7 @@ class Lab:
         try:
             return self._reload({path: source})
         except HearthError as error:
-            # Without an answer nobody knows what is live, and the file may well be.
+            # Without a response it is unknown whether the new code became live.
             if error.status is None:
                 raise
             try:
@@ -837,30 +1091,30 @@ class Lab:
                 else:
                     self._write(path, before)
             except HearthError as second:
-                error.message += f" And {path} could not be put back as it was: {second.message}"
+                error.message += f" Also, {path} could not be restored: {second.message}"
             else:
-                error.message += f" {path} is as it was before." if before is not None else f" {path} is not kept."
+                error.message += f" {path} was {'deleted again' if before is None else 'restored'}."
             raise
 
     def generations(self, limit: int = 20) -> Table[Generation]:
-        """What was live when in this workspace, and which files changed each time, the latest first."""
+        """The generations of this workspace with the time and the changed files of each, the latest first."""
         body = self._json(
             "GET", "/generations", query={"workspace": self.workspace, "limit": min(limit, MOST_LISTED)}
         )
         made: Table[Generation] = Table()
         for one in body["generations"]:
-            # Only its latest time is now.
+            # It may be listed several times; only its latest time is live.
             live = one["generation"] == body["live"] and all(other.generation != body["live"] for other in made)
             made.append(_made(Generation, one, time=_time(one["time"]), live=live))
         return made
 
     def diff(self, before: str, after: str) -> Diff:
-        """What differs between two generations, given by their hashes or the first digits of them."""
+        """The differences of two generations, named by their hashes or the first digits of them."""
         body = self._json("GET", f"/generations/{_quoted(before)}/diff", query={"to": after})
         return Diff(body["from"], body["to"], {one["path"]: one["diff"] for one in body["files"]})
 
     def rollback(self, generation: str) -> Reloaded:
-        """Make an earlier generation live again. The files stay as they are, and the next reload takes them again."""
+        """Make an earlier generation live again. The files do not change, and the next reload loads them again."""
         return self.reload(generation=generation)
 
     # The model
@@ -875,11 +1129,11 @@ class Lab:
         dtype: str | None = None,
         base_url: str | None = None,
     ) -> Model:
-        """Make a model resident, and wait until it is ready, with a bar that shows how far it is.
+        """Load a model, and wait until it is ready, with a progress bar.
 
-        `model`: `embedded`, a Hugging Face id, a folder on the server, or one behind an API, like `openai:NAME`,
-        which is asked at `base_url`. With `replace` it takes the place of the default, and else it comes beside those
-        that are there. What is left out comes from the server's settings.
+        `model`: `embedded`, a Hugging Face id, a folder on the server, or a remote model, like `openai:NAME`, with
+        its API at `base_url`. With `replace` it replaces the default model; otherwise it is loaded in addition. The
+        defaults of the others are the server's settings.
         """
         wanted = {
             "model": model,
@@ -899,10 +1153,23 @@ class Lab:
             bar.close()
         return _made(Model, data["model"])
 
-    # How it is asked
+    # Requests
 
     def _named(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         return {"workspace": self.workspace, **_given(wanted)}
+
+    def _session_files(self, session: str) -> str:
+        return f"/sessions/{_quoted(session)}/files"
+
+    def _listed(self, session: str) -> Iterator[SessionFile]:
+        after, has_more = "", True
+        while has_more:
+            query = {"workspace": self.workspace, "limit": 1000, "after": after}
+            body = self._json("GET", self._session_files(session), query=query)
+            for one in body["files"]:
+                yield _made(SessionFile, one, modified=_local_time(one["modified_at"]))
+                after = one["name"]
+            has_more = body["has_more"]
 
     def _file(self, path: str) -> str:
         return f"/workspaces/{_quoted(self.workspace)}/files/{quote(path)}"
@@ -933,18 +1200,18 @@ class Lab:
     def _reload(
         self, sources: Mapping[str, _Source], generation: str | None = None, dry_run: bool = False
     ) -> Reloaded:
-        """Reload; what is wrong is shown in `sources`, by path, where it is in them, and else in the server's."""
+        """Reload. Errors show the text in `sources`, by path, or else the server's file."""
         wanted = self._named({"generation": generation, "dry_run": dry_run or None})
         try:
             body = self._json("POST", "/reload_modules", body=wanted, seconds=None)
         except HearthError as error:
             error.mistakes = [self._placed(one, sources, generation) for one in error.mistakes]
             if error.code == "reload_failed" and error.mistakes:
-                # The server's sentence goes on with the first of the mistakes, which is shown below.
+                # The rest of the server's message is the first error, which is shown below.
                 error.message = error.message.partition(". ")[0] + "."
             raise
         tools = body["tools"]
-        note = "" if generation is None else "The files stay as they are; the next reload takes them again."
+        note = "" if generation is None else "The files did not change; the next reload loads them again."
         return _made(
             Reloaded,
             body,
@@ -956,13 +1223,13 @@ class Lab:
         )
 
     def _placed(self, mistake: Mistake, sources: Mapping[str, _Source], generation: str | None) -> Mistake:
-        """The mistake where its author sees it."""
+        """The mistake with the file and line that its author knows."""
         if mistake.file is None:
             return mistake
         path = mistake.file.removeprefix("server/")
         source = sources.get(path)
         if source is None and generation is None:
-            # Else it isn't the files that were loaded.
+            # Otherwise the loaded code differs from the files.
             with contextlib.suppress(HearthError):
                 source = _Source(path, self.get(path))
         if source is None:
@@ -977,22 +1244,28 @@ class Lab:
         body: Mapping[str, Any] | None = None,
         query: Mapping[str, Any] | None = None,
         seconds: float | None = READ_SECONDS,
+        data: Iterable[bytes] | None = None,
+        content_type: str | None = None,
     ) -> dict[str, Any]:
-        response = self._call(method, path, body=body, query=query, seconds=seconds)
+        response = self._call(
+            method, path, body=body, data=data, query=query, seconds=seconds, content_type=content_type
+        )
         try:
             answer = response.json()
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
-            raise HearthError(f"What answers at {self.url} is no Hearth server.", "not_hearth", response.status_code)
+            raise HearthError(f"The server at {self.url} is not a Hearth server.", "not_hearth", response.status_code)
         return answer
 
-    def _events(self, path: str, body: Mapping[str, Any]) -> Generator[tuple[str, dict[str, Any]], None, None]:
-        """The events of a stream, kind and data, as they come; the last is no `error`, which is raised."""
+    def _events(
+        self, path: str, body: Mapping[str, Any] | None, method: str = "POST"
+    ) -> Generator[tuple[str, dict[str, Any]], None, None]:
+        """The events of a stream as they come: kind and data. The event `error` is raised."""
         kind = ""
-        with self._call("POST", path, body=body, stream=True) as response:
+        with self._call(method, path, body=body, stream=True) as response:
             try:
-                for line in response.iter_lines(chunk_size=None):  # type: ignore[call-overload]  # as much as has come
+                for line in response.iter_lines(chunk_size=None):  # type: ignore[call-overload]  # None: what has arrived
                     name, _, value = line.decode().partition(":")
                     if name == "event":
                         kind = value.strip()
@@ -1003,26 +1276,27 @@ class Lab:
                         yield kind, data
             except requests.RequestException:
                 kind = ""
-        if kind not in ("answer", "model"):
-            raise HearthError(f"{self.url} broke off before it answered. Did it end?", "no_answer")
+        if kind not in ("answer", "model", "end"):
+            raise HearthError(f"{self.url} closed the connection before it answered. Was it stopped?", "no_answer")
 
     def _call(
         self,
         method: str,
         path: str,
         body: Mapping[str, Any] | None = None,
-        data: bytes | None = None,
+        data: bytes | Iterable[bytes] | None = None,
         query: Mapping[str, Any] | None = None,
         seconds: float | None = READ_SECONDS,
         stream: bool = False,
+        content_type: str | None = None,
     ) -> requests.Response:
-        """The answer, when it is a good one. `seconds`: how long to wait for it, or for each part of a `stream` of
-        events; None: as long as it takes."""
+        """The response; an error response is raised. `seconds`: time limit for the response, or for each part of a
+        `stream` of events; None: no limit."""
         session: requests.Session | None = getattr(self._threads, "session", None)
         if session is None:
             session = self._threads.session = requests.Session()
             session.auth = self._auth
-            # What stays on this machine must not go by way of a proxy.
+            # Requests to this machine must not use a proxy.
             session.trust_env = urlsplit(self.url).hostname not in ("localhost", "127.0.0.1", "::1")
         try:
             response = session.request(
@@ -1032,35 +1306,36 @@ class Lab:
                 data=data,
                 params=query,
                 timeout=(CONNECT_SECONDS, seconds),
-                headers={"Accept": "text/event-stream"} if stream else None,
+                headers=_given({"Accept": "text/event-stream" if stream else None, "Content-Type": content_type}),
                 stream=stream,
             )
         except requests.ReadTimeout:
             raise HearthError(f"{self.url} did not answer within {seconds} s.", "no_answer") from None
         except (requests.exceptions.ChunkedEncodingError, requests.ConnectionError) as error:
             if "aborted" in str(error) or isinstance(error, requests.exceptions.ChunkedEncodingError):
-                raise HearthError(f"{self.url} broke off before it answered. Did it end?", "no_answer") from None
+                raise HearthError(
+                    f"{self.url} closed the connection before it answered. Was it stopped?", "no_answer"
+                ) from None
             raise HearthError(
-                f"No server answers at {self.url}. Does it run, and is the address right?", "no_server"
+                f"No server answers at {self.url}. Check that it is running, and the address.", "no_server"
             ) from None
         except requests.RequestException as error:
-            raise HearthError(f"{self.url} could not be asked: {error}", "no_answer") from None
+            raise HearthError(f"The request to {self.url} failed: {error}", "no_answer") from None
         if not response.ok:
             raise self._refused(response)
         return response
 
     def _refused(self, response: requests.Response) -> HearthError:
-        """What the server says that is wrong."""
+        """The error in a response."""
         try:
             error = response.json()["error"]
             code, message = str(error["type"]), str(error["message"])
         except (ValueError, KeyError, TypeError):
-            message = f"{self.url} answers {response.status_code} {response.reason}, and not as a Hearth server does."
+            message = f"{self.url} answers {response.status_code} {response.reason}; it is not a Hearth server."
             return HearthError(message, "not_hearth", response.status_code)
         if code == "workspace_not_found":
             message = (
-                f"There is no workspace {self.workspace} yet. It is made by the first tool in it: "
-                "%%tool, or push, or put."
+                f"There is no workspace {self.workspace} yet. Create it with its first file: %%tool, push or put."
             )
         try:
             retry_after = float(response.headers["Retry-After"])
@@ -1071,7 +1346,7 @@ class Lab:
 
 @contextlib.contextmanager
 def _expected(*codes: str) -> Iterator[None]:
-    """Passes over errors of these codes."""
+    """Ignores errors with these codes."""
     try:
         yield
     except HearthError as error:
@@ -1079,14 +1354,15 @@ def _expected(*codes: str) -> Iterator[None]:
             raise
 
 
-# Answers, from JSON
+# Results from JSON
 
 
 Made = TypeVar("Made")
 
 
 def _made(kind: type[Made], body: Mapping[str, Any], **values: Any) -> Made:
-    """A dataclass of what it knows in `body`: a newer server may say more. `values` go before."""
+    """A dataclass from the fields that it has in common with `body`; a newer server may send more. `values` take
+    precedence."""
     known = {one.name for one in fields(kind)}  # type: ignore[arg-type]
     return kind(**{name: value for name, value in body.items() if name in known} | values)
 
@@ -1111,6 +1387,17 @@ def _run(body: Mapping[str, Any]) -> Run:
     return _made(Run, body, asked=_time(body["asked"]), steps=steps, error=_reason(body))
 
 
+def _job(body: Mapping[str, Any]) -> Job:
+    return _made(
+        Job,
+        body,
+        job=body["job_id"],
+        created=_local_time(body["created_at"]),
+        error=_reason(body),
+        session=body.get("session_id"),
+    )
+
+
 def _reason(body: Mapping[str, Any]) -> str | None:
     """The error in a body, in one line."""
     error = body.get("error")
@@ -1126,6 +1413,22 @@ def _asked_row(question: str, answer: Answer) -> dict[str, Any]:
 
 def _failed_row(question: str, error: HearthError) -> dict[str, Any]:
     return dict.fromkeys(_ROW) | {"question": question, "error": f"{error.code}: {error.message}", "steps": []}
+
+
+def _form(paths: list[Path], boundary: str) -> Iterator[bytes]:
+    """A form with files, read while it is sent. Raises `HearthError` for a file that can't be read."""
+    for path in paths:
+        name = path.name.replace("\\", "\\\\").replace('"', '\\"').replace("\r", " ").replace("\n", " ")
+        head = f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'
+        yield head.encode("utf-8", "replace")
+        try:
+            with path.open("rb") as file:
+                while chunk := file.read(CHUNK_BYTES):
+                    yield chunk
+        except OSError as error:
+            raise HearthError(f"{path} can't be read: {error.strerror}.", "file_error") from None
+        yield b"\r\n"
+    yield f"--{boundary}--\r\n".encode()
 
 
 def _given(wanted: Mapping[str, Any]) -> dict[str, Any]:
@@ -1146,7 +1449,7 @@ def _local_time(text: str) -> datetime:
 
 
 def _user() -> str:
-    """A workspace's name for whoever runs this."""
+    """A name for the user's workspace."""
     try:
         name = getpass.getuser()
     except (OSError, KeyError, ImportError):  # a user without a name
@@ -1160,10 +1463,11 @@ def _user() -> str:
 _PARTS = ("tools", "agent")
 
 
-def _files_below(root: Path) -> dict[str, Path]:
-    """The Python files to send, by their path in a workspace. Raises `invalid_path` for a name that can't be one."""
+def _files_below(root: Path) -> tuple[dict[str, Path], list[dict[str, str]]]:
+    """The Python files to send, by their path in a workspace; and a warning for each that can't be imported."""
     laid_out = (root / "model.py").is_file() or any((root / part).is_dir() for part in _PARTS)
     found: dict[str, Path] = {}
+    ignored: list[dict[str, str]] = []
     for place in sorted(root.rglob("*.py")):
         name = place.relative_to(root)
         if not place.is_file() or any(part.startswith(".") or part == "__pycache__" for part in name.parts):
@@ -1174,20 +1478,19 @@ def _files_below(root: Path) -> dict[str, Path]:
             path = name
         else:
             if name.as_posix() == "__init__.py":
-                # It would take the place of what finds the tools.
+                # It would replace the module that finds the tools.
                 continue
             path = Path("tools") / name
         if not all(part.isidentifier() for part in (*path.parts[:-1], path.stem)):
-            raise HearthError(
-                f"{place} can't be imported by its name: use letters, digits and _ only. Nothing was sent.",
-                "invalid_path",
-            )
+            message = "it is ignored, because its name can't be imported: use letters, digits and _ only"
+            ignored.append({"file": str(place), "message": message})
+            continue
         found[path.as_posix()] = place
-    return found
+    return found, ignored
 
 
 def _push_record(url: str, workspace: str, root: Path) -> Path:
-    """Where this machine remembers what was pushed from a folder to a workspace."""
+    """The file that records what was pushed from a folder to a workspace."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     key = hashlib.sha256("\n".join((url, workspace, str(root.resolve()))).encode()).hexdigest()[:24]
     return Path(base) / "hearth" / f"pushed-{key}.json"
@@ -1199,7 +1502,9 @@ def _read_record(record: Path) -> set[str]:
     except FileNotFoundError:
         return set()
     except (OSError, ValueError, TypeError) as error:
-        warnings.warn(f"{record} can't be read ({error}): files that are gone stay sent", stacklevel=3)
+        warnings.warn(
+            f"{record} can't be read ({error}): files that were deleted here stay in the workspace", stacklevel=3
+        )
         return set()
 
 
@@ -1208,22 +1513,25 @@ def _write_record(record: Path, paths: set[str]) -> None:
         record.parent.mkdir(parents=True, exist_ok=True)
         record.write_text(json.dumps(sorted(paths)), encoding="utf-8")
     except OSError as error:
-        warnings.warn(f"{record} can't be written ({error}): files that are gone will stay sent", stacklevel=3)
+        warnings.warn(
+            f"{record} can't be written ({error}): files that are deleted here will stay in the workspace",
+            stacklevel=3,
+        )
 
 
 # Cells that become tools
 
 
 ADDED = "_hearth_"
-"""Begins the names that are added to a cell."""
+"""Prefix of the names that are added to a cell."""
 BUILD_TOOL = "build_tool"
 
 
 def _tool_file(cell: str, name: str) -> tuple[str, str, _Source]:
-    """The path and the text of the file that a cell becomes, and the cell as its author sees it.
+    """The path and the text of the file for a cell, and the cell as its author sees it.
 
-    The magic's line becomes a comment, and all else stays in its line; what makes tools of the functions is added at
-    the end. Raises `cell`, `no_function`, `usage`.
+    The line of the magic becomes a comment, and all other lines keep their numbers. The code that makes tools of the
+    functions is added at the end. Raises `cell`, `no_function`, `usage`.
     """
     name = name.removesuffix(".py")
     if name and not name.isidentifier():
@@ -1235,43 +1543,43 @@ def _tool_file(cell: str, name: str) -> tuple[str, str, _Source]:
     public = {one.name: one for one in functions if not one.name.startswith("_")}
     if not public:
         raise HearthError(
-            "There is no function in the cell. A tool is a function with a docstring; one whose name begins with _ "
-            "is only for the others in the cell.",
+            "There is no function in the cell. A tool is a function with a docstring. A function whose name begins "
+            "with _ does not become a tool.",
             "no_function",
         )
-    # The server calls it by that name, for a tool that needs the model.
+    # The server calls this function to build a tool that needs the model.
     public.pop(BUILD_TOOL, None)
     if not public and not name:
         raise HearthError("Give the file a name, like `%%tool my_tool`.", "usage")
-    # `fast = tool(slow)` gives the name `fast` to what is a tool already.
+    # After `fast = tool(slow)`, `fast` is a tool already.
     plain = [one for one in public.values() if not one.decorator_list and one.name not in _assigned(tree)]
     for function in plain:
         if not (ast.get_docstring(function) or "").strip():
             message = (
-                f"{function.name} needs a docstring, which tells the model what it does. A function that is no tool "
-                "has a name that begins with _"
+                f"{function.name} needs a docstring, which tells the model what it does. If it is not a tool, begin "
+                "its name with _"
             )
             raise _cell_error(own, function.lineno, "MissingDocstring", message)
     moved: dict[int, int] = {}
     if plain:
         text += f"\n\nfrom langchain_core.tools import tool as {ADDED}tool\n\n"
     for function in plain:
-        # Under another name, so that the functions may still call each other.
+        # With another name, so that the functions can still call each other.
         text += f"{ADDED}{function.name} = {ADDED}tool({function.name})\n"
         moved[text.count("\n")] = function.lineno
     return f"tools/{name or next(iter(public))}.py", text, _Source("the cell", own, moved)
 
 
 def _assigned(tree: ast.Module) -> set[str]:
-    """The names that a module's own statements give a value to."""
+    """The names that are assigned at the top level of a module."""
     targets = [target for one in tree.body if isinstance(one, ast.Assign) for target in one.targets]
     return {target.id for target in targets if isinstance(target, ast.Name)}
 
 
 def _parsed(text: str, own: str) -> ast.Module:
-    """The cell as a tree. Raises `cell`, showing `own`."""
+    """The syntax tree of the cell. Raises `cell` with the text `own`."""
     try:
-        # Some of what is wrong, like a `return` outside of a function, is found only when it is compiled.
+        # Only compiling finds some errors, such as a `return` outside of a function.
         compile(text, "cell", "exec", dont_inherit=True)
         return ast.parse(text)
     except SyntaxError as error:
@@ -1289,17 +1597,18 @@ def _cell_error(text: str, line: int | None, kind: str, message: str) -> HearthE
 
 
 class _Arguments(argparse.ArgumentParser):
-    """Raises what is wrong, in place of ending the process."""
+    """Raises an error instead of ending the process."""
 
     def error(self, message: str) -> NoReturn:
         raise HearthError(f"{message[:1].upper()}{message[1:]}. {self.format_usage().strip()}", "usage")
 
 
 class _Magics:
-    """What the magics do. They share a connection: that of the last `%hearth`, else to the server on this machine."""
+    """The magics. They share a connection: that of the last `%hearth`, or to the user's server on this machine."""
 
     def __init__(self) -> None:
         self._lab: Lab | None = None
+        self._session: str | None = None
 
     @property
     def lab(self) -> Lab:
@@ -1308,44 +1617,73 @@ class _Magics:
         return self._lab
 
     def hearth(self, line: str) -> Lab:
-        """`%hearth [url] [--workspace alice]`: connect. It gives the connection: `lab = %hearth ...`."""
+        """`%hearth [url] [--workspace alice]`: connect. Returns the connection: `lab = %hearth ...`."""
         parser = _Arguments(prog="%hearth", add_help=False, allow_abbrev=False)
         parser.add_argument("url", nargs="?")
         parser.add_argument("--workspace", "-w", default=MAIN)
         given = parser.parse_args(_words(line))
         self._lab = connect(given.url, given.workspace)
+        self._session = None
         return self._lab
 
     def tool(self, line: str, cell: str) -> Reloaded:
-        """`%%tool [name]`: the functions of the cell become tools of the workspace, at once."""
+        """`%%tool [name]`: make the functions of the cell tools of the workspace."""
         words = _words(line)
         if len(words) > 1:
-            raise HearthError("A cell becomes one file: %%tool [name].", "usage")
+            raise HearthError("Give at most one name: %%tool [name].", "usage")
         return self.lab.write_tools(f"%%tool {line}".rstrip() + "\n" + cell, *words)
 
     def ask(self, line: str) -> Answer:
-        """`%ask What is 37 * 52?`: ask a question, and show how the answer comes about."""
+        """`%ask What is 37 * 52?`: ask a question, and show the steps to the answer. After an `%upload`, it
+        belongs to the session that has the files."""
         if not _in_notebook():
-            return self.lab.ask(line)
+            return self.lab.ask(line, session=self._session)
         view = _CellView()
         try:
-            return self.lab._ask_live(self.lab._named({"question": line}), view)
+            return self.lab._ask(self.lab._named({"question": line, "session_id": self._session}), view)
         finally:
-            # The answer is shown in its place, or the error.
+            # The cell's own result, or its error, is shown instead.
             view.empty()
 
     def generations(self, line: str) -> Table[Generation]:
-        """`%generations [count]`: what changed when."""
+        """`%generations [count]`: list the generations."""
         words = _words(line)
         if len(words) > 1 or not all(word.isdigit() for word in words):
-            raise HearthError("How many, as a number: %generations [count].", "usage")
+            raise HearthError("The count is a number: %generations [count].", "usage")
         return self.lab.generations(*map(int, words))
 
+    def jobs(self, line: str) -> Table[Job]:
+        """`%jobs [count]`: list the jobs."""
+        words = _words(line)
+        if len(words) > 1 or not all(word.isdigit() for word in words):
+            raise HearthError("The count is a number: %jobs [count].", "usage")
+        return self.lab.jobs(*map(int, words))
+
+    def upload(self, line: str) -> Table[Uploaded]:
+        """`%upload sales.csv [--session monday]`: upload files. From now on `%ask` asks in that session; without a
+        name, in one of this notebook's."""
+        parser = _Arguments(prog="%upload", add_help=False, allow_abbrev=False)
+        parser.add_argument("files", nargs="+")
+        parser.add_argument("--session", "-s")
+        given = parser.parse_args(_words(line))
+        session = given.session or self._session or f"notebook-{secrets.token_hex(4)}"
+        uploaded = self.lab.upload(*given.files, session=session)
+        self._session = session
+        return uploaded
+
+    def sandbox(self, line: str, cell: str) -> CellResult:
+        """`%%sandbox [--session monday]`: run the cell in a session's sandbox: the one of `%upload`, or a new one."""
+        parser = _Arguments(prog="%%sandbox", add_help=False, allow_abbrev=False)
+        parser.add_argument("--session", "-s")
+        given = parser.parse_args(_words(line))
+        self._session = given.session or self._session or f"notebook-{secrets.token_hex(4)}"
+        return self.lab.run_code(cell, self._session)
+
     def rollback(self, line: str) -> Reloaded:
-        """`%rollback 3f2a`: bring an earlier generation back, by the first digits of its hash."""
+        """`%rollback 3f2a`: make an earlier generation live again, by the first digits of its hash."""
         words = _words(line)
         if len(words) != 1:
-            raise HearthError("Which one? %rollback 3f2a; %generations lists them.", "usage")
+            raise HearthError("Give one generation, like %rollback 3f2a. %generations lists them.", "usage")
         return self.lab.rollback(words[0])
 
 
@@ -1359,44 +1697,46 @@ def _words(line: str) -> list[str]:
 _ASKED = re.compile(r"(?P<before>\s*(?:[^\W\d]\w*\s*=\s*)?)%ask[ \t]+(?P<question>.*[^\s\\?].*?)\s*")
 
 
-def _keep_questions(lines: list[str]) -> list[str]:
-    """A cell's lines, each `%ask` made a call: IPython would take a question mark at the end for a call for help."""
+def _protect_questions(lines: list[str]) -> list[str]:
+    """A cell's lines, with each `%ask` turned into a call: IPython treats a final question mark as a request for
+    help."""
     if lines and lines[0].startswith("%%"):
         return lines
 
-    def kept(line: str) -> str:
+    def protected(line: str) -> str:
         asked = _ASKED.fullmatch(line)
         if not asked or line.rstrip().endswith("\\"):
             return line
         return f"{asked['before']}get_ipython().run_line_magic('ask', {asked['question']!r})\n"
 
-    return [kept(line) for line in lines]
+    return [protected(line) for line in lines]
 
 
 def load_ipython_extension(ipython: Any) -> None:
     """`%load_ext hearth`."""
     from IPython.core.magic import no_var_expand
 
-    # What is asked is what was typed: braces and dollar signs may stand in a question.
+    # A question is sent as it was typed: IPython must not expand braces and dollar signs.
     no_var_expand(_Magics.ask)
-    ipython.input_transformers_cleanup.append(_keep_questions)
+    ipython.input_transformers_cleanup.append(_protect_questions)
     magics = _Magics()
-    for name in ("hearth", "ask", "generations", "rollback"):
+    for name in ("hearth", "ask", "generations", "rollback", "jobs", "upload"):
         ipython.register_magic_function(getattr(magics, name), "line", name)
     ipython.register_magic_function(magics.tool, "cell", "tool")
+    ipython.register_magic_function(magics.sandbox, "cell", "sandbox")
 
 
-# How things are shown
+# Display
 
 
 class _TextView:
-    """Writes an answer to standard output as it comes: the text of the model, and what tools gave."""
+    """Writes an answer to standard output as it is streamed: the model's text, and the observations."""
 
     def __init__(self) -> None:
         self._line_begun = False
 
     def show(self, kind: str, data: Mapping[str, Any]) -> None:
-        """An event."""
+        """Show an event of the stream."""
         if kind == "queued" and data["position"] > 1:
             self._write(f"(place {data['position']} in the queue)\n")
         elif kind == "token" and data["tool"] is None:
@@ -1418,24 +1758,24 @@ class _TextView:
 
 
 class _CellView:
-    """Shows an answer below a notebook's cell as it comes."""
+    """Shows an answer below a notebook's cell as it is streamed."""
 
     def __init__(self) -> None:
         from IPython.display import display
 
         self._steps: list[Step] = []
         self._text = ""
-        self._note = "asked"
+        self._note = "sent"
         self._answer: Answer | None = None
         self._shown = time.monotonic()
         self._handle: Any = display(self, display_id=True)
 
     def show(self, kind: str, data: Mapping[str, Any]) -> None:
-        """An event."""
+        """Show an event of the stream."""
         if kind == "queued":
             self._note = f"place {data['position']} in the queue"
         elif kind == "started":
-            self._note = "the model reads"
+            self._note = "the model reads the question"
         elif kind == "token" and data["tool"] is None:
             self._text += data["text"]
         elif kind == "token":
@@ -1445,13 +1785,13 @@ class _CellView:
             self._text = ""
         elif kind == "answer":
             self._answer = _answer(data, "")
-        # Not every token: a browser draws each.
+        # Not every token, because the browser redraws each time.
         if kind != "token" or time.monotonic() - self._shown >= SHOW_SECONDS:
             self._shown = time.monotonic()
             self._handle.update(self)
 
     def empty(self) -> None:
-        """Show nothing any more."""
+        """Clear the display."""
         self._handle.update({"text/plain": ""}, raw=True)
 
     def __repr__(self) -> str:
@@ -1468,22 +1808,22 @@ class _CellView:
 
 
 def _in_notebook() -> bool:
-    """Whether this runs in a kernel, whose front end can show something in the place of what it has shown."""
-    # Without IPython there is no kernel, and it is not imported only to learn that.
+    """Whether this runs in a kernel, whose frontend can update what it shows."""
+    # Do not import IPython only for this check: in a kernel it is imported already.
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     return hasattr(shell, "kernel")
 
 
 class _Bar:
-    """Shows how far something is, where there is tqdm; else nothing."""
+    """A progress bar, if tqdm is installed."""
 
     def __init__(self, shown: Any) -> None:
         self._shown = shown
         self._stage: tuple[str, int] | None = None
 
     def show(self, stage: str, done: int, total: int) -> None:
-        """`total` 0: it is not known."""
+        """Update the bar. `total`: 0 if unknown."""
         if self._shown is None:
             return
         if self._stage != (stage, total):
@@ -1494,7 +1834,7 @@ class _Bar:
         self._shown.refresh()
 
     def close(self) -> None:
-        """Nothing more will be shown."""
+        """Remove the bar."""
         if self._shown is not None:
             self._shown.close()
 
@@ -1502,7 +1842,7 @@ class _Bar:
 def _bar(label: str) -> _Bar:
     try:
         with warnings.catch_warnings():
-            # It warns where a notebook has no widgets, and shows text then, which will do.
+            # Without widgets it warns and shows text, which is good enough.
             warnings.simplefilter("ignore")
             from tqdm.auto import tqdm
     except ImportError:
@@ -1535,13 +1875,35 @@ def _short(text: str, width: int = 60) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
+def _preformatted(text: str) -> str:
+    return f"<pre>{html.escape(text.rstrip())}</pre>" if text.strip() else ""
+
+
+def _html_table(table: Mapping[str, Any]) -> str:
+    """A frame's first and last rows. All of it is text, whatever it contains."""
+
+    def row(cells: Iterable[str], tag: str, label: str) -> str:
+        return (
+            f"<tr><th>{html.escape(label)}</th>{''.join(f'<{tag}>{html.escape(one)}</{tag}>' for one in cells)}</tr>"
+        )
+
+    rows = [row(table["columns"], "th", "")]
+    half = len(table["rows"]) // 2
+    for number, (label, cells) in enumerate(zip(table["index"], table["rows"], strict=True)):
+        if table["row_count"] > len(table["rows"]) and number == half:
+            rows.append(row(["…"] * len(cells), "td", "…"))
+        rows.append(row(cells, "td", label))
+    shape = f"{table['row_count']} rows, {table['column_count']} columns"
+    return f"<table>{''.join(rows)}</table><p>{shape}</p>"
+
+
 def _escaped(text: str) -> str:
-    """Text that markdown shows as it is: it may come from a model or a tool."""
+    """Text from a model or a tool, escaped for Markdown."""
     return re.sub(r"([\\`*_\[\]<>#|~$&!])", r"\\\1", text)
 
 
 def _code(text: str) -> str:
-    """Text as code, in the line if it is one."""
+    """Text as inline code, or as a block if it has several lines."""
     if "\n" in text:
         return f"\n{_block(text)}"
     ticks = _ticks(text, 1)
@@ -1554,5 +1916,5 @@ def _block(text: str, language: str = "") -> str:
 
 
 def _ticks(text: str, least: int) -> str:
-    """More of them in a row than the text has."""
+    """A longer row of backticks than any in the text, and at least `least`."""
     return "`" * max([least, *(len(run) + 1 for run in re.findall("`+", text))])

@@ -34,7 +34,7 @@ def main() -> None:
     print(f"Measured on {datetime.date.today()}: {machine.describe()}; ", end="")
     print(", ".join(f"{package} {version(package)}" for package in PACKAGES) + ".\n")
     turns: dict[str, list[tuple[Series, Load]]] = {name: [] for name in chosen.systems}
-    told = ""
+    reports = ""
     for number in range(chosen.rounds):
         for name in chosen.systems:
             with running(SYSTEMS[name]) as system:
@@ -44,18 +44,19 @@ def main() -> None:
                 else:
                     turn = series(editor, 5, chosen.times), under_load(editor, every=3, seconds=15)
                 turns[name].append(turn)
-                print(f"round {number + 1}: {row(system.name, *zip(turn, strict=True))}", file=sys.stderr, flush=True)
+                print(f"round {number + 1}: {row(system.name, [turn])}", file=sys.stderr, flush=True)
                 if number == 0:
-                    told += tell(system, "a syntax error", broken(editor, unclosed=True))
-                    told += tell(system, "an error half-way", broken(editor, halfway=True))
+                    reports += report(system, "a syntax error", broken(editor, unclosed=True))
+                    reports += report(system, "an error half-way", broken(editor, halfway=True))
     print(f"| {HEAD} |\n|{'---|' * (HEAD.count(' | ') + 1)}")
     for name, had in turns.items():
-        print(row(SYSTEMS[name].name, *zip(*had, strict=True)))
-    print(told)
+        print(row(SYSTEMS[name].name, had))
+    print(reports)
 
 
-def row(name: str, edits: Sequence[Series], loads: Sequence[Load]) -> str:
+def row(name: str, turns: Sequence[tuple[Series, Load]]) -> str:
     """A system's line of the table, of all its turns: answers a second are their median."""
+    edits, loads = [turn[0] for turn in turns], [turn[1] for turn in turns]
     seconds = [one for turn in edits for one in turn.seconds]
     percentiles = statistics.quantiles(seconds, n=100, method="inclusive")
     dropped = sum((load.dropped for load in loads), Counter[str]())
@@ -73,12 +74,12 @@ def row(name: str, edits: Sequence[Series], loads: Sequence[Load]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def tell(system: System, what: str, seen: Broken) -> str:
+def report(system: System, what: str, seen: Broken) -> str:
     """What an edit with a mistake came to."""
     answers = ", ".join(f"{times} x {answer}" for answer, times in seen.answers.items())
     lines = (line for line in seen.printed.splitlines() if "POST /" not in line)  # but not each request's line
     printed = "\n".join(lines)[:MOST_PRINTED]
-    return f"\n## {system.name}: {what}\n\nanswers: {answers}\ntold: {seen.told}\nprinted:\n{printed}\n"
+    return f"\n## {system.name}: {what}\n\nanswers: {answers}\nreported: {seen.reported}\nprinted:\n{printed}\n"
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ class Load:
 class Broken:
     """What came of an edit with a mistake in it."""
 
-    told: str = ""
+    reported: str = ""
     printed: str = ""
     answers: Counter[str] = field(default_factory=Counter)
     """What was answered after it, by "tool's edit/wording's edit", or the error."""
@@ -156,13 +156,13 @@ def broken(editor: Editor, unclosed: bool = False, halfway: bool = False) -> Bro
     system = editor.system
     editor.edit()
     ask = system.asker(system.settling)
-    system.told, printed = "", system.console()
+    system.reported, printed = "", system.console()
     editor.save(unclosed, halfway)
     seen = Broken()
     deadline = time.perf_counter() + system.settling
     while time.perf_counter() < deadline:
         seen.answers[_asked(ask)] += 1
-    seen.told, seen.printed = system.told, system.console().removeprefix(printed)
+    seen.reported, seen.printed = system.reported, system.console().removeprefix(printed)
     editor.edit()
     return seen
 
@@ -182,4 +182,5 @@ def _name(error: Exception) -> str:
 
 
 def _resident_mib(system: System) -> float:
-    return sum(process.memory_info().rss for process in system.processes()) / 2**20
+    rss: int = sum(process.memory_info().rss for process in system.processes())
+    return rss / 2**20

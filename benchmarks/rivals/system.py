@@ -16,7 +16,7 @@ import psutil
 import requests
 
 from benchmarks.rivals import user_code
-from tests.server_process import REPOSITORY
+from tests.support.server_process import REPOSITORY
 
 APPS = Path(__file__).parent / "apps"
 START_SECONDS = 240.0
@@ -47,8 +47,8 @@ class System(ABC):
         """`folder` is empty and the system's own."""
         self.folder = folder
         self.tools = folder / "tools"
-        self.told = ""
-        """What the author was told last, by `apply` or beside an answer."""
+        self.reported = ""
+        """What was last reported to the author, by `apply` or beside an answer."""
 
     @abstractmethod
     def start(self) -> None:
@@ -56,7 +56,7 @@ class System(ABC):
 
     @abstractmethod
     def apply(self) -> None:
-        """What an author does after saving so that the code is taken over; nothing where saving is all. `told` is
+        """What an author does after saving so that the code is loaded; nothing where saving is all. `reported` is
         set to what comes back. A refusal is no error."""
 
     @abstractmethod

@@ -5,7 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
-from tests.server_process import REPOSITORY
+from tests.support.server_process import REPOSITORY
 
 QUESTION = "Use shout on hello"
 HELPERS = 18

@@ -1,4 +1,4 @@
-"""A Flask server that runs `importlib.reload` over its tools when it is told to."""
+"""A Flask server that runs `importlib.reload` over its tools on request."""
 
 import importlib
 import sys

@@ -43,4 +43,4 @@ class Agent:
         return asdict(self.agent(body.question))
 
 
-app = Agent.bind()
+app = Agent.bind()  # type: ignore[attr-defined]  # the decorator adds it

@@ -1,4 +1,4 @@
-"""One file a system: how it is started, told of an edit, asked and ended."""
+"""One file a system: how it is started, loads an edit, is asked and ended."""
 
 import os
 import tempfile

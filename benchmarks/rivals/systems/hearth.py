@@ -8,7 +8,7 @@ import requests
 
 from benchmarks.rivals import user_code
 from benchmarks.rivals.system import Ask, System, free_port, numbers, post_question, shown
-from tests.server_process import Server, copy_code, end, start
+from tests.support.server_process import Server, copy_code, end, start
 
 TOKEN = "rivals"
 
@@ -41,7 +41,7 @@ class HearthExplicit(System):
 
     def apply(self) -> None:
         """See `System`."""
-        self.told = shown(self._server.session.post("/reload_modules"))
+        self.reported = shown(self._server.session.post("/reload_modules"))
 
     def asker(self, seconds: float) -> Ask:
         """See `System`."""
@@ -51,7 +51,7 @@ class HearthExplicit(System):
         def ask() -> tuple[int, int]:
             answer = post_question(session, f"http://127.0.0.1:{self._port}/run_script", seconds)
             if "not_reloaded" in answer:
-                self.told = f'an answer with "not_reloaded": {json.dumps(answer["not_reloaded"], indent=1)}'
+                self.reported = f'an answer with "not_reloaded": {json.dumps(answer["not_reloaded"], indent=1)}'
             return numbers(answer)
 
         return ask
@@ -92,12 +92,12 @@ class HearthRestarted(HearthExplicit):
         end(self._server)
         self._start()
 
-        self.told = ""
+        self.reported = ""
 
         def ended_loading() -> bool:
             health = self._server.health()
             if "autoload_error" in health:
-                self.told = f'/health with "autoload_error": {json.dumps(health["autoload_error"], indent=1)}'
-            return bool(self.told) or (health["tools"] is not None and health["model"]["state"] == "ready")
+                self.reported = f'/health with "autoload_error": {json.dumps(health["autoload_error"], indent=1)}'
+            return bool(self.reported) or (health["tools"] is not None and health["model"]["state"] == "ready")
 
         self._server.wait_until(ended_loading, "model and tools")

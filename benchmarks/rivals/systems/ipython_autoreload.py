@@ -6,6 +6,7 @@ from typing import Any
 
 import psutil
 from jupyter_client.manager import KernelManager
+from jupyter_client.provisioning import LocalProvisioner
 
 from benchmarks.rivals import user_code
 from benchmarks.rivals.system import Ask, System, app_environment, numbers
@@ -59,7 +60,8 @@ class IPythonAutoreload(System):
 
     def _run(self, client: Any, code: str, seconds: float) -> str:
         """What a cell prints. Raises RuntimeError with the traceback where it fails."""
-        printed, errors = [], []
+        printed: list[str] = []
+        errors: list[str] = []
 
         def output(message: dict[str, Any]) -> None:
             content = message["content"]
@@ -85,7 +87,9 @@ class IPythonAutoreload(System):
 
     def processes(self) -> list[psutil.Process]:
         """See `System`."""
-        return [psutil.Process(self._kernel.provisioner.pid)]
+        provisioner = self._kernel.provisioner
+        assert isinstance(provisioner, LocalProvisioner)
+        return [psutil.Process(provisioner.pid)]
 
     def stop(self) -> None:
         """See `System`."""

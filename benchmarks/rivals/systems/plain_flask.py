@@ -27,7 +27,7 @@ class PlainFlask(System):
 
     def apply(self) -> None:
         """See `System`."""
-        self.told = shown(requests.post(f"{self._url}/reload", timeout=60))
+        self.reported = shown(requests.post(f"{self._url}/reload", timeout=60))
 
     def asker(self, seconds: float) -> Ask:
         """See `System`."""

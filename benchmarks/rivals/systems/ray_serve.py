@@ -10,7 +10,7 @@ import psutil
 import requests
 
 from benchmarks.rivals.system import App, Ask, System, free_port, http_asker, prepare, shown
-from tests.server_process import REPOSITORY
+from tests.support.server_process import REPOSITORY
 
 SERVE = ("ray::ServeReplica", "ray::ServeController", "ray::Proxy")
 """How Ray names Serve's processes."""
@@ -58,13 +58,16 @@ class RayServe(System):
             "import_path": "app:app",
             "deployments": [deployment],
         }
-        body = {"http_options": {"host": "127.0.0.1", "port": self._port}, "applications": [application]}
+        body: dict[str, Any] = {
+            "http_options": {"host": "127.0.0.1", "port": self._port},
+            "applications": [application],
+        }
         return requests.put(self._api, json=body, timeout=60)
 
     def apply(self) -> None:
         """See `System`."""
         self._deployed += 1
-        self.told = shown(self._deploy())
+        self.reported = shown(self._deploy())
 
     def asker(self, seconds: float) -> Ask:
         """See `System`."""
