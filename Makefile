@@ -85,8 +85,8 @@ $(VENV):
 	@$(PIP) install -r $<
 	@touch $@
 
-.venv/installed-dev: requirements-dev.txt .venv/installed
-	@echo "Installing $< into .venv, once: about 70 more packages."
+.venv/installed-dev: requirements-dev.txt requirements-documents.txt .venv/installed
+	@echo "Installing $< into .venv, once: about 100 more packages."
 	@$(PIP) install -r $< | $(NEWS)
 	@touch $@
 
