@@ -74,7 +74,7 @@ class Size:
     seed: int = 1
 
 
-ORDINARY = Size(200, 15, 60)
+ORDINARY = Size(200, 10, 30)
 LONG = Size(200, 300, 1800)
 
 

@@ -27,7 +27,9 @@ ALLOWED_GROWTH = 800 * 2**20
 """Bytes. The allocator keeps for each thread what its largest grammar and prompt took: hundreds of megabytes. What
 this must find are gigabytes that are never freed."""
 
-HEALTH_SECONDS = 0.5
+STANDSTILL_SECONDS = 5.0
+"""A deadline, and no measure, for all but the slowest answer in a hundred of `/health`: a grammar that is compiled in
+the server makes everybody wait for ten seconds or more."""
 
 AGENT = """
 import json
@@ -217,7 +219,7 @@ def test_a_harmless_schema_among_hostile_ones(server: Server) -> None:
         assert {one.result().status_code for one in hostile} <= {200, 400}
 
 
-@pytest.mark.parametrize("count", [150, pytest.param(2_500, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
+@pytest.mark.parametrize("count", [50, pytest.param(2_500, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
 @pytest.mark.parametrize("body", [completion, with_tool], ids=["response", "tool"])
 def test_random_hostile_schemas(server: Server, body: Callable[[dict[str, Any]], dict[str, Any]], count: int) -> None:
     @settings(max_examples=count, deadline=None, database=None, derandomize=True)
@@ -230,7 +232,7 @@ def test_random_hostile_schemas(server: Server, body: Callable[[dict[str, Any]],
     with unharmed(server), probed(server) as health:
         ask()
     print(health)
-    assert not health.failures and health.percentile(99) < HEALTH_SECONDS
+    assert not health.failures and health.percentile(99) < STANDSTILL_SECONDS
 
 
 TOOLS_AT_ONCE = 10
@@ -273,4 +275,4 @@ def test_random_hostile_schemas_of_tools(server: Server, reloads: int) -> None:
         reload()
     print(health, outcomes)
     assert failures == []
-    assert not health.failures and health.percentile(99) < HEALTH_SECONDS
+    assert not health.failures and health.percentile(99) < STANDSTILL_SECONDS
