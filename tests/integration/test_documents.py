@@ -293,3 +293,45 @@ def test_nothing_is_half_there_after_a_kill(tmp_path: Path, start_server: Callab
         assert len(found) == min(100, document["chunks"])
     had = listed[0]["vectors"]
     server.wait_until(lambda: documents(server, "long")[0]["vectors"] > had or had == listed[0]["chunks"], "more")
+
+
+READER = """
+import json
+from server.sdk import has_documents, list_documents, read_pages, search_documents
+from .agent import Agent, AgentResult
+
+class Reader(Agent):
+    name = "reader"
+
+    def __call__(self, question, history=()):
+        [best, *_] = search_documents(question, limit=3)
+        [page] = read_pages(best.document_id, best.page)
+        found = {
+            "has": has_documents(),
+            "documents": [one.document for one in list_documents()],
+            "quote": page.text[best.start - page.start : best.end - page.start] == best.text,
+            "collection": best.collection,
+            "other": [one.document for one in search_documents(question, collections=["none"])],
+        }
+        return AgentResult(json.dumps(found), None, [], {})
+"""
+
+
+def test_an_agent_reads_what_its_run_may_read(start_server: Callable[..., Server]) -> None:
+    server = start_server()
+    for name in ("alice", "bob"):
+        server.session.put(f"/workspaces/{name}/files/agent/reader.py", data=READER).raise_for_status()
+    asked = {"question": "zirconium", "agent": "reader", "session_id": "may"}
+    add(server, "lab", "lab.md", "Water is wet.")
+    add(server, "own", "alice.md", "The zirconium is in drawer seven.", workspace="alice")
+    answer = server.session.post("/run_script", json={**asked, "workspace": "alice"}).json()
+    assert json.loads(answer["answer"]) == {
+        "has": True,
+        "documents": ["lab.md", "alice.md"],
+        "quote": True,
+        "collection": "own",
+        "other": [],
+    }
+    server.wait_until(lambda: documents(server, "lab")[0]["state"] == "ready", "the vectors of the lab's document")
+    answer = server.session.post("/run_script", json={**asked, "workspace": "bob"}).json()
+    assert json.loads(answer["answer"])["documents"] == ["lab.md"]
