@@ -98,5 +98,4 @@ def _by_length(part: str, size: int) -> Iterator[tuple[int, int]]:
     while len(part) - cuts[-1] > size:
         space = part.rfind(" ", cuts[-1] + size // 2, cuts[-1] + size)
         cuts.append(space if space > 0 else cuts[-1] + size)
-    for start, end in itertools.pairwise([*cuts, len(part)]):
-        yield start, end
+    yield from itertools.pairwise([*cuts, len(part)])
