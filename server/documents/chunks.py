@@ -39,9 +39,7 @@ def chunks_of(text: Text, count_tokens: Callable[[str], int]) -> list[Chunk]:
     is not what stands at its place, or if something is in none."""
     found = []
     for number, (start, end) in enumerate(_spans(text.whole, count_tokens)):
-        found.append(
-            Chunk(number, start, end, text.page_at(start), text.page_at(end - 1), text.whole[start:end])
-        )
+        found.append(Chunk(number, start, end, text.page_at(start), text.page_at(end - 1), text.whole[start:end]))
     _check(text, found)
     return found
 

@@ -257,10 +257,7 @@ class DocumentStore:
     ) -> list[Document]:
         """The documents of collections, in the order in which they were saved; those after the document `after`."""
         wanted = (
-            select(DOCUMENT)
-            .where(DOCUMENT.c.collection.in_(list(collections)))
-            .order_by(DOCUMENT.c.key)
-            .limit(limit)
+            select(DOCUMENT).where(DOCUMENT.c.collection.in_(list(collections))).order_by(DOCUMENT.c.key).limit(limit)
         )
         if after is not None:
             wanted = wanted.where(
@@ -288,7 +285,10 @@ class DocumentStore:
     def pages(self, document: int, first: int = 0, last: int | None = None, limit: int | None = None) -> list[Page]:
         """The pages of a document from index `first` to `last`."""
         # A row has a method called `index`.
-        columns = (DOCUMENT_PAGE.c.index.label("place"), *(DOCUMENT_PAGE.c[name] for name in ("label", "start", "text")))
+        columns = (
+            DOCUMENT_PAGE.c.index.label("place"),
+            *(DOCUMENT_PAGE.c[name] for name in ("label", "start", "text")),
+        )
         wanted = (
             select(*columns)
             .where(DOCUMENT_PAGE.c.document == document, DOCUMENT_PAGE.c.index >= first)
@@ -561,9 +561,9 @@ def _checked(connection: Connection, document: int) -> Document:
         )
     ).one()
     chunks, wrong = connection.execute(
-        select(
-            func.count(), func.count().filter(func.length(CHUNK.c.text) != CHUNK.c.end - CHUNK.c.start)
-        ).where(CHUNK.c.document == document)
+        select(func.count(), func.count().filter(func.length(CHUNK.c.text) != CHUNK.c.end - CHUNK.c.start)).where(
+            CHUNK.c.document == document
+        )
     ).one()
     saved, said = (pages, characters, chunks), (row.pages, row.characters, row.chunks)
     if saved != said or wrong:
