@@ -6,11 +6,12 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from server.documents.model_folder import ModelUnusableError, device_for, first_line, model_folder, packaged_folder
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SETTING = "HEARTH_EMBEDDING_MODEL"
 LONGEST = 256
@@ -55,15 +56,17 @@ class Embedder:
         """The number of tokens, without the special ones."""
         return len(self._loaded().counting.encode(text, add_special_tokens=False).ids)
 
-    def embed(self, texts: Sequence[str]) -> np.ndarray:
+    def embed(self, texts: Sequence[str]) -> "np.ndarray":
         """Vectors of passages, float32 of shape (texts, dimensions), each of length 1. Raises `EmbeddingError`."""
         return self._embed(texts, is_query=False)
 
-    def embed_query(self, text: str) -> np.ndarray:
+    def embed_query(self, text: str) -> "np.ndarray":
         """The vector of a query, before passages that wait. Raises `EmbeddingError`."""
         return self._embed([text], is_query=True)[0]
 
-    def _embed(self, texts: Sequence[str], is_query: bool) -> np.ndarray:
+    def _embed(self, texts: Sequence[str], is_query: bool) -> "np.ndarray":
+        import numpy as np
+
         model = self._loaded()
         vectors = np.zeros((len(texts), model.dimensions), dtype=np.float32)
         for places, ids in model.batches(texts, is_query):
@@ -153,7 +156,7 @@ class _Model:
             batch, order = order[:size], order[size:]
             yield batch, [encoded[place].ids for place in batch]
 
-    def forward(self, ids: list[list[int]]) -> np.ndarray:
+    def forward(self, ids: list[list[int]]) -> "np.ndarray":
         import torch
 
         longest = max(map(len, ids))
@@ -165,7 +168,7 @@ class _Model:
                 pooled = hidden[:, 0]
             else:
                 pooled = (hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
-            vectors: np.ndarray = torch.nn.functional.normalize(pooled.float(), dim=1).cpu().numpy()
+            vectors: "np.ndarray" = torch.nn.functional.normalize(pooled.float(), dim=1).cpu().numpy()
         return vectors
 
 

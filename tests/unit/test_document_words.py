@@ -103,7 +103,8 @@ def test_only_allowed_texts_are_found() -> None:
 
 
 def test_headings_are_the_context_of_what_is_below_them() -> None:
-    text = "# Ovens\nintro\n## Warpage\nbelow it\n2 Methods\n2.1 Setup of the oven\nwe did\nChapter 3: Results 21\nthen\n"
+    text = "# Ovens\nintro\n## Warpage\nbelow it\n2 Methods\n"
+    text += "2.1 Setup of the oven\nwe did\nChapter 3: Results 21\nthen\n"
     assert [one.title for one in headings(text)] == ["Ovens", "Warpage", "Methods", "Setup of the oven", "Results"]
     below = text.index("below it"), text.index("below it") + 8
     did = text.index("we did"), text.index("we did") + 6
