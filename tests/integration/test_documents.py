@@ -241,7 +241,7 @@ def test_what_is_refused(
     assert server.session.get("/collections/x/documents").status_code == 404
 
 
-@pytest.mark.parametrize("query", ["", "the of and", "\u0000", "'; DROP TABLE chunk; --", "☃" * 50, '"(" OR *', "μ"])
+@pytest.mark.parametrize("query", ["", "\u0000", "'; DROP TABLE chunk; --", "☃" * 50, '"(" OR *', "μ"])
 def test_odd_queries(server: Server, query: str) -> None:
     add(server, "odd", "a.md", "A text about the cooling.")
     answer = server.session.get("/collections/odd/search", params={"query": query})
@@ -253,11 +253,11 @@ def test_odd_queries(server: Server, query: str) -> None:
 def test_many_people_at_once(server: Server) -> None:
     def person(number: int) -> None:
         for turn in range(3):
-            add(server, "crowd", f"{number}.md", f"Person{number} keeps item{turn}number{number} in a drawer.")
-            [found, *_] = search(server, "crowd", f"item{turn}number{number}")
+            add(server, "crowd", f"{number}.md", f"Person{number} keeps item{turn}number{number}end in a drawer.")
+            [found, *_] = search(server, "crowd", f"item{turn}number{number}end")
             assert found["document"] == f"{number}.md" and f"item{turn}" in found["text"]
             assert all(
-                f"item{turn - 1}number{number}" not in one["text"] for one in search(server, "crowd", "drawer")
+                f"item{turn - 1}number{number}end" not in one["text"] for one in search(server, "crowd", "drawer")
             )
 
     with ThreadPoolExecutor(20) as pool:
