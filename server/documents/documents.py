@@ -22,8 +22,13 @@ log = logging.getLogger(__name__)
 class FetchedPage(Protocol):
     """What was loaded from the web."""
 
-    final_url: str
-    content: bytes
+    @property
+    def final_url(self) -> str:
+        """After redirects."""
+
+    @property
+    def content(self) -> bytes:
+        """All of it."""
 
 
 class Documents:

@@ -335,3 +335,24 @@ def test_an_agent_reads_what_its_run_may_read(start_server: Callable[..., Server
     server.wait_until(lambda: documents(server, "lab")[0]["state"] == "ready", "the vectors of the lab's document")
     answer = server.session.post("/run_script", json={**asked, "workspace": "bob"}).json()
     assert json.loads(answer["answer"])["documents"] == ["lab.md"]
+
+
+def test_without_a_model_and_without_a_sandbox_documents_are_found_by_words(
+    tmp_path: Path, start_server: Callable[..., Server]
+) -> None:
+    settings = {**SETTINGS, "DATA_DIR": tmp_path / "data"}
+    server = start_server(ready=False, EMBEDDING_MODEL="/nowhere", SANDBOX="off", **settings)
+    add(server, "words", "a.md", "The zirconium is in drawer seven.")
+    [shown] = server.wait_until(
+        lambda: [one for one in documents(server, "words") if one["state"] == "words_only"], "its embedding failed"
+    )
+    assert "HEARTH_EMBEDDING_MODEL" in shown["error"] and shown["vectors"] == 0
+    [found] = search(server, "words", "zirconium")
+    assert found["document"] == "a.md" and set(found["ranks"]) == {"words"}
+    refused = upload(server, "words", ("b.md", b"A text."))
+    assert refused.status_code == 503 and refused.json()["error"]["type"] == "sandbox_unavailable"
+    end(server)
+    # The next server has a model: it cuts the text by its tokens, and embeds it.
+    server = start_server(ready=False, **settings)
+    wait_until_ready(server, "words")
+    assert set(search(server, "words", "zirconium")[0]["ranks"]) == {"words", "vectors"}
