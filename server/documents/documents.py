@@ -14,7 +14,8 @@ from server.documents.search import Filters, Passage, Searches
 from server.errors import DocumentsUnavailableError, FileRefusedError
 from server.observability import metrics
 from server.runs.events import Events
-from server.store.documents import Collection, Document, DocumentStore, NewDocument, Scope, Source
+from server.store.document_types import Collection, Document, NewDocument, Scope, Source
+from server.store.documents import DocumentStore
 
 log = logging.getLogger(__name__)
 

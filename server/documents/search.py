@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from server.documents.embedder import Embedder, EmbeddingError
 from server.errors import InvalidRequestError
 from server.observability import metrics
-from server.store.documents import Collection, DocumentStore, FoundPassage, StoredChunk
+from server.store.document_types import Collection, FoundPassage, StoredChunk
+from server.store.documents import DocumentStore
 
 if TYPE_CHECKING:
     from server.documents.collection_index import CollectionIndex, Entry

@@ -280,8 +280,10 @@ def test_nothing_is_half_there_after_a_kill(tmp_path: Path, start_server: Callab
     with ThreadPoolExecutor(4) as pool:
         for number in range(4):
             pool.submit(keep_adding, number)
-        server.wait_until(lambda: documents(server, "long")[0]["vectors"] > 0, "a vector")
-        server.process.send_signal(signal.SIGKILL)
+        try:
+            server.wait_until(lambda: documents(server, "long")[0]["vectors"] > 0, "a vector")
+        finally:
+            server.process.send_signal(signal.SIGKILL)
     server.process.wait()
     server = start_server(ready=False, **settings)
     listed = documents(server, "long")
