@@ -73,7 +73,7 @@ class Indexer:
                 if is_first:
                     self._try_again()
                     is_first = False
-                # A round: a batch of each, so that neither a long document nor one that is replaced all the time keeps
+                # A round: a batch of each, so that neither a long document nor one that is often replaced keeps
                 # others waiting.
                 waiting = self._store.to_embed()
                 for document in waiting:
