@@ -59,11 +59,12 @@ def _spans(whole: str, count_tokens: Callable[[str], int], tokens: int) -> Itera
     """Start and end of the passages."""
     import semchunk
 
-    # Of this text only: semchunk's own cache is never emptied.
-    counted = lru_cache(4096)(count_tokens)
+    # Of this text only: semchunk's own cache is never emptied. Tokenizers split at white space first, so words can be
+    # counted one by one, and most of them come again and again.
+    counted = lru_cache(65_536)(count_tokens)
 
     def count(part: str) -> int:
-        return tokens + 1 if len(part) > MOST_CHARACTERS * tokens else counted(part)
+        return tokens + 1 if len(part) > MOST_CHARACTERS * tokens else sum(map(counted, part.split()))
 
     deadline = time.monotonic() + SECONDS
     for start, end in _blocks(whole):

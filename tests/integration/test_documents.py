@@ -270,6 +270,8 @@ def test_nothing_is_half_there_after_a_kill(tmp_path: Path, start_server: Callab
     server = start_server(ready=False, **settings)
     add(server, "long", "whole.md", "\n".join(f"Sentence {number} of the whole document." for number in range(3000)))
 
+    server.wait_until(lambda: documents(server, "long")[0]["vectors"] > 0, "a vector")
+
     def keep_adding(number: int) -> None:
         try:
             while True:
@@ -281,7 +283,7 @@ def test_nothing_is_half_there_after_a_kill(tmp_path: Path, start_server: Callab
         for number in range(4):
             pool.submit(keep_adding, number)
         try:
-            server.wait_until(lambda: documents(server, "long")[0]["vectors"] > 0, "a vector")
+            server.wait_until(lambda: len(documents(server, "long")) == 5, "documents of all kinds")
         finally:
             server.process.send_signal(signal.SIGKILL)
     server.process.wait()
