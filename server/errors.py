@@ -116,6 +116,18 @@ class FileNotInSessionError(NotFoundError):
     code = "session_file_not_found"
 
 
+class CollectionNotFoundError(NotFoundError):
+    """There is no collection of documents of that name."""
+
+    code = "collection_not_found"
+
+
+class DocumentNotFoundError(NotFoundError):
+    """The collection has no document of that id, or the document no such page."""
+
+    code = "document_not_found"
+
+
 class NotKeptError(NotFoundError):
     """The workspace has saved no value of that name."""
 
@@ -444,3 +456,16 @@ class FileRefusedError(HearthError):
 
     status = 422
     code = "file_refused"
+
+
+class DocumentsUnavailableError(HearthError):
+    """Documents can't be added or searched: a package is missing, or the server has no way to the web."""
+
+    status = 503
+    code = "documents_unavailable"
+
+
+class IngestFailedError(HearthError):
+    """A document was read, but what would be saved of it does not agree with what was read. Nothing is saved."""
+
+    code = "ingest_failed"

@@ -1,8 +1,12 @@
 """Where the files of sessions are."""
 
 import hashlib
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
+
+STAGED = "staged-"
+"""How the names of folders begin that belong to no session."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,14 @@ class SessionFolders:
         folder.files.mkdir(mode=0o700, exist_ok=True)
         folder.state.mkdir(mode=0o700, exist_ok=True)
         return folder
+
+    def stage(self) -> SessionFolder:
+        """New folders for a document that is being read; of no session."""
+        folder = self.root / f"{STAGED}{secrets.token_hex(16)}"
+        made = SessionFolder(folder / "files", folder / "state")
+        for one in (folder, made.files, made.state):
+            one.mkdir(mode=0o700, parents=True)
+        return made
 
     def make_own(self) -> None:
         """Make the folders that no session has. Raises `OSError`."""

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from constants import Settings
 from server.errors import NotFoundError, QueueFullError, SandboxUnavailableError
 from server.files.beneath import open_regular, open_root, opened
-from server.files.folders import SessionFolders
+from server.files.folders import SessionFolder, SessionFolders
 from server.files.media_types import SAMPLE_BYTES, media_type
 from server.files.session_files import OpenFile
 from server.observability import metrics
@@ -29,6 +29,8 @@ from server.sandbox.watch import Watched, Watcher, out_of_memory
 log = logging.getLogger(__name__)
 
 ANALYSIS_SECONDS = 10.0
+TEXTS_SECONDS = 60.0
+"""For the whole text of a document."""
 TIDY_SECONDS = 30.0
 """Interval at which idle interpreters are ended."""
 
@@ -180,12 +182,20 @@ class Sandboxes:
         """What the sandbox says of a file: `analysis` and `profile`, or `refused`. It has a process of its own.
         Raises `SandboxUnavailableError`."""
         folder = self._folders.make(workspace, session)
+        return self._ask_once(folder.files.parent.name, {"do": "analyse", "file": name}, ANALYSIS_SECONDS)
+
+    def write_texts(self, folder: SessionFolder, name: str) -> dict[str, Any]:
+        """Write the text of a file in `folder` into its state, as `TEXTS`. Returns `kind`, `pages` and `skipped`, or
+        `refused`. It has a process of its own. Raises `SandboxUnavailableError`."""
+        return self._ask_once(folder.files.parent.name, {"do": "texts", "file": name}, TEXTS_SECONDS)
+
+    def _ask_once(self, folder: str, message: dict[str, Any], seconds: float) -> dict[str, Any]:
         process = self._pool.take()
         try:
-            process.open(folder.files.parent.name)
-            return process.ask({"do": "analyse", "file": name}, ANALYSIS_SECONDS, lambda data: None)
+            process.open(folder)
+            return process.ask(message, seconds, lambda data: None)
         except NoReplyError:
-            return {"refused": f"it takes longer than {ANALYSIS_SECONDS:g} s."}
+            return {"refused": f"it takes longer than {seconds:g} s."}
         except SandboxEndedError as ended:
             return {"refused": f"{ended}."}
         finally:

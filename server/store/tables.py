@@ -129,3 +129,75 @@ SHARED_VALUE = Table(  # the dictionary that the tools and jobs of a session sha
     Column("key", Text, primary_key=True),
     Column("value", Text, nullable=False),  # JSON
 )
+COLLECTION = Table(  # of documents
+    "collection",
+    METADATA,
+    Column("key", Integer, primary_key=True),
+    Column("workspace", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("session", Text, nullable=False),  # empty: it is the workspace's. NULLs would not be unique
+    Column("name", Text, nullable=False),
+    Column("created", Double, nullable=False),  # seconds since 1970
+    UniqueConstraint("workspace", "session", "name"),
+    sqlite_autoincrement=True,
+)
+DOCUMENT = Table(
+    "document",
+    METADATA,
+    Column("key", Integer, primary_key=True),  # never used again: an index in memory may still name a deleted one
+    Column("id", Text, nullable=False, unique=True),
+    Column("collection", Integer, ForeignKey("collection.key", ondelete="CASCADE"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("source", Text, nullable=False),  # file, url or text
+    Column("place", Text, nullable=False),  # the URL, or session and name of the file
+    Column("sha256", Text, nullable=False),  # of the bytes
+    Column("bytes", BigInteger, nullable=False),
+    Column("media_type", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("date", Text),  # ISO 8601, of the document's content
+    Column("state", Text, nullable=False),  # embedding, ready, words_only
+    Column("error", Text),  # why it is words_only
+    Column("version", Text, nullable=False),  # changes with its text
+    Column("pages", Integer, nullable=False),
+    Column("chunks", Integer, nullable=False),
+    Column("vectors", Integer, nullable=False),
+    Column("characters", Integer, nullable=False),
+    Column("skipped", Text, nullable=False),  # JSON
+    Column("chunker", Text, nullable=False),  # what made its chunks
+    Column("model", Text),  # what made its vectors
+    Column("created", Double, nullable=False),
+    Column("changed", Double, nullable=False),
+    UniqueConstraint("collection", "name"),
+    Index("document_state", "state"),
+    sqlite_autoincrement=True,
+)
+DOCUMENT_PAGE = Table(
+    "document_page",
+    METADATA,
+    Column("document", Integer, ForeignKey("document.key", ondelete="CASCADE"), primary_key=True),
+    Column("index", Integer, primary_key=True, autoincrement=False),  # from 0
+    Column("label", Text),  # as printed; NULL: what has no pages
+    Column("start", Integer, nullable=False),  # in the document's text, in characters
+    Column("text", Text, nullable=False),
+)
+CHUNK = Table(  # a passage of a document, which a search finds
+    "chunk",
+    METADATA,
+    Column("key", Integer, primary_key=True),  # never used again
+    Column("document", Integer, ForeignKey("document.key", ondelete="CASCADE"), nullable=False),
+    Column("number", Integer, nullable=False),  # its place in the document
+    Column("start", Integer, nullable=False),
+    Column("end", Integer, nullable=False),
+    Column("first_page", Integer, nullable=False),
+    Column("last_page", Integer, nullable=False),
+    Column("text", Text, nullable=False),
+    UniqueConstraint("document", "number"),
+    sqlite_autoincrement=True,
+)
+CHUNK_VECTOR = Table(
+    "chunk_vector",
+    METADATA,
+    Column("chunk", Integer, ForeignKey("chunk.key", ondelete="CASCADE"), primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("vector", LargeBinary, nullable=False),  # float32, little-endian, of length 1
+)

@@ -1,7 +1,7 @@
 """The interpreter of a session: runs cells, one after the other, with the variables of the earlier ones.
 
-The server sends `run`, `analyse`, `preview`, `export`. Each gets one reply; before the one to `run` comes `ended`, at
-the end of the code. What it prints goes through the output pipe.
+The server sends `run`, `analyse`, `texts`, `preview`, `export`. Each gets one reply; before the one to `run` comes
+`ended`, at the end of the code. What it prints goes through the output pipe.
 """
 
 import contextlib
@@ -24,6 +24,8 @@ from .variables import Variables
 
 ANALYSIS_BYTES = 256 * 2**20
 """What an analysis may allocate."""
+TEXTS = "texts"
+"""The file with the text of a document, in the session's state."""
 SAVED_CODE = "code"
 """The folder of the cells' code, in the session's state."""
 
@@ -54,6 +56,7 @@ class Interpreter:
         does: dict[str, Callable[..., dict[str, Any]]] = {
             "run": self._run,
             "analyse": self._analyse,
+            "texts": self._texts,
             "preview": self._preview,
             "export": self._export,
         }
@@ -125,11 +128,23 @@ class Interpreter:
 
     def _analyse(self, file: str) -> dict[str, Any]:
         """The analysis of a file. This process does nothing else."""
+
+        def analyse(analysis: Any) -> dict[str, Any]:
+            found = analysis.analyse(file)
+            return {"analysis": found, "profile": analysis.profile(found)}
+
+        return self._read(analyse)
+
+    def _texts(self, file: str) -> dict[str, Any]:
+        """Write the text of a file's pages into the state. This process does nothing else."""
+        return self._read(lambda analysis: analysis.write_page_texts(file, self._state / TEXTS))
+
+    def _read(self, read: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """What `read` makes of the package that reads files, or why the file is refused."""
         analysis = importlib.import_module(".analysis", __package__)
         limit_memory(ANALYSIS_BYTES)
         try:
-            found = analysis.analyse(file)
-            return {"analysis": found, "profile": analysis.profile(found)}
+            return read(analysis)
         except analysis.Refused as error:
             return {"refused": str(error)[:2000]}
         except Exception as error:  # boundary: a hostile file makes any library fail

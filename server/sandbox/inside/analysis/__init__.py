@@ -8,7 +8,8 @@ of these inside the functions that need them. Each module reads one kind of file
 """
 
 from .analyse import VERSION, analyse
+from .page_texts import write_page_texts
 from .profile import profile
 from .result import Refused
 
-__all__ = ["VERSION", "Refused", "analyse", "profile"]
+__all__ = ["VERSION", "Refused", "analyse", "profile", "write_page_texts"]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from . import encoding, kinds
-from .result import Analysis, File, Refused
+from .result import Analysis, File, Refused, refusing
 
 VERSION = 1
 """Part of the key of saved analyses. It rises with each change of what an analysis says."""
@@ -59,26 +59,10 @@ def analyse(path: str) -> dict[str, Any]:
     if not size:
         return Analysis("empty", "An empty file", {"bytes": 0}, "").as_json()
     kind = kinds.binary_kind(file)
-    # The boundary to libraries that parse what may be damaged or hostile: they raise errors of any type.
-    try:
+    with refusing(kind):
         analysis = _analyse_binary(file, kind) if kind else _analyse_text(file)
         analysis.details.setdefault("bytes", size)
         return analysis.as_json()
-    except Refused:
-        raise
-    except MemoryError as error:
-        raise Refused(f"Reading this {kind or 'text'} file needs more memory than an analysis has.") from error
-    except RecursionError as error:
-        raise Refused(f"This {kind or 'text'} file is nested too deeply.") from error
-    except BaseException as error:
-        # A panic of a library in Rust is no Exception.
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        reason = str(error).strip().splitlines()
-        raise Refused(
-            f"This {kind or 'text'} file is damaged, or not what it claims to be: "
-            f"{type(error).__name__}{': ' + reason[0][:200] if reason else ''}."
-        ) from error
 
 
 def _analyse_binary(file: File, kind: str) -> Analysis:

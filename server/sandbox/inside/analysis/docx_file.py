@@ -1,5 +1,6 @@
 """Word documents (DOCX)."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from .result import Analysis, Deadline, File, Refused, counted, cut, long_text
@@ -13,16 +14,39 @@ _MAX_CELLS = 50
 """Of a row."""
 
 
-def analyse(file: File, kind: str) -> Analysis:
-    """Headings, paragraphs and tables in the order of the text."""
-    import docx
+def texts(file: File, kind: str, encoding: None, skipped: list[str]) -> Iterator[tuple[str | None, str, str | None]]:
+    """See `page_texts`: one page, since only a printer knows the pages."""
     from docx.table import Table
+
+    document, sizes = _open(file)
+    skipped += _other_parts(sizes)
+    blocks = []
+    for block in document.iter_inner_content():
+        if isinstance(block, Table):
+            rows = ([_cell_text(cell) for cell in row.tc_lst] for row in block._tbl.tr_lst)
+            blocks.append("\n".join(" | ".join(row) for row in rows))
+        else:
+            level = _heading_level(block)
+            blocks.append(block.text if level is None else f"{'#' * max(1, level)} {block.text}")
+    yield None, "\n\n".join(blocks), None
+
+
+def _open(file: File) -> tuple[Any, dict[str, int]]:
+    """The document, and the sizes of its parts."""
+    import docx
 
     sizes = check_office_zip(file)
     large = [name for name, size in sizes.items() if name.endswith(".xml") and size > _MAX_BODY]
     if large:
         raise Refused(f"The document's part {large[0]!r} is larger than 16 MiB. Save it in parts.")
-    document = docx.Document(str(file.path))
+    return docx.Document(str(file.path)), sizes
+
+
+def analyse(file: File, kind: str) -> Analysis:
+    """Headings, paragraphs and tables in the order of the text."""
+    from docx.table import Table
+
+    document, sizes = _open(file)
     deadline = Deadline(1.0)
     headings: list[dict[str, Any]] = []
     tables: list[dict[str, Any]] = []
@@ -85,7 +109,11 @@ def _table(table: Any, described: bool) -> dict[str, Any]:
 
 
 def _cell(cell: Any) -> str:
-    return cut(" ".join("".join(paragraph.text for paragraph in cell.p_lst).split()), 100)
+    return cut(_cell_text(cell), 100)
+
+
+def _cell_text(cell: Any) -> str:
+    return " ".join(" ".join(paragraph.text for paragraph in cell.p_lst).split())
 
 
 def _other_parts(sizes: dict[str, int]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from .encoding import Encoding
@@ -15,8 +16,16 @@ _MAX_HEADINGS = 200
 _LEFT_OUT = ("script", "style", "template", "noscript", "svg", "head")
 
 
-def analyse(file: File, encoding: Encoding) -> Analysis:
-    """Title, headings, tables, links and the visible text."""
+def texts(
+    file: File, kind: str, encoding: Encoding, skipped: list[str]
+) -> Iterator[tuple[str | None, str, str | None]]:
+    """See `page_texts`: one page."""
+    root, _ = _parse(file, encoding, skipped)
+    yield None, _text(root), None
+
+
+def _parse(file: File, encoding: Encoding, skipped: list[str]) -> tuple[Any, str]:
+    """The root element, and the encoding that it was read in."""
     from lxml import html
 
     with open(file.path, "rb") as content:
@@ -29,7 +38,8 @@ def analyse(file: File, encoding: Encoding) -> Analysis:
         if declared
         else encoding.name
     )
-    skipped = [f"Only the first {_READ:,} bytes were read."] if file.size > _READ else []
+    if file.size > _READ:
+        skipped.append(f"Only the first {_READ:,} bytes were read.")
     parser = html.HTMLParser(
         encoding=None if name.startswith(("utf-16", "utf-32")) else _known(name), no_network=True
     )
@@ -42,17 +52,29 @@ def analyse(file: File, encoding: Encoding) -> Analysis:
         raise Refused(f"The HTML can't be parsed: {error}.") from error
     if any("depth" in entry.message.lower() for entry in parser.error_log):
         skipped.append("Elements that are nested more than 255 levels deep were left out.")
+    return root, name
+
+
+def _text(root: Any) -> str:
+    """The visible text. What is never shown is removed from the tree."""
+    for element in list(root.iter(*_LEFT_OUT)):
+        if element.tag != "head" and element.getparent() is not None:
+            element.drop_tree()
+    body = root.find("body")
+    return _visible(body if body is not None else root)
+
+
+def analyse(file: File, encoding: Encoding) -> Analysis:
+    """Title, headings, tables, links and the visible text."""
+    skipped: list[str] = []
+    root, name = _parse(file, encoding, skipped)
     every = list(root.iter("table"))
     tables = [_table(table) for table in every[:_MAX_TABLES]]
     headings = [
         {"level": int(element.tag[1]), "text": cut(_text_of(element), 120)}
         for element in itertools.islice(root.iter("h1", "h2", "h3", "h4", "h5", "h6"), _MAX_HEADINGS)
     ]
-    for element in list(root.iter(*_LEFT_OUT)):
-        if element.tag != "head" and element.getparent() is not None:
-            element.drop_tree()
-    body = root.find("body")
-    text = _visible(body if body is not None else root)
+    text = _text(root)
     title = root.findtext(".//title")
     details: dict[str, Any] = {
         "encoding": name,

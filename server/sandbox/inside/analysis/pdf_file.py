@@ -45,10 +45,16 @@ def page_texts(path: Path) -> Iterator[PageText]:
     """
     document = _open(path)
     try:
-        for index in range(len(document)):
+        for index in range(_count(document)):
             yield _page_text(document, index)
     finally:
         document.close()
+
+
+def texts(file: File, kind: str, encoding: None, skipped: list[str]) -> Iterator[tuple[str | None, str, str | None]]:
+    """See `page_texts` of the package."""
+    for page in page_texts(file.path):
+        yield page.label, page.text, page.error
 
 
 def analyse(file: File, kind: str) -> Analysis:
@@ -68,6 +74,13 @@ def _open(path: Path) -> Any:
         if "password" in str(error).lower():
             raise Refused("The PDF is encrypted. Save it without a password.") from error
         raise Refused(f"The PDF is damaged or cut off: {error}.") from error
+
+
+def _count(document: Any) -> int:
+    count = len(document)
+    if not 0 < count <= _MAX_PAGES:
+        raise Refused(f"The PDF claims {count:,} pages; the maximum is {_MAX_PAGES:,}.")
+    return count
 
 
 def _page_text(document: Any, index: int, look_for_lines: bool = False) -> PageText:
@@ -94,9 +107,7 @@ def _label(document: Any, index: int) -> str:
 
 
 def _analyse(file: File, document: Any) -> Analysis:
-    count = len(document)
-    if not 0 < count <= _MAX_PAGES:
-        raise Refused(f"The PDF claims {count:,} pages; the maximum is {_MAX_PAGES:,}.")
+    count = _count(document)
     deadline, skipped = Deadline(_SECONDS), []
     pages: list[dict[str, Any]] = []
     empty: list[str] = []

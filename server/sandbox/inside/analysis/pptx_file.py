@@ -1,5 +1,6 @@
 """Slides (PPTX)."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from .result import Analysis, Deadline, File, Refused, counted, cut, long_text
@@ -12,15 +13,55 @@ _MAX_SHAPES = 500
 """Of a slide."""
 
 
-def analyse(file: File, kind: str) -> Analysis:
-    """Each slide's title, text, tables and notes."""
+def texts(file: File, kind: str, encoding: None, skipped: list[str]) -> Iterator[tuple[str | None, str, str | None]]:
+    """See `page_texts`: a page for each slide, with its tables and notes."""
+    pictures = 0
+    for slide in _open(file).slides:
+        lines: list[str] = []
+        shapes = _shapes(slide)
+        for shape in shapes:
+            if getattr(shape, "has_table", False) and shape.has_table:
+                rows = ([" ".join(cell.text.split()) for cell in row.tc_lst] for row in shape.table._tbl.tr_lst)
+                lines += [" | ".join(row) for row in rows]
+            elif shape.has_text_frame:
+                lines += [paragraph.text for paragraph in shape.text_frame.paragraphs if paragraph.text.strip()]
+            pictures += hasattr(shape, "image")
+        if len(shapes) == _MAX_SHAPES:
+            skipped.append(f"A slide has more than {_MAX_SHAPES} shapes; the rest is left out.")
+        if slide.has_notes_slide and slide.notes_slide.notes_text_frame is not None:
+            lines.append(slide.notes_slide.notes_text_frame.text)
+        yield None, "\n".join(lines), None
+    if pictures:
+        skipped.append(f"Text in {counted(pictures, 'picture')} is not read.")
+
+
+def _open(file: File) -> Any:
     import pptx
 
     sizes = check_office_zip(file)
     xml = {name: size for name, size in sizes.items() if name.endswith((".xml", ".rels"))}
     if max(xml.values(), default=0) > _MAX_PART or sum(xml.values()) > _MAX_ALL:
         raise Refused("The slides have parts of more than 8 MiB, or 32 MiB of XML in all. Save them in parts.")
-    presentation = pptx.Presentation(str(file.path))
+    return pptx.Presentation(str(file.path))
+
+
+def _shapes(slide: Any) -> list[Any]:
+    """The shapes of a slide, those in groups too, at most `_MAX_SHAPES`."""
+    waiting, found = list(slide.shapes), []
+    seen = 0
+    while waiting and seen < _MAX_SHAPES:
+        shape = waiting.pop(0)
+        seen += 1
+        if hasattr(shape, "shapes"):  # a group
+            waiting[:0] = list(shape.shapes)
+        else:
+            found.append(shape)
+    return found
+
+
+def analyse(file: File, kind: str) -> Analysis:
+    """Each slide's title, text, tables and notes."""
+    presentation = _open(file)
     deadline, skipped = Deadline(1.0), []
     slides: list[dict[str, Any]] = []
     text, characters = [], 0
@@ -59,14 +100,9 @@ def _describe(slide: Any, number: int) -> dict[str, Any]:
     }
     lines: list[str] = []
     tables: list[dict[str, Any]] = []
-    waiting = list(slide.shapes)
-    pictures = seen = 0
-    while waiting and seen < _MAX_SHAPES:
-        shape = waiting.pop(0)
-        seen += 1
-        if hasattr(shape, "shapes"):  # a group
-            waiting[:0] = list(shape.shapes)
-        elif getattr(shape, "has_table", False) and shape.has_table:
+    pictures = 0
+    for shape in _shapes(slide):
+        if getattr(shape, "has_table", False) and shape.has_table:
             rows = [
                 [cut(" ".join(cell.text.split()), 100) for cell in row.tc_lst[:50]] for row in shape.table._tbl.tr_lst
             ]

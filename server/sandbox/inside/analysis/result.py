@@ -5,7 +5,8 @@ import json
 import math
 import numbers
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,29 @@ MAX_DIGITS = 100
 
 class Refused(Exception):
     """The file is not analysed. The message says why, in words that a person can act on."""
+
+
+@contextmanager
+def refusing(kind: str | None) -> Iterator[None]:
+    """The boundary to libraries that parse what may be damaged or hostile: they raise errors of any type, and these
+    become `Refused`. `kind`: of the file; None: some text."""
+    try:
+        yield
+    except Refused:
+        raise
+    except MemoryError as error:
+        raise Refused(f"Reading this {kind or 'text'} file needs more memory than an analysis has.") from error
+    except RecursionError as error:
+        raise Refused(f"This {kind or 'text'} file is nested too deeply.") from error
+    except BaseException as error:
+        # A panic of a library in Rust is no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = str(error).strip().splitlines()
+        raise Refused(
+            f"This {kind or 'text'} file is damaged, or not what it claims to be: "
+            f"{type(error).__name__}{': ' + reason[0][:200] if reason else ''}."
+        ) from error
 
 
 @dataclass(frozen=True)

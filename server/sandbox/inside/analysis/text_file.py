@@ -1,12 +1,24 @@
 """Plain text."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from .encoding import Encoding
 from .result import Analysis, Deadline, File, counted, cut, long_text
 
 _LINE = 1024 * 1024
+_MOST = 10_000_000
+"""Characters, as in `page_texts`."""
+
+
+def texts(
+    file: File, kind: str, encoding: Encoding, skipped: list[str]
+) -> Iterator[tuple[str | None, str, str | None]]:
+    """See `page_texts`: one page; of any kind of text, as it is."""
+    with encoding.open(file) as text:
+        # A character more than a document may have, so that the cut is noticed.
+        yield None, text.read(_MOST + 1).removeprefix("\ufeff"), None
 
 
 def analyse(file: File, encoding: Encoding) -> Analysis:
