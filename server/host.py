@@ -7,6 +7,10 @@ from pathlib import Path
 from constants import MAY_HOLD_SECRETS, PREFIX, Settings
 from server.files.folders import SessionFolders
 from server.files.session_files import SessionFiles
+from server.internet.addresses import AllowList
+from server.internet.calls import KEY, InternetCalls
+from server.internet.fetch import Fetcher
+from server.internet.pages import WebPages
 from server.jobs.calls import JobCalls
 from server.jobs.jobs import Jobs
 from server.jobs.ray_cluster import RayCluster
@@ -32,7 +36,9 @@ from server.workers.model_calls import ModelCalls
 from server.workers.pool import Workers
 
 SECRETS = frozenset(
-    [PREFIX + name for name in MAY_HOLD_SECRETS] + [key for provider in PROVIDERS.values() for key in provider.keys]
+    [PREFIX + name for name in MAY_HOLD_SECRETS]
+    + [key for provider in PROVIDERS.values() for key in provider.keys]
+    + [KEY]
 )
 """Environment variables that people's code does not get."""
 
@@ -55,6 +61,13 @@ class Host:
         self.sandboxes = Sandboxes(settings, self.session_folders)
         self.analyses = Analyses(self.sandboxes, self.session_files)
 
+        self.fetcher = (
+            Fetcher(AllowList(settings.FETCH_ALLOW), settings.FETCH_TIMEOUT, settings.FETCH_BYTES)
+            if settings.FETCH == "on"
+            else None
+        )
+        self.web_pages = WebPages(self.fetcher, self.sandboxes, self.session_folders)
+
         self.models = ResidentModels()
         self.runs = Runs(settings.MAX_RUNS, settings.MAX_CONCURRENT_RUNS)
         self.background = BackgroundModel(
@@ -65,6 +78,7 @@ class Host:
             SessionCalls(
                 JobCalls(settings, lambda: self.jobs, SharedValues(self.database)),
                 CodeCalls(settings, self.sandboxes, self.session_files, self.analyses),
+                InternetCalls(settings, self.web_pages),
             ),
             niceness=settings.WORKER_NICENESS,
             memory_bytes=None if settings.WORKER_MEMORY_GB is None else int(settings.WORKER_MEMORY_GB * 2**30),
@@ -121,6 +135,7 @@ class Host:
         self.waker.open()
         self.sandboxes.open()
         self.session_files.remove_leftovers()
+        self.web_pages.remove_leftovers()
 
     def close(self) -> None:
         """Refuse new runs, let runs in flight end within the grace period, cancel the rest, and save all of them."""

@@ -21,6 +21,8 @@ WORKER_ENDS = Counter("hearth_workers_ended", "Such processes that ended: crashe
 TOOL_SECONDS = Histogram("hearth_tool_seconds", "Seconds that calls of tools took", ["tool"])
 TOOL_FAILURES = Counter("hearth_tool_failures", "Calls of tools that gave no result", ["tool"])
 CELL_SECONDS = Histogram("hearth_cell_seconds", "Seconds that cells of code in the sandbox took", ["outcome"])
+FETCH_SECONDS = Histogram("hearth_fetch_seconds", "Seconds that loading pages from the web took", ["outcome"])
+SEARCHES = Counter("hearth_searches", "Searches of the web that have ended", ["provider", "outcome"])
 SANDBOX_STARTS = Counter("hearth_sandboxes_started", "Processes started for code that models wrote")
 
 

@@ -29,6 +29,8 @@ from server.sandbox.watch import Watched, Watcher, out_of_memory
 log = logging.getLogger(__name__)
 
 ANALYSIS_SECONDS = 10.0
+PAGE_SECONDS = 20.0
+"""For reading a page of the web."""
 TIDY_SECONDS = 30.0
 """Interval at which idle interpreters are ended."""
 
@@ -180,12 +182,21 @@ class Sandboxes:
         """What the sandbox says of a file: `analysis` and `profile`, or `refused`. It has a process of its own.
         Raises `SandboxUnavailableError`."""
         folder = self._folders.make(workspace, session)
+        return self._ask_once(folder.files.parent.name, {"do": "analyse", "file": name}, ANALYSIS_SECONDS)
+
+    def read_page(self, folder: str, name: str, kind: str, charset: str | None) -> dict[str, Any]:
+        """What the sandbox says of a page of the web, a file in a folder beside those of the sessions: `page`, or
+        `refused`. It has a process of its own. Raises `SandboxUnavailableError`."""
+        asked = {"do": "read_page", "file": name, "kind": kind, "charset": charset}
+        return self._ask_once(folder, asked, PAGE_SECONDS)
+
+    def _ask_once(self, folder: str, message: dict[str, Any], seconds: float) -> dict[str, Any]:
         process = self._pool.take()
         try:
-            process.open(folder.files.parent.name)
-            return process.ask({"do": "analyse", "file": name}, ANALYSIS_SECONDS, lambda data: None)
+            process.open(folder)
+            return process.ask(message, seconds, lambda data: None)
         except NoReplyError:
-            return {"refused": f"it takes longer than {ANALYSIS_SECONDS:g} s."}
+            return {"refused": f"it takes longer than {seconds:g} s."}
         except SandboxEndedError as ended:
             return {"refused": f"{ended}."}
         finally:

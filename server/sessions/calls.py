@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from server.internet.calls import InternetCalls
 from server.jobs.calls import JobCalls
 from server.runs.run import Run
 from server.sandbox.calls import CodeCalls
@@ -11,8 +12,9 @@ from server.sandbox.calls import CodeCalls
 class SessionCalls:
     """See `server.workers.worker.SessionCalls`."""
 
-    def __init__(self, jobs: JobCalls, code: CodeCalls) -> None:
-        self._calls = {"jobs": jobs.do, "code": code.do}
+    def __init__(self, jobs: JobCalls, code: CodeCalls, internet: InternetCalls) -> None:
+        self._calls = {"jobs": jobs.do, "code": code.do, "internet": internet.do}
+        self.absent_internet = internet.absent
         self.jobs = jobs.names
         self.has_code = code.is_of_use
 
