@@ -1,8 +1,8 @@
 """Removing from an HTML page what a person who looks at it does not see. Runs in the sandbox.
 
 Known: the attributes, inline styles, and the style sheets in the page. Not known: style sheets in other files, which
-are not loaded, and scripts. A text in the colour of its background is removed if both are said in the page; white text
-is removed where the page says nothing of the background.
+are not loaded, and scripts. A text in the colour of its background is removed if both are said in the page; white
+text is removed where the page says nothing of the background.
 """
 
 import re

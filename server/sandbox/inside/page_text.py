@@ -53,6 +53,8 @@ def _of_html(path: Path, charset: str | None) -> tuple[str, str, list[str]]:
     skipped = [f"Only the first {READ_BYTES:,} bytes were read."] if len(data) > READ_BYTES else []
     # Decoded here: libxml2 would stop at the first byte that does not fit.
     text = re.sub(r"^\s*<\?xml[^>]*>", "", _decoded(data[:READ_BYTES], charset))
+    if not text.strip():
+        raise Unreadable("it is empty")
     root = html.document_fromstring(text.replace("\0", ""), parser=html.HTMLParser(no_network=True))
     count = sum(1 for _ in root.iter())
     if count > MOST_ELEMENTS:
@@ -73,7 +75,7 @@ def _article(root: Any, visible: str) -> str:
         return visible
     try:
         # Without its fallbacks: jusText takes endless time for some texts.
-        found = extract(root, fast=True, include_comments=False, include_tables=True, deduplicate=False)
+        found = extract(root, fast=True, favor_recall=True, include_comments=False, include_tables=True, deduplicate=False)
     except Exception:  # boundary: a hostile page makes any library fail, and the plain text is there
         return visible
     return found if found and len(found) >= SHARE * len(visible) else visible

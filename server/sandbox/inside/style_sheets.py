@@ -9,6 +9,7 @@ from typing import Any
 MOST_RULES = 3_000
 LONGEST_SHEET = 300_000
 """Characters of all style sheets of a page."""
+LONGEST_SELECTOR = 10_000
 MOST_ANCESTORS = 64
 _OF_USE = frozenset(
     "display visibility opacity color background background-color background-image font-size position left top right "
@@ -131,22 +132,25 @@ def declarations(text: str) -> tuple[dict[str, str], dict[str, str]]:
 def _blocks(text: str) -> Iterator[tuple[str, str]]:
     """Selectors and declarations, also those in @media and @supports, unless they are for other media than
     screens."""
-    place, inside = 0, list[bool]()
+    place, head, shown = 0, "", list[bool]()
     for found in re.finditer(r"[{}]", text):
-        head = text[place : found.start()].rpartition(";")[2].strip()
-        place = found.end()
+        between, place = text[place : found.start()], found.end()
         if found[0] == "}":
-            if inside:
-                inside.pop()
+            if head and shown[-1]:
+                yield _unescaped(head), between
+            head = ""
+            if shown:
+                shown.pop()
             continue
+        head = between.rpartition(";")[2].strip()[:LONGEST_SELECTOR]
+        is_applied = not shown or shown[-1]
         if head.startswith("@"):
             is_nested = head.lower().startswith(("@media", "@supports", "@layer", "@container"))
-            inside.append(is_nested and _is_for_screens(head.lower()))
-            continue
-        inside.append(True)
-        end = text.find("}", place)
-        if all(inside):
-            yield _unescaped(head), text[place : end if end >= 0 else len(text)]
+            is_applied = is_applied and is_nested and _is_for_screens(head.lower())
+            head = ""
+        shown.append(is_applied)
+    if head and shown[-1]:  # browsers close the last one themselves
+        yield _unescaped(head), text[place:]
 
 
 def _is_for_screens(media: str) -> bool:
