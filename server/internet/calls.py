@@ -9,7 +9,7 @@ from dotenv import dotenv_values
 from pydantic import AfterValidator, Field, TypeAdapter
 
 from constants import Settings
-from server.errors import SearchFailedError
+from server.errors import InvalidRequestError, SearchFailedError
 from server.internet.pages import WebPages
 from server.internet.search import (
     LONGEST_QUERY,
@@ -101,6 +101,8 @@ class InternetCalls:
         page = self._pages.get(call.url, lambda: cancelled is not None and cancelled.is_set())
         text = page.page.text
         parts = max(1, -(-len(text) // PART))
+        if call.part > parts:
+            raise InvalidRequestError(f"The page has {parts} parts, and no part {call.part}.")
         return {
             "url": page.final_url,
             "title": page.page.title,

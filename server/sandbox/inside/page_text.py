@@ -75,7 +75,9 @@ def _article(root: Any, visible: str) -> str:
         return visible
     try:
         # Without its fallbacks: jusText takes endless time for some texts.
-        found = extract(root, fast=True, favor_recall=True, include_comments=False, include_tables=True, deduplicate=False)
+        found = extract(
+            root, fast=True, favor_recall=True, include_comments=False, include_tables=True, deduplicate=False
+        )
     except Exception:  # boundary: a hostile page makes any library fail, and the plain text is there
         return visible
     return found if found and len(found) >= SHARE * len(visible) else visible
