@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "HEARTH_"
 LONGEST_SHOWN_VALUE = 200
-MAY_HOLD_SECRETS = ("TOKEN", "BASE_URL", "DATABASE_URL")
+MAY_HOLD_SECRETS = ("TOKEN", "BASE_URL", "DATABASE_URL", "SEARXNG_URL")
 """Settings whose values are not shown: URLs may contain passwords."""
 
 
@@ -312,6 +312,34 @@ class Settings(BaseSettings):
     MAX_SANDBOXES: int = Field(
         32, ge=1, le=1000, description="maximum number of sessions that have an interpreter at the same time"
     )
+    FETCH: Literal["on", "off"] = Field(
+        "off",
+        description="on: pages, documents and pictures may be loaded from the web, and agents get the tool read_page;"
+        " off: the server loads none",
+    )
+    FETCH_ALLOW: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="internal servers that may be loaded from, separated by commas: host, host:port, or a network "
+        "like 10.1.0.0/16 or 10.1.0.0/16:8080; without a port, 80 and 443",
+    )
+    FETCH_BYTES: int = Field(
+        20 * 1024**2,
+        ge=1024,
+        le=1024**3,
+        description="maximum size of what is loaded from a URL, decompressed, in bytes",
+    )
+    FETCH_TIMEOUT: float = Field(
+        20,
+        gt=0,
+        le=600,
+        allow_inf_nan=False,
+        description="maximum time for loading from a URL, redirects included, in seconds",
+    )
+    SEARXNG_URL: BaseUrl | None = Field(
+        None,
+        description="address of a SearXNG server that searches the web for agents, like http://searx.lab:8080; unset:"
+        " Tavily searches, if TAVILY_API_KEY is set",
+    )
     SHUTDOWN_GRACE: float = Field(
         10,
         ge=0,
@@ -352,7 +380,7 @@ class Settings(BaseSettings):
             raise ValueError("It has to be a remote model")
         return name
 
-    @field_validator("LOAD_IN_8BIT", "QUANTIZER", "DTYPE", "RELOAD", "WORKER_START", mode="before")
+    @field_validator("LOAD_IN_8BIT", "QUANTIZER", "DTYPE", "RELOAD", "WORKER_START", "FETCH", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
@@ -362,7 +390,7 @@ class Settings(BaseSettings):
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
 
-    @field_validator("CORS_ORIGINS", "SANDBOX_PRELOAD", "SANDBOX_BLOCKED_IMPORTS", mode="before")
+    @field_validator("CORS_ORIGINS", "SANDBOX_PRELOAD", "SANDBOX_BLOCKED_IMPORTS", "FETCH_ALLOW", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -376,6 +404,16 @@ class Settings(BaseSettings):
             if not re.fullmatch(r"\*|https?://[^/*\s]+(:\*)?", origin):
                 raise ValueError(f"{origin!r} is not an origin: scheme://host or scheme://host:port, and no path")
         return origins
+
+    @field_validator("FETCH_ALLOW")
+    @classmethod
+    def _check_allowed(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        # Imported here, because few servers have such a list.
+        from server.internet.addresses import AllowList
+
+        if entries:
+            AllowList(entries)
+        return entries
 
     @model_validator(mode="after")
     def _need_token(self) -> Self:

@@ -469,3 +469,31 @@ class IngestFailedError(HearthError):
     """A document was read, but what would be saved of it does not agree with what was read. Nothing is saved."""
 
     code = "ingest_failed"
+
+
+class FetchRefusedError(HearthError):
+    """A URL may not be loaded: its address is not public, or its form is not allowed."""
+
+    status = 422
+    code = "fetch_refused"
+
+
+class FetchFailedError(HearthError):
+    """A URL can't be loaded: its server does not answer, replies an error, or sends too much or something else."""
+
+    status = 502
+    code = "fetch_failed"
+
+
+class SearchFailedError(HearthError):
+    """The search engine gave no results that can be read."""
+
+    status = 502
+    code = "search_failed"
+
+
+class SearchLimitedError(SearchFailedError):
+    """The search engine refuses requests for now. `retry_after`: seconds, if it sent them."""
+
+    status = 503
+    code = "search_limited"

@@ -15,6 +15,10 @@ from server.documents.rerank import reranker
 from server.documents.search import Searches
 from server.files.folders import SessionFolders
 from server.files.session_files import SessionFiles
+from server.internet.addresses import AllowList
+from server.internet.calls import KEY, InternetCalls
+from server.internet.fetch import Fetcher
+from server.internet.pages import WebPages
 from server.jobs.calls import JobCalls
 from server.jobs.jobs import Jobs
 from server.jobs.ray_cluster import RayCluster
@@ -41,7 +45,9 @@ from server.workers.model_calls import ModelCalls
 from server.workers.pool import Workers
 
 SECRETS = frozenset(
-    [PREFIX + name for name in MAY_HOLD_SECRETS] + [key for provider in PROVIDERS.values() for key in provider.keys]
+    [PREFIX + name for name in MAY_HOLD_SECRETS]
+    + [key for provider in PROVIDERS.values() for key in provider.keys]
+    + [KEY]
 )
 """Environment variables that people's code does not get."""
 
@@ -71,6 +77,12 @@ class Host:
             embedder,
             Searches(document_store, embedder, reranker(settings.RERANK_MODEL, self._ask_about_passage)),
         )
+        self.fetcher = (
+            Fetcher(AllowList(settings.FETCH_ALLOW), settings.FETCH_TIMEOUT, settings.FETCH_BYTES)
+            if settings.FETCH == "on"
+            else None
+        )
+        self.web_pages = WebPages(self.fetcher, self.sandboxes, self.session_folders)
 
         self.models = ResidentModels()
         self.runs = Runs(settings.MAX_RUNS, settings.MAX_CONCURRENT_RUNS)
@@ -83,6 +95,7 @@ class Host:
                 JobCalls(settings, lambda: self.jobs, SharedValues(self.database)),
                 CodeCalls(settings, self.sandboxes, self.session_files, self.analyses),
                 DocumentCalls(self.documents),
+                InternetCalls(settings, self.web_pages),
             ),
             niceness=settings.WORKER_NICENESS,
             memory_bytes=None if settings.WORKER_MEMORY_GB is None else int(settings.WORKER_MEMORY_GB * 2**30),
@@ -140,6 +153,7 @@ class Host:
         self.sandboxes.open()
         self.documents.open()
         self.session_files.remove_leftovers()
+        self.web_pages.remove_leftovers()
 
     def _ask_about_passage(self, messages: list[dict[str, str]], schema: Mapping[str, Any]) -> str:
         """A reply that says whether a passage fits a query; see `server.documents.rerank.Ask`."""

@@ -302,10 +302,16 @@ class Tool(BaseModel):
     background: bool = Field(description="whether an agent's call of it starts a job")
 
 
+class ToolLeftOut(BaseModel):
+    name: str
+    reason: str = Field(description="what is missing, and what to do")
+
+
 class ToolsLoaded(BaseModel):
     workspace: str
     generation: str
     tools: list[Tool]
+    absent: list[ToolLeftOut] = Field(description="tools of this code that this server can't offer")
 
 
 class Step(BaseModel):

@@ -48,4 +48,5 @@ def _list(workspace: Workspace) -> dict[str, Any]:
                 }
                 for tool in (generation.tools or {}).values()
             ],
+            "absent": generation.absent,
         }

@@ -47,6 +47,8 @@ class Generation:
         """Modules of installed packages that the code imports."""
         self.warnings: list[dict[str, str]] = []
         """What `build_tools` found that may not be what its author meant: each a `file` and a `message`."""
+        self.absent: list[dict[str, str]] = []
+        """Tools that this server can't offer: each a `name` and a `reason`."""
         self._write = write
         self._start = lambda: start(self.folder)
         self._seconds = seconds
@@ -98,6 +100,7 @@ class Generation:
             }
             self.imports = built.imports
             self.warnings = [one.model_dump() for one in built.warnings]
+            self.absent = [one.model_dump() for one in built.absent]
 
         self._with_worker(build)
         self.tools = tools

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 ANALYSIS_SECONDS = 10.0
 TEXTS_SECONDS = 60.0
 """For the whole text of a document."""
+PAGE_SECONDS = 20.0
+"""For reading a page of the web."""
 TIDY_SECONDS = 30.0
 """Interval at which idle interpreters are ended."""
 
@@ -188,6 +190,12 @@ class Sandboxes:
         """Write the text of a file in `folder` into its state, as `TEXTS`. Returns `kind`, `pages` and `skipped`, or
         `refused`. It has a process of its own. Raises `SandboxUnavailableError`."""
         return self._ask_once(folder.files.parent.name, {"do": "texts", "file": name}, TEXTS_SECONDS)
+
+    def read_page(self, folder: str, name: str, kind: str, charset: str | None) -> dict[str, Any]:
+        """What the sandbox says of a page of the web, a file in a folder beside those of the sessions: `page`, or
+        `refused`. It has a process of its own. Raises `SandboxUnavailableError`."""
+        asked = {"do": "read_page", "file": name, "kind": kind, "charset": charset}
+        return self._ask_once(folder, asked, PAGE_SECONDS)
 
     def _ask_once(self, folder: str, message: dict[str, Any], seconds: float) -> dict[str, Any]:
         process = self._pool.take()

@@ -12,6 +12,9 @@ For tools:
 - `run_code(code)`: runs Python in the session's sandbox. Code that a model wrote belongs there, never into `exec`.
 - `search_documents(query)`, `read_pages(document_id, first, last)`, `list_documents()`, `has_documents()`: the
   documents that the run may read.
+- `search_web(query)`, `read_web_page(url)`: the web, as far as the server allows it. What they give is `WebResults`
+  and `WebPage`, whose `str()` is marked as text from outside; `marked(text, source)` marks other texts.
+- `need_internet(what, tool)`, `ToolAbsentError`: for `build_tool`, where this server can't offer a tool.
 - `check_cancelled()`: raises `RunCancelledError` if the run that calls the tool was stopped. Call it in long loops.
 
 For agents:
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
         read_pages,
         search_documents,
     )
+    from server.sdk.internet import WebPage, WebResult, WebResults, need_internet, read_web_page, search_web
     from server.sdk.job_control import job_tools, wait_for_started
     from server.sdk.jobs import progress, shared
     from server.sdk.json_schema import describe_type
@@ -64,9 +68,11 @@ if TYPE_CHECKING:
     from server.sdk.run import tell_plan, tell_step
     from server.sdk.saved_values import KeepError, keep
     from server.sdk.schema_grammar import grammar_schema
+    from server.sdk.tool_absent import ToolAbsentError
     from server.sdk.tool_call import call_tool
     from server.sdk.tool_error import ToolFailedError
     from server.sdk.tool_schema import arguments_schema
+    from server.sdk.untrusted import marked
 
 __all__ = [
     "ApiModel",
@@ -83,8 +89,12 @@ __all__ = [
     "ResidentChatModel",
     "RunCancelledError",
     "SchemaRefusedError",
+    "ToolAbsentError",
     "ToolFailedError",
     "UnreadableReplyError",
+    "WebPage",
+    "WebResult",
+    "WebResults",
     "arguments_schema",
     "call_tool",
     "check_cancelled",
@@ -97,10 +107,14 @@ __all__ = [
     "keep",
     "list_documents",
     "logprobs",
+    "marked",
+    "need_internet",
     "progress",
     "read_pages",
+    "read_web_page",
     "run_code",
     "search_documents",
+    "search_web",
     "shared",
     "shown_tools",
     "tell_plan",
@@ -124,8 +138,12 @@ _HOMES = {
     "ResidentChatModel": "server.sdk.chat_model",
     "RunCancelledError": "server.errors",
     "SchemaRefusedError": "server.errors",
+    "ToolAbsentError": "server.sdk.tool_absent",
     "ToolFailedError": "server.sdk.tool_error",
     "UnreadableReplyError": "server.errors",
+    "WebPage": "server.sdk.internet",
+    "WebResult": "server.sdk.internet",
+    "WebResults": "server.sdk.internet",
     "arguments_schema": "server.sdk.tool_schema",
     "call_tool": "server.sdk.tool_call",
     "check_cancelled": "server.sdk.context",
@@ -137,10 +155,14 @@ _HOMES = {
     "job_tools": "server.sdk.job_control",
     "keep": "server.sdk.saved_values",
     "list_documents": "server.sdk.documents",
+    "marked": "server.sdk.untrusted",
+    "need_internet": "server.sdk.internet",
     "progress": "server.sdk.jobs",
     "read_pages": "server.sdk.documents",
+    "read_web_page": "server.sdk.internet",
     "run_code": "server.sdk.code",
     "search_documents": "server.sdk.documents",
+    "search_web": "server.sdk.internet",
     "shared": "server.sdk.jobs",
     "tell_plan": "server.sdk.run",
     "tell_step": "server.sdk.run",

@@ -1,7 +1,7 @@
 """The run that the current code works for, as one object in one context variable."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from server.sdk.jobs import SessionJobs
     from server.sdk.logprobs import LogProbs
     from server.sdk.run import Listener
+    from server.sdk.tool_absent import AbsentTool
     from server.sdk.usage import Usage
 
 
@@ -49,6 +50,10 @@ class Context:
     """In a worker: the number of what the server has asked for."""
     most_tools: int | None = None
     """In a worker: the maximum number of tools that an agent shows the model; None: unlimited."""
+    absent_tools: "list[AbsentTool] | None" = None
+    """In a worker, while the tools are built: those that were left out."""
+    absent_internet: Mapping[str, str] | None = None
+    """In a worker, while the tools are built: what the server can't do on the web, and why."""
     session_tools: tuple[str, ...] = ()
     """In a worker: the tools that earlier questions of the run's session called, the latest first."""
 

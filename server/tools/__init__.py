@@ -2,7 +2,8 @@
 
 A file's tools are the `BaseTool` objects at its top level (made by `@tool`), those in lists there, and the result of
 its function `build_tool(llm)`, if it has one. A file with none of them is code that tools share. A tool that fails
-raises `ToolException` with a sentence that the model reads.
+raises `ToolException` with a sentence that the model reads. A `build_tool` that this server can't serve raises
+`ToolAbsentError`.
 """
 
 import importlib
@@ -12,6 +13,8 @@ from types import ModuleType
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.tools import BaseTool
+
+from server.sdk.tool_absent import ToolAbsentError, leave_out
 
 
 class DuplicateToolError(ValueError):
@@ -58,7 +61,11 @@ def _tools_of(module: ModuleType, file: str, llm: BaseChatModel) -> Iterator[Bas
         yield from (one for one in (value if is_list else [value]) if isinstance(one, BaseTool))
     build = vars(module).get("build_tool")
     if build is not None:
-        built = build(llm)
+        try:
+            built = build(llm)
+        except ToolAbsentError as absent:
+            leave_out(absent)
+            return
         if not isinstance(built, BaseTool):
             raise TypeError(f"build_tool in {file} must return a LangChain tool, it returned {built!r}")
         yield built

@@ -52,7 +52,7 @@ MOST_SENT_BYTES = 2 * messages.LONGEST_FROM_WORKER
 """Maximum number of bytes of one run's steps and plans."""
 AT_ONCE = ("count", "cut", "render")
 """Calls that take less time than handing them to another thread."""
-ELSEWHERE = ("jobs", "code", "documents")
+ELSEWHERE = ("jobs", "code", "documents", "internet")
 """Calls that the model has no part in. They may wait for long, so never on the thread that waits for the task."""
 LINGER_SECONDS = 1.0
 """Maximum time for a process to end after it has closed the connection."""
@@ -112,6 +112,15 @@ class LoadWarning(BaseModel):
     message: str
 
 
+class AbsentTool(BaseModel):
+    """A tool that this server can't offer; see `server.sdk.tool_absent.AbsentTool`."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    name: messages.Text
+    reason: messages.Text
+
+
 class Built(BaseModel):
     """The result of building the tools."""
 
@@ -120,6 +129,7 @@ class Built(BaseModel):
     tools: list[BuiltTool]
     warnings: list[LoadWarning]
     imports: list[str]
+    absent: Annotated[list[AbsentTool], Field(max_length=1000)]
 
 
 class _Called(BaseModel):
@@ -133,7 +143,11 @@ class _Called(BaseModel):
 
 
 class SessionCalls(Protocol):
-    """Does what people's code asks of its session: of jobs, of the sandbox, and of documents."""
+    """Does what people's code asks of its session: of jobs, of the sandbox, of documents, and of the web."""
+
+    @property
+    def absent_internet(self) -> Mapping[str, str]:
+        """What the server can't do on the web, and why: see `server.internet.calls`."""
 
     def do(self, what: str, given: Mapping[str, Any], run: Run | None) -> dict[str, Any]:
         """The answer to a call of `ELSEWHERE`, as JSON values. `run`: the run, or the job, that asks. Raises
@@ -224,11 +238,15 @@ class Worker:
 
     def build(self, seconds: float) -> Built:
         """Build and check the tools. Raises `LoadError`."""
-        return self._load("build", Built, {"niceness": self._niceness, "check": True}, seconds)
+        return self._load("build", Built, self._for_build(True), seconds)
 
     def rebuild(self, seconds: float) -> None:
         """Build the tools of code whose tools were checked in another worker. Raises `LoadError`."""
-        self._load("build", Built, {"niceness": self._niceness, "check": False}, seconds)
+        self._load("build", Built, self._for_build(False), seconds)
+
+    def _for_build(self, check: bool) -> dict[str, Any]:
+        absent = dict(self._session_calls.absent_internet)
+        return {"niceness": self._niceness, "check": check, "absent_internet": absent}
 
     def _load(self, kind: str, result: type[R], given: Mapping[str, Any], seconds: float) -> R:
         deadline = time.monotonic() + seconds

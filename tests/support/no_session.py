@@ -10,6 +10,8 @@ from server.runs.run import Run
 class NoSession:
     """See `server.workers.worker.SessionCalls`."""
 
+    absent_internet: Mapping[str, str] = {"search": "There is no web in these tests.", "page": "There is none."}
+
     def do(self, what: str, given: Mapping[str, Any], run: Run | None) -> dict[str, Any]:
         """Refuses everything."""
         raise InvalidRequestError("There are no jobs and there is no sandbox in these tests.")

@@ -1,7 +1,7 @@
 """The interpreter of a session: runs cells, one after the other, with the variables of the earlier ones.
 
-The server sends `run`, `analyse`, `texts`, `preview`, `export`. Each gets one reply; before the one to `run` comes
-`ended`, at the end of the code. What it prints goes through the output pipe.
+The server sends `run`, `analyse`, `texts`, `read_page`, `preview`, `export`. Each gets one reply; before the one to
+`run` comes `ended`, at the end of the code. What it prints goes through the output pipe.
 """
 
 import contextlib
@@ -26,6 +26,8 @@ ANALYSIS_BYTES = 256 * 2**20
 """What an analysis may allocate."""
 TEXTS = "texts"
 """The file with the text of a document, in the session's state."""
+PAGE_BYTES = 512 * 2**20
+"""What reading a page may allocate."""
 SAVED_CODE = "code"
 """The folder of the cells' code, in the session's state."""
 
@@ -57,6 +59,7 @@ class Interpreter:
             "run": self._run,
             "analyse": self._analyse,
             "texts": self._texts,
+            "read_page": self._read_page,
             "preview": self._preview,
             "export": self._export,
         }
@@ -149,6 +152,17 @@ class Interpreter:
             return {"refused": str(error)[:2000]}
         except Exception as error:  # boundary: a hostile file makes any library fail
             return {"refused": f"It can't be read: {type(error).__name__}: {error}"[:2000]}
+
+    def _read_page(self, file: str, kind: str, charset: str | None) -> dict[str, Any]:
+        """The text of a page of the web. This process does nothing else."""
+        page_text = importlib.import_module(".page_text", __package__)
+        limit_memory(PAGE_BYTES)
+        try:
+            return {"page": page_text.page_text(file, kind, charset)}
+        except page_text.Unreadable as error:
+            return {"refused": str(error)[:2000]}
+        except Exception as error:  # boundary: a hostile page makes any library fail
+            return {"refused": f"it can't be read: {type(error).__name__}: {error}"[:2000]}
 
 
 def _count(folder: Path) -> int:

@@ -12,6 +12,7 @@ import socket
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,6 +25,7 @@ from server.sdk.chat_model import ResidentChatModel
 from server.sdk.jobs import SessionJobs, is_background
 from server.sdk.run import as_json
 from server.sdk.saved_values import KeptReport, KeptValues, use
+from server.sdk.tool_absent import AbsentTool
 from server.sdk.tool_call import call_tool
 from server.sdk.tool_error import ToolFailedError
 from server.workers.failure import LoadError
@@ -188,13 +190,16 @@ class Worker:
         assert self._code is not None, "code is loaded before its tools are built"
         model = ModelOfTheContext(self._server)
         llm = ResidentChatModel(get_engine=lambda: model)
-        self._tools = build_tools(self._code, llm, message["check"])
-        built: dict[str, Any] = {"tools": [], "warnings": [], "imports": []}
+        absent: list[AbsentTool] = []
+        with context.scope(absent_tools=absent, absent_internet=message["absent_internet"]):
+            self._tools = build_tools(self._code, llm, message["check"])
+        built: dict[str, Any] = {"tools": [], "warnings": [], "imports": [], "absent": []}
         if message["check"]:
             built = {
                 "tools": [describe_tool(self._code, tool) for tool in self._tools.values()],
                 "warnings": overlooked(self._code, self._tools.values()),
                 "imports": self._code.third_party(),
+                "absent": [asdict(one) for one in absent if one.name not in self._tools],
             }
         lower_priority(message["niceness"])
         return built
