@@ -116,6 +116,12 @@ class FileNotInSessionError(NotFoundError):
     code = "session_file_not_found"
 
 
+class ImageNotFoundError(NotFoundError):
+    """A picture isn't stored any more."""
+
+    code = "image_not_found"
+
+
 class NotKeptError(NotFoundError):
     """The workspace has saved no value of that name."""
 
@@ -444,3 +450,10 @@ class FileRefusedError(HearthError):
 
     status = 422
     code = "file_refused"
+
+
+class ImageRefusedError(HearthError):
+    """A picture can't be decoded: it is damaged, hostile, too large, or in no known format."""
+
+    status = 422
+    code = "image_refused"
