@@ -142,7 +142,7 @@ class Intake:
             raise InvalidRequestError(
                 "This server takes no pictures (HEARTH_MAX_IMAGES=0)."
                 if not self._most
-                else f"A request may have {self._most} pictures (HEARTH_MAX_IMAGES). Send fewer, or ask several times."
+                else f"A request may have {self._most} pictures (HEARTH_MAX_IMAGES). Ask about fewer."
             )
         part = self._pictures.take(source, self._workspace, self._session, is_url=is_url, number=self._number)
         known = next((one for one in self.parts if one.sha256 == part.sha256), None)
