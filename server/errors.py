@@ -128,6 +128,12 @@ class DocumentNotFoundError(NotFoundError):
     code = "document_not_found"
 
 
+class ImageNotFoundError(NotFoundError):
+    """A picture isn't stored any more."""
+
+    code = "image_not_found"
+
+
 class NotKeptError(NotFoundError):
     """The workspace has saved no value of that name."""
 
@@ -497,3 +503,10 @@ class SearchLimitedError(SearchFailedError):
 
     status = 503
     code = "search_limited"
+
+
+class ImageRefusedError(HearthError):
+    """A picture can't be decoded: it is damaged, hostile, too large, or in no known format."""
+
+    status = 422
+    code = "image_refused"

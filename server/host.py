@@ -15,6 +15,8 @@ from server.documents.rerank import reranker
 from server.documents.search import Searches
 from server.files.folders import SessionFolders
 from server.files.session_files import SessionFiles
+from server.images.calls import ImageCalls
+from server.images.pictures import Pictures
 from server.internet.addresses import AllowList
 from server.internet.calls import KEY, InternetCalls
 from server.internet.fetch import Fetcher
@@ -69,6 +71,7 @@ class Host:
         self.session_files = SessionFiles(self.session_folders, settings.SESSION_FILES_BYTES)
         self.sandboxes = Sandboxes(settings, self.session_folders)
         self.analyses = Analyses(self.sandboxes, self.session_files)
+        self.pictures = Pictures(settings, self.sandboxes, self.session_folders, self.session_files)
 
         document_store, embedder = DocumentStore(self.database), Embedder(settings.EMBEDDING_MODEL)
         self.documents = Documents(
@@ -96,6 +99,7 @@ class Host:
                 CodeCalls(settings, self.sandboxes, self.session_files, self.analyses),
                 DocumentCalls(self.documents),
                 InternetCalls(settings, self.web_pages),
+                ImageCalls(self.pictures, self.models.engine),
             ),
             niceness=settings.WORKER_NICENESS,
             memory_bytes=None if settings.WORKER_MEMORY_GB is None else int(settings.WORKER_MEMORY_GB * 2**30),
@@ -134,6 +138,7 @@ class Host:
             RunStore(self.database),
             self.note_taker,
             self.feeds,
+            self.pictures,
         )
         self.waker = Waker(settings, self.job_store, self.questions)
         self.jobs.on_change(self.feeds.on_job)
@@ -154,6 +159,7 @@ class Host:
         self.documents.open()
         self.session_files.remove_leftovers()
         self.web_pages.remove_leftovers()
+        self.pictures.open()
 
     def _ask_about_passage(self, messages: list[dict[str, str]], schema: Mapping[str, Any]) -> str:
         """A reply that says whether a passage fits a query; see `server.documents.rerank.Ask`."""
@@ -171,6 +177,7 @@ class Host:
         self.runs.drain(self.settings.SHUTDOWN_GRACE)
         self.jobs.close()
         self.documents.close()
+        self.pictures.close()
         self.sandboxes.close()
         self.workers.close()
         self.database.close()

@@ -50,6 +50,8 @@ class GuidedEngine(Engine):
 
     guided: ClassVar[Literal[True]] = True
     """It supports grammars; see `server.sdk.GuidedModel`."""
+    takes_images: ClassVar[bool] = False
+    """It reads text alone; what is read of pictures stands in the prompt."""
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, kv_bytes: int | None = None

@@ -24,6 +24,7 @@ For agents:
 - `job_tools()`: the tools by which an agent waits for jobs, cancels them, and asks after them.
 - `wait_for_started(seconds)`: waits for the jobs that the run has started.
 - `code_session()`, `has_code()`: files and variables of the session, and whether it has any.
+- `image_names()`, `has_images()`, `look_at(name)`: pictures of the question and of the session.
 - `arguments_schema(tool)`: the JSON schema of a tool's arguments.
 - `grammar_schema(schema)`: what a grammar can say of a JSON schema, for `guidance.json`.
 - `describe_type(schema, defs)`: the type of a value in a few words, from its JSON schema.
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
         read_pages,
         search_documents,
     )
+    from server.sdk.images import LookedAt, has_images, image_names, look_at
     from server.sdk.internet import WebPage, WebResult, WebResults, need_internet, read_web_page, search_web
     from server.sdk.job_control import job_tools, wait_for_started
     from server.sdk.jobs import progress, shared
@@ -82,6 +84,7 @@ __all__ = [
     "GuidedModel",
     "KeepError",
     "ListedDocument",
+    "LookedAt",
     "OutOfTokensError",
     "Passage",
     "Prepared",
@@ -103,10 +106,13 @@ __all__ = [
     "grammar_schema",
     "has_code",
     "has_documents",
+    "has_images",
+    "image_names",
     "job_tools",
     "keep",
     "list_documents",
     "logprobs",
+    "look_at",
     "marked",
     "need_internet",
     "progress",
@@ -131,6 +137,7 @@ _HOMES = {
     "GuidedModel": "server.sdk.models",
     "KeepError": "server.sdk.saved_values",
     "ListedDocument": "server.sdk.documents",
+    "LookedAt": "server.sdk.images",
     "OutOfTokensError": "server.errors",
     "Passage": "server.sdk.documents",
     "Prepared": "server.sdk.program",
@@ -152,9 +159,12 @@ _HOMES = {
     "grammar_schema": "server.sdk.schema_grammar",
     "has_code": "server.sdk.code",
     "has_documents": "server.sdk.documents",
+    "has_images": "server.sdk.images",
+    "image_names": "server.sdk.images",
     "job_tools": "server.sdk.job_control",
     "keep": "server.sdk.saved_values",
     "list_documents": "server.sdk.documents",
+    "look_at": "server.sdk.images",
     "marked": "server.sdk.untrusted",
     "need_internet": "server.sdk.internet",
     "progress": "server.sdk.jobs",

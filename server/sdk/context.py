@@ -4,12 +4,13 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from server.errors import RunCancelledError
 
 if TYPE_CHECKING:
+    from server.images.image_part import ImagePart
     from server.sdk.jobs import SessionJobs
     from server.sdk.logprobs import LogProbs
     from server.sdk.run import Listener
@@ -36,6 +37,8 @@ class Context:
     same object for all chunks of a call, and keeps counting."""
     model: Any = None
     """In the server: the `ResidentModel` in use; None: the default one."""
+    images: "Mapping[str, ImagePart]" = field(default_factory=dict)
+    """In the server: the run's pictures by their keys. A model that takes images puts each one after its mark."""
     listener: "Listener | None" = None
     """In a worker: gets the run's steps, plans and tool calls."""
     jobs: "SessionJobs | None" = None
@@ -44,6 +47,8 @@ class Context:
     """In a worker: whether the run's session has files or variables."""
     has_documents: bool = False
     """In a worker: whether there are documents that the run may read."""
+    has_images: bool = False
+    """In a worker: whether there are pictures that the run's agent may look at."""
     is_alone: bool = False
     """In a worker: whether a tool runs without an agent, in a process of its own."""
     task: int | None = None

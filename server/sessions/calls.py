@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from server.documents.calls import DocumentCalls
+from server.images.calls import ImageCalls
 from server.internet.calls import InternetCalls
 from server.jobs.calls import JobCalls
 from server.runs.run import Run
@@ -13,12 +14,21 @@ from server.sandbox.calls import CodeCalls
 class SessionCalls:
     """See `server.workers.worker.SessionCalls`."""
 
-    def __init__(self, jobs: JobCalls, code: CodeCalls, documents: DocumentCalls, internet: InternetCalls) -> None:
-        self._calls = {"jobs": jobs.do, "code": code.do, "documents": documents.do, "internet": internet.do}
+    def __init__(
+        self, jobs: JobCalls, code: CodeCalls, documents: DocumentCalls, internet: InternetCalls, images: ImageCalls
+    ) -> None:
+        self._calls = {
+            "jobs": jobs.do,
+            "code": code.do,
+            "documents": documents.do,
+            "internet": internet.do,
+            "images": images.do,
+        }
         self.absent_internet = internet.absent
         self.jobs = jobs.names
         self.has_code = code.is_of_use
         self.has_documents = documents.are_of_use
+        self.has_images = images.has_images
 
     def do(self, what: str, given: Mapping[str, Any], run: Run | None) -> dict[str, Any]:
         """See `server.workers.worker.SessionCalls`."""

@@ -175,7 +175,18 @@ class Ask(_FromWorker):
     task: int | None
     tool: str | None = None
     what: Literal[
-        "continue", "count", "cut", "render", "complete", "chat", "note", "jobs", "code", "documents", "internet"
+        "continue",
+        "count",
+        "cut",
+        "render",
+        "complete",
+        "chat",
+        "note",
+        "jobs",
+        "code",
+        "documents",
+        "internet",
+        "images",
     ]
     given: dict[str, Any]
 

@@ -52,7 +52,7 @@ MOST_SENT_BYTES = 2 * messages.LONGEST_FROM_WORKER
 """Maximum number of bytes of one run's steps and plans."""
 AT_ONCE = ("count", "cut", "render")
 """Calls that take less time than handing them to another thread."""
-ELSEWHERE = ("jobs", "code", "documents", "internet")
+ELSEWHERE = ("jobs", "code", "documents", "internet", "images")
 """Calls that the model has no part in. They may wait for long, so never on the thread that waits for the task."""
 LINGER_SECONDS = 1.0
 """Maximum time for a process to end after it has closed the connection."""
@@ -143,7 +143,7 @@ class _Called(BaseModel):
 
 
 class SessionCalls(Protocol):
-    """Does what people's code asks of its session: of jobs, of the sandbox, of documents, and of the web."""
+    """Does what people's code asks of its session: of jobs, the sandbox, documents, the web, and pictures."""
 
     @property
     def absent_internet(self) -> Mapping[str, str]:
@@ -161,6 +161,9 @@ class SessionCalls(Protocol):
 
     def has_documents(self, run: Run) -> bool:
         """Whether there are documents that the run may read."""
+
+    def has_images(self, run: Run) -> bool:
+        """Whether there are pictures that the run's agent may look at."""
 
 
 State = Literal["starting", "idle", "busy", "retired", "ended"]
@@ -315,12 +318,13 @@ class Worker:
         given = {
             "model": self._introduce(model),
             "agent": run.agent,
-            "question": run.question,
-            "history": list(run.history),
+            "question": run.with_images(run.question),
+            "history": [{**one, "content": run.with_images(one["content"])} for one in run.history],
             "turns": turns,
             "jobs": self._session_calls.jobs(run),
             "has_code": self._session_calls.has_code(run),
             "has_documents": self._session_calls.has_documents(run),
+            "has_images": self._session_calls.has_images(run),
             "max_steps": run.max_steps,
             "tool_seconds": tool_seconds,
             "most_tools": most_tools,

@@ -27,3 +27,7 @@ class NoSession:
     def has_documents(self, run: Run) -> bool:
         """None."""
         return False
+
+    def has_images(self, run: Run) -> bool:
+        """None."""
+        return False

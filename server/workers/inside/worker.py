@@ -220,6 +220,7 @@ class Worker:
             jobs=jobs,
             has_code=message["has_code"],
             has_documents=message["has_documents"],
+            has_images=message["has_images"],
             most_tools=message["most_tools"],
             session_tools=_tools_called(turns),
         ):
