@@ -116,6 +116,12 @@ class FileNotInSessionError(NotFoundError):
     code = "session_file_not_found"
 
 
+class ImageNotFoundError(NotFoundError):
+    """A picture isn't stored any more."""
+
+    code = "image_not_found"
+
+
 class NotKeptError(NotFoundError):
     """The workspace has saved no value of that name."""
 

@@ -1,10 +1,10 @@
 """The run that the current code works for, as one object in one context variable."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from server.errors import RunCancelledError
@@ -35,6 +35,8 @@ class Context:
     same object for all chunks of a call, and keeps counting."""
     model: Any = None
     """In the server: the `ResidentModel` in use; None: the default one."""
+    images: Mapping[str, Any] = field(default_factory=dict)
+    """In the server: the pictures that the model may be shown (`ImagePart`), by the keys of their marks."""
     listener: "Listener | None" = None
     """In a worker: gets the run's steps, plans and tool calls."""
     jobs: "SessionJobs | None" = None
