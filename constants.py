@@ -300,6 +300,24 @@ class Settings(BaseSettings):
     MAX_SANDBOXES: int = Field(
         32, ge=1, le=1000, description="maximum number of sessions that have an interpreter at the same time"
     )
+    MAX_IMAGES: int = Field(
+        8, ge=0, le=64, description="maximum number of pictures in a request; 0: pictures are refused"
+    )
+    MAX_IMAGE_BYTES: int = Field(
+        20 * 1024**2, ge=1024, le=1024**3, description="maximum size of a picture as it is sent, in bytes"
+    )
+    IMAGE_SIDE: int = Field(
+        # Anthropic's models scale a longer side to this one themselves.
+        1568,
+        ge=64,
+        le=4096,
+        description="pixels of a picture's longer side, to which a larger picture is scaled when it is stored",
+    )
+    VISION: Literal["auto"] | bool = Field(
+        "auto",
+        description="whether remote models are sent pictures: true, false, or auto: as the provider's package says of"
+        " the model; otherwise the text in a picture is read for them",
+    )
     SHUTDOWN_GRACE: float = Field(
         10,
         ge=0,

@@ -450,3 +450,10 @@ class FileRefusedError(HearthError):
 
     status = 422
     code = "file_refused"
+
+
+class ImageRefusedError(HearthError):
+    """A picture can't be decoded: it is damaged, hostile, too large, or in no known format."""
+
+    status = 422
+    code = "image_refused"

@@ -7,6 +7,8 @@ from pathlib import Path
 from constants import MAY_HOLD_SECRETS, PREFIX, Settings
 from server.files.folders import SessionFolders
 from server.files.session_files import SessionFiles
+from server.images.calls import ImageCalls
+from server.images.pictures import Pictures
 from server.jobs.calls import JobCalls
 from server.jobs.jobs import Jobs
 from server.jobs.ray_cluster import RayCluster
@@ -54,6 +56,7 @@ class Host:
         self.session_files = SessionFiles(self.session_folders, settings.SESSION_FILES_BYTES)
         self.sandboxes = Sandboxes(settings, self.session_folders)
         self.analyses = Analyses(self.sandboxes, self.session_files)
+        self.pictures = Pictures(settings, self.sandboxes, self.session_folders, self.session_files)
 
         self.models = ResidentModels()
         self.runs = Runs(settings.MAX_RUNS, settings.MAX_CONCURRENT_RUNS)
@@ -65,6 +68,7 @@ class Host:
             SessionCalls(
                 JobCalls(settings, lambda: self.jobs, SharedValues(self.database)),
                 CodeCalls(settings, self.sandboxes, self.session_files, self.analyses),
+                ImageCalls(self.pictures, self.models.engine),
             ),
             niceness=settings.WORKER_NICENESS,
             memory_bytes=None if settings.WORKER_MEMORY_GB is None else int(settings.WORKER_MEMORY_GB * 2**30),
@@ -103,6 +107,7 @@ class Host:
             RunStore(self.database),
             self.note_taker,
             self.feeds,
+            self.pictures,
         )
         self.waker = Waker(settings, self.job_store, self.questions)
         self.jobs.on_change(self.feeds.on_job)
@@ -121,6 +126,7 @@ class Host:
         self.waker.open()
         self.sandboxes.open()
         self.session_files.remove_leftovers()
+        self.pictures.open()
 
     def close(self) -> None:
         """Refuse new runs, let runs in flight end within the grace period, cancel the rest, and save all of them."""
@@ -131,6 +137,7 @@ class Host:
         self.waker.close()
         self.runs.drain(self.settings.SHUTDOWN_GRACE)
         self.jobs.close()
+        self.pictures.close()
         self.sandboxes.close()
         self.workers.close()
         self.database.close()

@@ -124,6 +124,10 @@ CODE_GAVE = "Question: {question}\nCode:\n```python\n{code}\n```\nIt gave:\n{out
 CODE_GAVE_UP = "The code failed {tries} times, so there is no answer. The last error: {error}"
 #: What the tool of the agents does, which has the coder do a task, where a session has files or variables.
 CODER_TOOL = "Do a task with Python code, on the files and variables of this session: {names}"
+#: What the tool does that looks at a picture, what the model reads that sees it, and the question if there is none.
+LOOK_TOOL = "Look at a picture and answer a question about it: {names}"
+LOOK = "{picture}\n{question}"
+DESCRIBE = "Describe this picture."
 #: The answer of `coder` if its model is one that writes no code.
 NO_CODER = "The model {model} writes no code. Load one that does: docs/sandbox.md says which."
 

@@ -1,8 +1,12 @@
 """The request types: the next message of a conversation, with tools that it may call, or the continuation of a
 text."""
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from server.images.image_part import ImagePart
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class Completion:
 
     `max_tokens`: of each. `stop`: stop sequences; an answer ends before the first one. `sampling`: `temperature`,
     `top_p` and `seed`; missing ones come from the model's generation config. With a seed the texts are repeatable.
+    `images`: the pictures whose marks are in the messages.
     """
 
     source: Conversation | tuple[str, ...]
@@ -70,3 +75,12 @@ class Completion:
     count: int = 1
     stop: tuple[str, ...] = ()
     sampling: dict[str, Any] = field(default_factory=dict)
+    images: "tuple[ImagePart, ...]" = ()
+
+
+def with_texts(completion: Completion, change: Callable[[str], str]) -> Completion:
+    """The same, with the messages' contents changed."""
+    if not completion.images or isinstance(completion.source, tuple):
+        return completion
+    messages = tuple(replace(one, content=change(one.content)) for one in completion.source.messages)
+    return replace(completion, source=replace(completion.source, messages=messages))

@@ -30,6 +30,7 @@ from server.engine.sequence import ENDS, Progress, Sampling, Sequence, SharedLim
 from server.engine.slot_kv_cache import SlotKVCache, fits, tolerance
 from server.engine.tokenizer import EngineTokenizer, Prompt, too_long
 from server.errors import OutOfTokensError
+from server.images.image_part import ImagePart
 from server.observability import metrics
 from server.sdk import context, usage
 from server.sdk.program import Program
@@ -99,8 +100,15 @@ class GuidedEngine(Engine):
 
     @property
     def takes_images(self) -> bool:
-        """Whether the model is shown the pictures whose marks are in its messages."""
+        """Whether the model sees the pictures whose marks are in its messages."""
         return not self.no_images
+
+    def image_tokens(self, part: ImagePart) -> int:
+        """The number of tokens that a picture takes in a prompt, of a model that takes images. The picture is
+        prepared, which takes tenths of a second. Raises `ImageNotFoundError`."""
+        reader = self.tokenizer.images
+        assert reader is not None, "the model takes images"
+        return self.tokenizer.count(reader.prepare(part).text)
 
     @property
     def kv_bytes(self) -> int:

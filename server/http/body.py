@@ -35,7 +35,8 @@ def read_bytes(request: Request) -> bytes:
         return request.get_data()
     except RequestEntityTooLarge:
         raise TooLargeError(
-            f"The body is longer than {request.max_content_length} bytes, the limit of HEARTH_MAX_BODY_BYTES."
+            f"The body is longer than {request.max_content_length} bytes, the limit of HEARTH_MAX_BODY_BYTES. Upload "
+            "pictures and long texts as files of a session (POST /sessions/<id>/files), and name them."
         ) from None
 
 

@@ -10,6 +10,7 @@ from server.errors import InvalidRequestError
 from server.host import Host
 from server.http.schemas import Answer, ErrorAnswer, Question
 from server.http.sse import stream, wait_for, wants_events
+from server.images.sources import is_url
 from server.runs import Run
 
 
@@ -19,7 +20,7 @@ def blueprint(host: Host) -> APIBlueprint:
     settings = host.settings
     responses: dict[int | str | HTTPStatus, Any] = {
         200: Answer,
-        **dict.fromkeys((404, 408, 409, 422, 429, 499, 503), ErrorAnswer),
+        **dict.fromkeys((404, 408, 409, 413, 422, 429, 499, 503, 507), ErrorAnswer),
     }
 
     @routes.post(
@@ -38,6 +39,12 @@ def blueprint(host: Host) -> APIBlueprint:
             max_tokens=_at_most(settings.MAX_TOKENS, body.max_tokens, "max_tokens"),
             timeout=_at_most(settings.RUN_TIMEOUT, body.timeout, "timeout"),
         )
+        if body.images:
+            host.workspaces.get(body.workspace)
+            intake = host.pictures.intake(body.workspace, body.session_id)
+            marks = [intake.mark(image, is_url=is_url(image)) for image in body.images]
+            run.question = "\n".join([f"{run.question}\n", *dict.fromkeys(marks)])
+            run.add_images(intake.parts)
         host.questions.start(run, body.generation, body.model)
         return stream(run, body.detach) if wants_events() else wait_for(run, body.detach)
 

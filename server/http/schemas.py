@@ -173,6 +173,12 @@ class Question(WorkspaceChoice):
         None,
         description="the session that the question continues or begins: letters, digits, `.`, `_` and `-`",
     )
+    images: list[Annotated[str, StringConstraints(min_length=1)]] = Field(
+        default_factory=list,
+        max_length=64,
+        description="pictures that the question is about: names of files of the session, or data URLs; at most "
+        "HEARTH_MAX_IMAGES",
+    )
     generation: Name | None = Field(
         None, description="the generation that answers instead of the live one: its hash, or the first digits of it"
     )
@@ -221,6 +227,7 @@ class Model(BaseModel):
         description="8bit (bitsandbytes), int8 or fp8 (torchao), none, or the author's method; null: a remote model"
     )
     memory_bytes: int | None
+    takes_images: bool | None = Field(description="whether it sees pictures; null while it loads")
     progress: Progress | None = Field(None, description="only while the model loads")
     error: Failure | None = Field(None, description="only if loading failed")
 
@@ -348,6 +355,25 @@ class NotReloaded(BaseModel):
     errors: list[dict[str, Any]] = Field(description="as in `reload_failed`; empty: the code is not the reason")
 
 
+class ImageShown(BaseModel):
+    """A picture, as it is stored, and how the model got it."""
+
+    name: str
+    sha256: str
+    width: int
+    height: int
+    media_type: Literal["image/png", "image/jpeg"]
+    bytes: int
+    notes: list[str] = Field(default=[], description="what was changed in it")
+    seen: bool = Field(False, description="whether a model has seen it")
+    read_by: Literal["model", "ocr", "facts"] | None = Field(
+        None, description="`ocr`: the text in it was read for the model; `facts`: only its size and colours are known"
+    )
+    tokens: int = Field(0, description="the maximum number of tokens that it takes each time it is sent")
+    ocr_text: str | None = Field(None, description="the text that the model has read in its place")
+    problem: str | None = Field(None, description="why there is no text")
+
+
 class Answer(BaseModel):
     """As a stream: the events `queued`, `started`, `token`, `step`, `plan`, and `answer` (this object) or `error`."""
 
@@ -369,6 +395,10 @@ class Answer(BaseModel):
         None,
         description="further results of the agent: the `plan` of plan_execute with each step's state, the `choice` "
         "of auto with its probability, `out_of_steps`; null: none",
+    )
+    images: list[ImageShown] | None = Field(
+        None,
+        description="the pictures of the question, and those that the agent has looked at; only if there are any",
     )
     tools_shown: list[str] | None = Field(
         None, description="the tools that the model was shown; only if it was not shown all of them"

@@ -135,7 +135,7 @@ def _remote_model(settings: Settings, name: str, base_url: str | None) -> tuple[
 
     def build(resident: ResidentModel, report: Report) -> None:
         report("connecting", 0, 1)
-        resident.engine = RemoteModel(name, where, with_key)
+        resident.engine = RemoteModel(name, where, with_key, settings.VISION)
         report("connecting", 1, 1)
 
     return request, build
@@ -146,7 +146,7 @@ def background_model(settings: Settings) -> RemoteModel:
     name = settings.BACKGROUND_MODEL
     if not is_remote(name):
         raise ModelNotFoundError(f"HEARTH_BACKGROUND_MODEL is {name}. It takes a remote model, like openai:NAME.")
-    return RemoteModel(name, *_address(settings, name))
+    return RemoteModel(name, *_address(settings, name), settings.VISION)
 
 
 def _check_options(name: str, base_url: str | None, only_here: tuple[object, ...]) -> None:

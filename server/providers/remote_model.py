@@ -20,10 +20,12 @@ from server.errors import (
     ProviderNotInstalledError,
     SchemaRefusedError,
 )
+from server.images.image_part import ImagePart, tokens_in
 from server.observability import metrics
 from server.observability.logs import redacted
 from server.providers import chunks
 from server.providers.catalog import NO_KEY, PROVIDERS
+from server.providers.content import with_images
 from server.providers.failures import RetryableError, explained
 from server.providers.schemas import NotStrictError, as_asked, as_object, strict
 from server.sdk import context, usage
@@ -73,15 +75,21 @@ class RemoteModel:
     """A remote model. Safe for any number of threads.
 
     `name`: as in `/load_model`. `context_length`: tokens of a conversation and its reply. `takes_schema`: whether it
-    supports replies by a JSON schema.
+    supports replies by a JSON schema. `takes_images`: whether it is sent the pictures whose marks are in a message.
     """
 
     guided: ClassVar[Literal[False]] = False
     """It supports no grammars; see `server.sdk.ApiModel`."""
 
-    def __init__(self, name: str, base_url: str | None = None, with_key: bool = True) -> None:
+    def __init__(
+        self,
+        name: str,
+        base_url: str | None = None,
+        with_key: bool = True,
+        vision: Literal["auto"] | bool = "auto",
+    ) -> None:
         """`base_url`: an address instead of the provider's own. `with_key`: whether the provider's key is sent there;
-        it may be unset then.
+        it may be unset then. `vision`: whether it takes pictures; auto: as the provider's package says.
 
         Sends a short request, to check that it can be reached, that the key is right, and whether it supports
         schemas. Raises `ProviderNotInstalledError`, `ModelNotFoundError`, a `ProviderError`, or `ModelLoadError`.
@@ -106,6 +114,7 @@ class RemoteModel:
         self._chat = self._open(model, base_url, key)
         profile: Mapping[str, Any] = getattr(self._chat, "profile", None) or {}
         self.context_length = profile.get("max_input_tokens") or CONTEXT_LENGTH
+        self.takes_images = bool(profile.get("image_inputs")) if vision == "auto" else vision
         self._options: dict[str, Any] = {}
         if profile.get("temperature", base_url is not None or self._provider.is_local):
             # Reasoning models refuse a temperature, and an unknown model may be one.
@@ -130,9 +139,14 @@ class RemoteModel:
         self._closed.set()
         chunks.close_later(self._disconnect)
 
+    def image_tokens(self, part: ImagePart) -> int:
+        """The maximum number of tokens that a picture takes."""
+        return part.tokens
+
     def count(self, text: str) -> int:
-        """An estimate of the tokens of `text`, rather too high."""
-        return int(_bytes(text) / self._bytes_a_token) + 1
+        """An estimate of the tokens of `text`, rather too high, with the maximum of the pictures in it."""
+        pictures = tokens_in(text, context.current().images) if self.takes_images else 0
+        return int(_bytes(text) / self._bytes_a_token) + 1 + pictures
 
     def cut(self, text: str, tokens: int) -> str:
         """`text`, truncated to about so many tokens."""
@@ -148,12 +162,13 @@ class RemoteModel:
         when_cut: Callable[[], None] = lambda: None,
     ) -> str:
         """The assistant's next message, at most `max_tokens` long: free text up to the first of the `stop` sequences,
-        or JSON by `schema`. `when_cut` is called if it was cut off at the limit.
+        or JSON by `schema`. `when_cut` is called if it was cut off at the limit. Each picture of this context is sent
+        once, after its first mark in the user's messages.
 
         The text and its usage are sent to the run of this context as they come. Retryable errors (too many requests,
         a broken connection, an overloaded server) are retried, up to 4 tries in all. Raises `PromptTooLongError`, a
         `ProviderError` (`SchemaRefusedError`, if the schema may be the reason), `ModelNotLoadedError` when the model
-        is closed, and `RunCancelledError` as soon as the run is cancelled.
+        is closed, `ImageNotFoundError`, and `RunCancelledError` as soon as the run is cancelled.
         """
         reply = _Reply(sum(self.count(message["content"]) for message in messages))
         number = 1
@@ -205,8 +220,11 @@ class RemoteModel:
         reply.begin()
         sent_stop = list(stop) if stop and self._takes_stop else None
 
+        images = context.current().images if self.takes_images else {}
+        sent = with_images(messages, images)
+
         def stream() -> "AsyncIterator[AIMessageChunk]":
-            made: AsyncIterator[AIMessageChunk] = chat.astream(messages, stop=sent_stop)
+            made: AsyncIterator[AIMessageChunk] = chat.astream(sent, stop=sent_stop)
             return made
 
         try:
@@ -237,7 +255,7 @@ class RemoteModel:
         reply.was_cut = end.lower() in CUT
         reply.grow(text, self.count(text), None)
         read = sum(_bytes(message["content"]) for message in messages)
-        if read >= LEARNS_FROM and reply.prompt_tokens:
+        if read >= LEARNS_FROM and reply.prompt_tokens and sent is messages:
             self._bytes_a_token = min(read / reply.prompt_tokens, MOST_BYTES_A_TOKEN)
         # Some servers send lone surrogates.
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -21,6 +21,7 @@ from server.errors import (
     StoreError,
     TooLargeError,
 )
+from server.images.pictures import Pictures
 from server.models.resident import ResidentModel, ResidentModels
 from server.reload import MAIN, CodeLoader, Generation, Workspace, Workspaces
 from server.runs.record import AgentResult, record_of, summary_of
@@ -51,6 +52,7 @@ class Questions:
         store: RunStore,
         note_taker: NoteTaker,
         feeds: SessionFeeds,
+        pictures: Pictures,
     ) -> None:
         self._settings = settings
         self._runs = runs
@@ -62,6 +64,7 @@ class Questions:
         self._store = store
         self._note_taker = note_taker
         self._feeds = feeds
+        self._pictures = pictures
 
     # Answering
 
@@ -95,6 +98,7 @@ class Questions:
             self._sessions.wait_for(run)
             if run.wake is not None:
                 run.question = run.wake()
+            self._show_images(run, wanted)
             model = held.enter_context(self._turn(run, wanted))
             settings = self._settings
             turns = self._sessions.exchanges(run)
@@ -114,6 +118,7 @@ class Questions:
     def _complete(self, run: Run, work: Callable[["GuidedEngine"], AgentResult], wanted: str | None) -> AgentResult:
         with self._models.use(wanted) as model:
             _engine(model)  # fail before waiting in the queue
+        self._show_images(run, wanted)
         with self._turn(run, wanted) as model:
             return work(_engine(model))
 
@@ -145,12 +150,23 @@ class Questions:
                 raise
             run.not_reloaded = {"message": refusal.message, "errors": refusal.details.get("errors", [])}
 
+    def _show_images(self, run: Run, wanted: ResidentModel | str | None) -> None:
+        """Make the run's pictures ready for its model. Before its turn: OCR takes seconds, and needs no model."""
+        if not run.images:
+            return
+        with self._models.use(wanted) as model:
+            engine = model.engine
+            assert engine is not None, "it is in use"
+            cut = engine.tokenizer.cut if engine.guided else engine.cut
+            for shown in self._pictures.shown(list(run.images.values()), engine, cut, run.check):
+                run.add_image(shown)
+
     @contextmanager
     def _turn(self, run: Run, wanted: ResidentModel | str | None) -> Iterator[ResidentModel]:
         """The model, after `run` has got its turn. Within this block the run is the context's."""
         with self._runs.queue.take(run) as run.turn, self._models.use(wanted) as model:
             run.start(model.name, self._provenance(run, model))
-            with context.scope(cancelled=run.cancelled, on_text=run.on_text):
+            with context.scope(cancelled=run.cancelled, on_text=run.on_text, images=run.images):
                 yield model
 
     def _provenance(self, run: Run, model: ResidentModel) -> dict[str, Any]:
@@ -216,7 +232,7 @@ class Questions:
         name, if it had one. Returns the new run, which has started, and the old record.
 
         Raises `RunNotFoundError`, `ModelChangedError` if that model isn't resident, `GenerationNotFoundError` if it
-        ended before it had any code, and what `start` raises.
+        ended before it had any code, `ImageNotFoundError`, and what `start` raises.
         """
         record = self._store.get(run_id)
         if record["generation"] is None:
@@ -228,6 +244,10 @@ class Questions:
         # The history of that time, without later exchanges of its session.
         run.history = [{"role": one["role"], "content": one["content"]} for one in record.get("history", ())]
         run.max_tokens, run.timeout = self._settings.MAX_TOKENS, self._settings.RUN_TIMEOUT
+        run.add_images(
+            self._pictures.store.find(record["workspace"], record.get("session_id"), one["sha256"], one["name"])
+            for one in record.get("images", ())
+        )
         self.start(run, record["generation"], self._model_of(record))
         return run, record
 

@@ -53,6 +53,8 @@ def answer_of(run: Run, result: AgentResult) -> dict[str, Any]:
         answer["session_id"] = run.session_id
     if result.details:
         answer["details"] = result.details
+    if run.images:
+        answer["images"] = run.images_as_json()
     if run.tools_shown:
         answer["tools_shown"] = run.tools_shown
     if run.not_reloaded is not None:
@@ -90,6 +92,8 @@ def record_of(run: Run, saved: bool = True) -> dict[str, Any]:
         record["position"] = run.position
     if run.answer is not None and saved:
         return {**record, **run.answer}
+    if run.images:
+        record["images"] = run.images_as_json()
     if run.tools_shown:
         record["tools_shown"] = run.tools_shown
     if run.steps:

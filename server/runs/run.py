@@ -4,7 +4,7 @@ import math
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +13,8 @@ from server.runs.events import Events
 from server.sdk import context
 
 if TYPE_CHECKING:
+    from server.images.image_part import ImagePart
+    from server.images.shown import ShownImage
     from server.runs.fair_queue import Turn
     from server.sdk.usage import Usage
 
@@ -44,6 +46,10 @@ class Run:
     """Messages from its session that the agent was shown, after `history`."""
     session_id: str | None = None
     """The session of its workspace that the question belongs to."""
+    images: "dict[str, ImagePart]" = field(default_factory=dict)
+    """Pictures that its question and its history name, and those that its agent has looked at, by their keys."""
+    shown_images: "dict[str, ShownImage]" = field(default_factory=dict)
+    """How its model got them; empty before it has a model."""
     reported_jobs: set[str] = field(default_factory=set)
     """Ended jobs that its agent has read of: they need not wake its session any more."""
     wake: "Callable[[], str] | None" = None
@@ -177,6 +183,30 @@ class Run:
     def add_tools_shown(self, names: Sequence[str]) -> None:
         """The model was shown these tools, and not all. An agent may show others later."""
         self.tools_shown = list(dict.fromkeys([*self.tools_shown, *names]))
+
+    def add_images(self, parts: "Iterable[ImagePart]") -> None:
+        """Add pictures that came with its question. Called before it starts."""
+        self.images |= {part.key: part for part in parts}
+
+    def add_image(self, shown: "ShownImage") -> None:
+        """Its model gets this picture in this way. An agent may look at others later."""
+        self.images[shown.part.key] = shown.part
+        self.shown_images[shown.part.key] = shown
+
+    def with_images(self, text: str) -> str:
+        """`text` as its model reads it: with what was read of the pictures that the model does not see."""
+        if not self.shown_images:
+            return text
+        from server.images.shown import with_text
+
+        return with_text(text, self.shown_images)
+
+    def images_as_json(self) -> list[dict[str, Any]]:
+        """Its pictures, as answers and records have them."""
+        return [
+            self.shown_images[key].as_json() if key in self.shown_images else part.as_json()
+            for key, part in list(self.images.items())
+        ]
 
     def stop(self, reason: HearthError) -> bool:
         """Stop it with `reason`: at the model's next token, or at once while it waits. Returns False if it has ended

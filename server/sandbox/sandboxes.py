@@ -23,7 +23,7 @@ from server.sandbox.cells import CellError, CellResult, OfVariable, Output, Show
 from server.sandbox.inside import exports
 from server.sandbox.opening import DamagedVariablesError, open_session
 from server.sandbox.pool import Pool
-from server.sandbox.process import NoReplyError, SandboxEndedError
+from server.sandbox.process import NoReplyError, SandboxEndedError, SandboxProcess
 from server.sandbox.watch import Watched, Watcher, out_of_memory
 
 log = logging.getLogger(__name__)
@@ -180,16 +180,33 @@ class Sandboxes:
         """What the sandbox says of a file: `analysis` and `profile`, or `refused`. It has a process of its own.
         Raises `SandboxUnavailableError`."""
         folder = self._folders.make(workspace, session)
-        process = self._pool.take()
+        return self.ask_alone(folder.files.parent.name, {"do": "analyse", "file": name}, ANALYSIS_SECONDS)
+
+    def ask_alone(self, folder: str, message: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """The reply to a message, of a process that does nothing else; `refused` if it has ended, or has not replied
+        in time. `folder`: the name of its folder below the one of all sessions. Raises `SandboxUnavailableError`."""
+        process = None
         try:
-            process.open(folder.files.parent.name)
-            return process.ask({"do": "analyse", "file": name}, ANALYSIS_SECONDS, lambda data: None)
+            process = self.start_alone(folder)
+            return process.ask(message, seconds, lambda data: None)
         except NoReplyError:
-            return {"refused": f"it takes longer than {ANALYSIS_SECONDS:g} s."}
+            return {"refused": f"it takes longer than {seconds:g} s."}
         except SandboxEndedError as ended:
             return {"refused": f"{ended}."}
         finally:
+            if process is not None:
+                process.close()
+
+    def start_alone(self, folder: str) -> SandboxProcess:
+        """A process with the folder of that name. It is no session's; the caller closes it. Raises
+        `SandboxUnavailableError`, `SandboxEndedError`, `NoReplyError`."""
+        process = self._pool.take()
+        try:
+            process.open(folder)
+        except BaseException:
             process.close()
+            raise
+        return process
 
     def forget(self, workspace: str, session: str) -> None:
         """End the session's interpreter, before its folder is removed."""

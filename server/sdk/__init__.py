@@ -19,6 +19,7 @@ For agents:
 - `job_tools()`: the tools by which an agent waits for jobs, cancels them, and asks after them.
 - `wait_for_started(seconds)`: waits for the jobs that the run has started.
 - `code_session()`, `has_code()`: files and variables of the session, and whether it has any.
+- `image_names()`, `has_images()`, `look_at(name)`: pictures of the question and of the session.
 - `arguments_schema(tool)`: the JSON schema of a tool's arguments.
 - `grammar_schema(schema)`: what a grammar can say of a JSON schema, for `guidance.json`.
 - `describe_type(schema, defs)`: the type of a value in a few words, from its JSON schema.
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from server.sdk.chat_model import ResidentChatModel
     from server.sdk.code import CodeResult, CodeSession, code_session, has_code, run_code
     from server.sdk.context import check_cancelled
+    from server.sdk.images import LookedAt, has_images, image_names, look_at
     from server.sdk.job_control import job_tools, wait_for_started
     from server.sdk.jobs import progress, shared
     from server.sdk.json_schema import describe_type
@@ -63,6 +65,7 @@ __all__ = [
     "CodeSession",
     "GuidedModel",
     "KeepError",
+    "LookedAt",
     "OutOfTokensError",
     "Prepared",
     "PromptTooLongError",
@@ -78,9 +81,12 @@ __all__ = [
     "describe_type",
     "grammar_schema",
     "has_code",
+    "has_images",
+    "image_names",
     "job_tools",
     "keep",
     "logprobs",
+    "look_at",
     "progress",
     "run_code",
     "shared",
@@ -97,6 +103,7 @@ _HOMES = {
     "CodeSession": "server.sdk.code",
     "GuidedModel": "server.sdk.models",
     "KeepError": "server.sdk.saved_values",
+    "LookedAt": "server.sdk.images",
     "OutOfTokensError": "server.errors",
     "Prepared": "server.sdk.program",
     "PromptTooLongError": "server.errors",
@@ -112,8 +119,11 @@ _HOMES = {
     "describe_type": "server.sdk.json_schema",
     "grammar_schema": "server.sdk.schema_grammar",
     "has_code": "server.sdk.code",
+    "has_images": "server.sdk.images",
+    "image_names": "server.sdk.images",
     "job_tools": "server.sdk.job_control",
     "keep": "server.sdk.saved_values",
+    "look_at": "server.sdk.images",
     "progress": "server.sdk.jobs",
     "run_code": "server.sdk.code",
     "shared": "server.sdk.jobs",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from server.errors import RunCancelledError
 
 if TYPE_CHECKING:
+    from server.images.image_part import ImagePart
     from server.sdk.jobs import SessionJobs
     from server.sdk.logprobs import LogProbs
     from server.sdk.run import Listener
@@ -35,14 +36,16 @@ class Context:
     same object for all chunks of a call, and keeps counting."""
     model: Any = None
     """In the server: the `ResidentModel` in use; None: the default one."""
-    images: Mapping[str, Any] = field(default_factory=dict)
-    """In the server: the pictures that the model may be shown (`ImagePart`), by the keys of their marks."""
+    images: "Mapping[str, ImagePart]" = field(default_factory=dict)
+    """In the server: the run's pictures by their keys. A model that takes images puts each one after its mark."""
     listener: "Listener | None" = None
     """In a worker: gets the run's steps, plans and tool calls."""
     jobs: "SessionJobs | None" = None
     """In a worker: the jobs that the run's agent knows."""
     has_code: bool = False
     """In a worker: whether the run's session has files or variables."""
+    has_images: bool = False
+    """In a worker: whether there are pictures that the run's agent may look at."""
     is_alone: bool = False
     """In a worker: whether a tool runs without an agent, in a process of its own."""
     task: int | None = None

@@ -22,7 +22,8 @@ class Listener(Protocol):
         """The tool that runs alone reports how far it is."""
 
     def ask(self, what: str, do: str, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Ask the server about `jobs` and shared values, or for `code` in the sandbox. Raises what it replies."""
+        """Ask the server about `jobs` and shared values, for `code` in the sandbox, or about `images`. Raises what it
+        replies."""
 
     def tools_shown(self, names: list[str]) -> None:
         """The model was shown these tools, and not all."""

@@ -174,7 +174,7 @@ class Ask(_FromWorker):
     call: int
     task: int | None
     tool: str | None = None
-    what: Literal["continue", "count", "cut", "render", "complete", "chat", "note", "jobs", "code"]
+    what: Literal["continue", "count", "cut", "render", "complete", "chat", "note", "jobs", "code", "images"]
     given: dict[str, Any]
 
 

@@ -83,9 +83,10 @@ def _start(host: Host, asked: AgentChatRequest, upload: Incoming | None) -> _Cha
         x_workspace=asked.x_workspace,
         x_session_id=asked.session_id,
     )
-    run = agent_run(host, body, completion_of(host, body))
     host.workspaces.get(asked.x_workspace)
-    run.session_id = asked.session_id or secrets.token_hex(8)
+    session = asked.session_id or secrets.token_hex(8)
+    run = agent_run(host, body, completion_of(host, body, session))
+    run.session_id = session
     has_new_files = False
     if upload is not None and upload.files:
         saved = host.session_files.add(run.workspace, run.session_id, upload)

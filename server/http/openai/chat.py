@@ -12,6 +12,7 @@ from server.http.openai.run_factory import conversation, json_of, most_tokens, s
 from server.http.openai.schemas import ChatMessage, ChatRequest, ChatToolNamed, OpenAIAnswer, ResponseFormat
 from server.http.openai.serializers import REFUSED, TextSerializer, sampling_of
 from server.http.sse import stream, wait_for
+from server.images.pictures import Intake
 
 
 def blueprint(host: Host) -> APIBlueprint:
@@ -33,15 +34,19 @@ def blueprint(host: Host) -> APIBlueprint:
     return routes
 
 
-def completion_of(host: Host, body: ChatRequest) -> Completion:
-    """What the model has to write for a request. Raises `InvalidRequestError`."""
+def completion_of(host: Host, body: ChatRequest, session: str | None = None) -> Completion:
+    """What the model has to write for a request. `session`: that its pictures are stored with; None: the one that it
+    names, if any. Raises `InvalidRequestError`, and what `Intake.mark` raises."""
     count = body.n or 1
+    intake = host.pictures.intake(body.x_workspace, session or body.x_session_id)
+    conversation = _conversation(body, intake)
     return Completion(
-        _conversation(body),
+        conversation,
         most_tokens(host, body.max_completion_tokens or body.max_tokens, count),
         count,
         tuple(body.stop or ()),
         sampling_of(body, body.seed),
+        tuple(intake.parts),
     )
 
 
@@ -74,7 +79,7 @@ def _call(call: dict[str, Any]) -> dict[str, Any]:
     return {"id": call["id"], "type": "function", "function": function}
 
 
-def _conversation(body: ChatRequest) -> Conversation:
+def _conversation(body: ChatRequest, intake: Intake) -> Conversation:
     tools = [
         tool_of(tool.function, "tools", number, "function", "parameters")
         for number, tool in enumerate(body.tools or ())
@@ -82,14 +87,15 @@ def _conversation(body: ChatRequest) -> Conversation:
     choice = body.tool_choice
     named = choice.function.name if isinstance(choice, ChatToolNamed) else None
     keyword = None if isinstance(choice, ChatToolNamed) else choice
-    messages = [_message(message) for message in body.messages]
+    messages = [_message(message, intake) for message in body.messages]
     return conversation(messages, tools, keyword, named, body.parallel_tool_calls, _format(body.response_format))
 
 
-def _message(message: ChatMessage) -> Message:
+def _message(message: ChatMessage, intake: Intake) -> Message:
     calls = tuple(Call(call.id, call.function.name, call.function.arguments) for call in message.tool_calls or ())
     role = "system" if message.role == "developer" else message.role
-    return Message(role, text_of(message.content), calls if role == "assistant" else (), message.tool_call_id)
+    text = text_of(message.content, intake if role == "user" else None)
+    return Message(role, text, calls if role == "assistant" else (), message.tool_call_id)
 
 
 def _format(wanted: ResponseFormat | None) -> Json | None:

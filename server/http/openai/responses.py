@@ -13,6 +13,7 @@ from server.http.openai.run_factory import (
     conversation,
     events_of,
     hearth_fields,
+    image_tokens,
     json_of,
     model_of,
     most_tokens,
@@ -30,6 +31,7 @@ from server.http.openai.schemas import (
 )
 from server.http.openai.serializers import REFUSED, sampling_of
 from server.http.sse import ServerSentEvent, stream, wait_for
+from server.images.pictures import Intake
 from server.runs import Run
 
 
@@ -43,9 +45,10 @@ def blueprint(host: Host) -> APIBlueprint:
         responses={200: ResponsesAnswer, **REFUSED},
     )
     def responses(body: ResponsesRequest) -> dict[str, Any] | Response:
-        completion = Completion(
-            _conversation(body), most_tokens(host, body.max_output_tokens, 1), sampling=sampling_of(body)
-        )
+        intake = host.pictures.intake(body.x_workspace, body.x_session_id)
+        conversation = _conversation(body, intake)
+        most = most_tokens(host, body.max_output_tokens, 1)
+        completion = Completion(conversation, most, sampling=sampling_of(body), images=tuple(intake.parts))
         run = start_run(host, body, completion)
         serializer = ResponseSerializer(run, body)
         if body.stream:
@@ -109,7 +112,7 @@ class ResponseSerializer:
             "output": self._items(choice),
             "usage": {
                 "input_tokens": prompt,
-                "input_tokens_details": {"cached_tokens": cached},
+                "input_tokens_details": {"cached_tokens": cached, **image_tokens(self._run)},
                 "output_tokens": written,
                 "output_tokens_details": {"reasoning_tokens": 0},
                 "total_tokens": prompt + written,
@@ -217,18 +220,18 @@ class ResponseSerializer:
         }
 
 
-def _conversation(body: ResponsesRequest) -> Conversation:
+def _conversation(body: ResponsesRequest, intake: Intake) -> Conversation:
     tools = [tool_of(tool, "tools", number, "parameters") for number, tool in enumerate(body.tools or ())]
     choice = body.tool_choice
     named = choice.name if isinstance(choice, ResponsesToolNamed) else None
     keyword = None if isinstance(choice, ResponsesToolNamed) else choice
     messages = [Message("system", body.instructions)] if body.instructions else []
     for number, item in enumerate(body.input):
-        messages.append(_message(item, number))
+        messages.append(_message(item, number, intake))
     return conversation(_joined(messages), tools, keyword, named, body.parallel_tool_calls, _format(body.text))
 
 
-def _message(item: ResponsesItem, number: int) -> Message:
+def _message(item: ResponsesItem, number: int, intake: Intake) -> Message:
     if item.type == "function_call":
         if item.name is None or item.arguments is None or item.call_id is None:
             raise invalid("A function_call needs a call_id, a name and arguments.", "input", number)
@@ -237,7 +240,8 @@ def _message(item: ResponsesItem, number: int) -> Message:
         return Message("tool", text_of(item.output), call_id=item.call_id)
     if item.role is None:
         raise invalid("A message needs a role.", "input", number, "role")
-    return Message("system" if item.role == "developer" else item.role, text_of(item.content))
+    text = text_of(item.content, intake if item.role == "user" else None)
+    return Message("system" if item.role == "developer" else item.role, text)
 
 
 def _joined(messages: list[Message]) -> list[Message]:

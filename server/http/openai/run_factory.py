@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from server.completions.grammar import why_no_grammar
-from server.completions.types import Completion, Conversation, Json, Message, Tool
+from server.completions.types import Completion, Conversation, Json, Message, Tool, with_texts
 from server.errors import InvalidRequestError, UnknownModelError
 from server.host import Host
 from server.http.openai.errors import invalid
-from server.http.openai.schemas import Asked, FunctionDefinition, TextPart
+from server.http.openai.schemas import Asked, FunctionDefinition, Part, TextPart
 from server.http.schemas import LONGEST_QUESTION
 from server.http.sse import ServerSentEvent
+from server.images.pictures import Intake
 from server.runs import AgentResult, Run
 from server.sdk.json_schema import UnusableSchemaError, arguments_form
 
@@ -24,9 +25,18 @@ COMPLETION = "completion"
 NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}}
 
 
-def text_of(parts: Sequence[TextPart] | None) -> str:
-    """The text of a content."""
-    return "\n".join(part.text for part in parts or ())
+def text_of(parts: Sequence[Part] | None, intake: Intake | None = None) -> str:
+    """The text of a content, with the marks of its pictures. `intake`: takes them; None: they are refused. Raises
+    what `Intake.mark` raises."""
+    texts = []
+    for part in parts or ():
+        if isinstance(part, TextPart):
+            texts.append(part.text)
+        elif intake is None:
+            raise invalid("Only a message of the user may have pictures.", "messages")
+        else:
+            texts.append(intake.mark(part.url))
+    return "\n".join(texts)
 
 
 def tool_of(function: FunctionDefinition, *loc: str | int) -> Tool:
@@ -99,11 +109,12 @@ def start_run(host: Host, asked: Asked, completion: Completion) -> Run:
     shown = source[0] if isinstance(source, tuple) else source.messages[-1].content
     run = Run(shown[:LONGEST_QUESTION], asked.x_workspace, 0, COMPLETION)
     run.max_tokens, run.timeout = host.settings.MAX_TOKENS, host.settings.RUN_TIMEOUT
+    run.add_images(completion.images)
 
     def work(engine: "GuidedEngine") -> AgentResult:
         from server.completions.generate import complete
 
-        return complete(run, completion, engine)
+        return complete(run, with_texts(completion, run.with_images), engine)
 
     host.questions.start_completion(run, work, None if asked.model == OWN else asked.model)
     return run
@@ -152,6 +163,7 @@ def agent_run(host: Host, asked: Asked, completion: Completion) -> Run:
     run.history = [{"role": message.role, "content": message.content} for message in earlier]
     run.max_tokens, run.timeout = completion.max_tokens, host.settings.RUN_TIMEOUT
     run.session_id = asked.x_session_id
+    run.add_images(completion.images)
     return run
 
 
@@ -209,3 +221,9 @@ def hearth_fields(run: Run, answer: dict[str, Any]) -> dict[str, Any]:
     """The fields of a run that OpenAI's answers have no place for."""
     shown_elsewhere = ("answer", "details") if _by_the_model(run) else ("answer",)
     return {name: value for name, value in answer.items() if name not in shown_elsewhere}
+
+
+def image_tokens(run: Run) -> dict[str, int]:
+    """A detail of the prompt's tokens: the maximum that the run's pictures take each time that its model reads them,
+    known before it does. Empty without pictures."""
+    return {"image_tokens": sum(shown.tokens for shown in run.shown_images.values())} if run.images else {}

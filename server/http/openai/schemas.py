@@ -66,7 +66,39 @@ class TextPart(Lenient):
     text: str
 
 
-Content = Annotated[list[TextPart], BeforeValidator(_parts, json_schema_input_type=str | list[TextPart])]
+class ImageUrl(Lenient):
+    url: str = Field(min_length=1, description="`data:image/png;base64,...`, or `hearth-file:NAME` of the session")
+    detail: Anything = None
+
+
+class ImageUrlPart(Lenient):
+    """A picture, in chat completions."""
+
+    type: Literal["image_url"]
+    image_url: Annotated[
+        ImageUrl,
+        BeforeValidator(lambda value: {"url": value} if isinstance(value, str) else value),
+    ]
+
+    @property
+    def url(self) -> str:
+        return self.image_url.url
+
+
+class InputImagePart(Lenient):
+    """A picture, in responses."""
+
+    type: Literal["input_image"]
+    image_url: str = Field(min_length=1, description="as in chat completions")
+    detail: Anything = None
+
+    @property
+    def url(self) -> str:
+        return self.image_url
+
+
+Part = Annotated[TextPart | ImageUrlPart | InputImagePart, Field(discriminator="type")]
+Content = Annotated[list[Part], BeforeValidator(_parts, json_schema_input_type=str | list[Part])]
 
 
 class CalledFunction(Lenient):

@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Any, ClassVar
 
 from server.http.openai.errors import shape
-from server.http.openai.run_factory import choices_of, events_of, hearth_fields, model_of, token_counts
+from server.http.openai.run_factory import choices_of, events_of, hearth_fields, image_tokens, model_of, token_counts
 from server.http.openai.schemas import Asked, AskedForTexts, OpenAIError
 from server.http.sse import ServerSentEvent
 from server.runs import Run
@@ -121,7 +121,7 @@ class TextSerializer(ABC):
             "prompt_tokens": prompt,
             "completion_tokens": written,
             "total_tokens": prompt + written,
-            "prompt_tokens_details": {"cached_tokens": cached},
+            "prompt_tokens_details": {"cached_tokens": cached, **image_tokens(self._run)},
         }
 
 

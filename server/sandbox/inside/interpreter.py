@@ -1,7 +1,7 @@
 """The interpreter of a session: runs cells, one after the other, with the variables of the earlier ones.
 
-The server sends `run`, `analyse`, `preview`, `export`. Each gets one reply; before the one to `run` comes `ended`, at
-the end of the code. What it prints goes through the output pipe.
+The server sends `run`, `analyse`, `preview`, `export`, `decode`, `ocr`. Each gets one reply; before the one to `run`
+comes `ended`, at the end of the code. What it prints goes through the output pipe.
 """
 
 import contextlib
@@ -56,6 +56,8 @@ class Interpreter:
             "analyse": self._analyse,
             "preview": self._preview,
             "export": self._export,
+            "decode": _decode,
+            "ocr": _ocr,
         }
         while (message := self._channel.receive()) is not None:
             reply = does[message.pop("do")](**message)
@@ -134,6 +136,21 @@ class Interpreter:
             return {"refused": str(error)[:2000]}
         except Exception as error:  # boundary: a hostile file makes any library fail
             return {"refused": f"It can't be read: {type(error).__name__}: {error}"[:2000]}
+
+
+def _decode(**given: Any) -> dict[str, Any]:
+    """See `pixels.decode`."""
+    found: dict[str, Any] = importlib.import_module(".pixels", __package__).decode(**given)
+    return found
+
+
+def _ocr(**given: Any) -> dict[str, Any]:
+    """See `ocr.read`. This process reads nothing but pixels."""
+    try:
+        found: dict[str, Any] = importlib.import_module(".ocr", __package__).read(**given)
+    except Exception as error:  # boundary: a library, which has its own errors
+        return {"refused": f"{type(error).__name__}: {error}"[:500]}
+    return found
 
 
 def _count(folder: Path) -> int:
