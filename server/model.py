@@ -293,7 +293,10 @@ def _load_processor(config: "PreTrainedConfig", folder: Path) -> tuple[Any, str]
         log.warning("the processor of %s can't be loaded: %s: %s", folder, type(error).__name__, reason)
         return None, f"The model takes images, but its processor can't be loaded: {reason[:300]}"
     if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
-        return None, "The model takes images, but its folder has no processor for them, like preprocessor_config.json."
+        return (
+            None,
+            "The model takes images, but its folder has no processor for them, like preprocessor_config.json.",
+        )
     return processor, ""
 
 
@@ -312,9 +315,7 @@ def _require_all_bytes(weights: Path) -> None:
         raise ModelLoadError(f"{weights} is cut off: it has {size} bytes, of {needed}. Fetch it again.")
 
 
-def _load_tokenizer(
-    name: str, folder: Path, file: dict[str, str], processor: Any
-) -> "PreTrainedTokenizerBase":
+def _load_tokenizer(name: str, folder: Path, file: dict[str, str], processor: Any) -> "PreTrainedTokenizerBase":
     """The tokenizer of the folder, or the one of its processor."""
     from transformers import AutoTokenizer
 

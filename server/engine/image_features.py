@@ -64,7 +64,9 @@ class ImageFeatures:
         """The features of a picture (its tokens, width)."""
         known = self._features.get(image.number)
         if known is None:
-            found = self._model.get_image_features(**_moved(image.inputs, self._model), return_dict=True).pooler_output
+            found = self._model.get_image_features(
+                **_moved(image.inputs, self._model), return_dict=True
+            ).pooler_output
             known = torch.cat(list(found)) if isinstance(found, list | tuple) else found
             known = known.reshape(-1, known.shape[-1])
             if len(known) != image.length:
@@ -84,7 +86,9 @@ class ImageProbe:
         self._problem = ""
         kind = type(model).__name__
         if TYPES & set(inspect.signature(model.forward).parameters):
-            self._problem = f"{kind} has positions or attention of its own for image tokens, which Hearth does not have"
+            self._problem = (
+                f"{kind} has positions or attention of its own for image tokens, which Hearth does not have"
+            )
         elif not hasattr(model, "get_image_features"):
             self._problem = f"{kind} has no get_image_features, so its pictures can't be read apart from its texts"
         else:
@@ -125,7 +129,9 @@ class ImageProbe:
         finally:
             kv_cache.clear()
         if not (logits - self._expected).abs().mean() <= allowed * self._expected.std():
-            return "its logits after a picture are not those that it has by itself, so its attention does not fit here"
+            return (
+                "its logits after a picture are not those that it has by itself, so its attention does not fit here"
+            )
         return ""
 
 

@@ -1,7 +1,7 @@
 """Pictures in prompts, in the threads of the callers: the processor, and the ids of image tokens.
 
-In a prompt, a marker such as `<|hearth_image:1f3a9c02d4e5b6a7|>` stands for a picture of the run. The tokenizer puts the
-text there that the model's processor writes for the picture, with one placeholder for each of its image tokens.
+In a prompt, a marker such as `<|hearth_image:1f3a9c02d4e5b6a7|>` stands for a picture of the run. The tokenizer puts
+the text there that the model's processor writes for the picture, with one placeholder for each of its image tokens.
 llguidance reads these placeholders. In the tokens of a sequence each has an id of its own instead, far above the
 vocabulary: the number of the picture and the place in it. Equal pictures have equal ids, so they share cached
 prefixes; different pictures never match.
@@ -91,7 +91,9 @@ class ImageReader:
         for key in MARKER.findall(prompt):
             part = images.get(key)
             if part is None:
-                raise InvalidRequestError(f"The prompt has the marker of a picture, {key}, that this run does not have.")
+                raise InvalidRequestError(
+                    f"The prompt has the marker of a picture, {key}, that this run does not have."
+                )
             found.append(self.prepare(part))
         return found
 

@@ -163,7 +163,11 @@ class SlotKVCache:
     def run(self, batch: Sequence[tuple[Slot, Sequence[int]]], wanted: Sequence[int] | None = None) -> torch.Tensor:
         wanted = wanted or [1] * len(batch)
         plan = Plan(batch, wanted, self._model.device, self._written)
-        read = {"input_ids": torch.tensor([plan.tokens], device=self._model.device)} if self.images is None else self.images.inputs(plan.tokens)
+        read = (
+            {"input_ids": torch.tensor([plan.tokens], device=self._model.device)}
+            if self.images is None
+            else self.images.inputs(plan.tokens)
+        )
         with running(plan):
             output: Any = self._model(
                 **read,

@@ -223,9 +223,11 @@ def _joined(one: Any, two: Any) -> Any:
 
 def too_long(length: int, limit: int, of_images: int = 0) -> PromptTooLongError:
     """The error for a text that exceeds the context length; all in tokens. `of_images`: those of pictures."""
-    pictures, fewer = (f", {of_images} of them for pictures,", "with fewer pictures, ") if of_images else ("", "")
+    pictures, fewer = "", ""
+    if of_images:
+        pictures, fewer = f", {of_images} of them for pictures", "with fewer pictures, "
     return PromptTooLongError(
-        f"The text is {length} tokens long{pictures or ','} and the model reads at most {limit}. "
+        f"The text is {length} tokens long{pictures}, and the model reads at most {limit}. "
         f"Ask a shorter question, {fewer}or load a model with a longer window.",
         tokens=length,
         limit=limit,
@@ -243,7 +245,8 @@ def _vocabulary(tokenizer: Any, size: int) -> Vocabulary:
 
 
 def _encode(tokenizer: Any, context_length: int, text: str) -> "tuple[array[int], int]":
-    """The tokens of a text, and the number of those after its last mark. Raises `PromptTooLongError`, which is not cached, for a long one."""
+    """The tokens of a text, and the number of those after its last mark. Raises `PromptTooLongError`, which is not
+    cached, for a long one."""
     if len(text) > CHARACTERS_PER_TOKEN * context_length:
         tokens = 0
         for read in range(BLOCK, len(text) + BLOCK, BLOCK):

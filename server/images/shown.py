@@ -15,7 +15,7 @@ ReadBy = Literal["model", "ocr", "facts"]
 
 @dataclass(frozen=True)
 class ShownImage:
-    """A picture of a run, and how its model got it. `tokens`: the maximum that it takes each time that the model reads
+    """A picture of a run, and how its model got it. `tokens`: the maximum that it takes each time the model reads
     it, 0 if no model sees it. `text`: what the model reads in place of a picture that it doesn't see.
     `ocr_text`: what OCR has found; None: OCR could not be asked, and `problem` says why."""
 

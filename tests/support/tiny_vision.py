@@ -50,7 +50,7 @@ TEMPLATE = (
 )
 
 
-def vision_folder(folder: Path, kind: str) -> Path:
+def vision_folder(folder: Path, kind: str, context_length: int = 1024) -> Path:
     """`folder` with a model of that kind, its tokenizer and its processor."""
     # Some processors ask the tokenizer for names of such tokens.
     own = dict(zip(("image_token", "boi_token", "eoi_token"), NAMES[kind], strict=False)) if kind == "gemma3" else {}
@@ -60,6 +60,7 @@ def vision_folder(folder: Path, kind: str) -> Path:
     processor.chat_template = tokenizer.chat_template = TEMPLATE.replace(
         "PICTURE", "<start_of_image>" if kind == "gemma3" else "<image>"
     )
+    config.get_text_config().max_position_embeddings = context_length
     torch.manual_seed(3)
     model = AutoModelForImageTextToText.from_config(config).eval().float()
     for weight in model.parameters():

@@ -64,7 +64,9 @@ class Case:
     def write(self, text: str, max_tokens: int = NEW) -> str:
         """What the model answers to a message, within the run that has the pictures."""
         with context.scope(images=self.pictures):
-            return str((self.engine.program() + guidance.string(self.prompt(text)) + gen("x", max_tokens=max_tokens))["x"])
+            return str(
+                (self.engine.program() + guidance.string(self.prompt(text)) + gen("x", max_tokens=max_tokens))["x"]
+            )
 
 
 def requests(pictures: dict[str, ImagePart]) -> list[str]:
@@ -84,7 +86,7 @@ def requests(pictures: dict[str, ImagePart]) -> list[str]:
 def by_transformers(model: LoadedModel, pictures: dict[str, ImagePart], text: str) -> tuple[list[int], list[int]]:
     """The tokens that the processor makes of a message, and those that the model generates after it."""
     shown, opened = text, []
-    for place, part in sorted((text.find(part.mark), part) for part in pictures.values() if part.mark in text):
+    for _, part in sorted((text.find(part.mark), part) for part in pictures.values() if part.mark in text):
         opened.append(Image.open(part.path).convert("RGB"))
         shown = shown.replace(part.mark, f"{part.mark}<image>", 1)
     prompt = f"<|user|>{shown}<|assistant|>"
@@ -111,14 +113,20 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     engine.close()
 
 
-@pytest.fixture
-def llava(tmp_path: Path) -> Iterator[Case]:
-    """A small one of its own, for tests that change it."""
-    model = loaded(vision_folder(tmp_path / "model", "llava"))
-    parts = [picture(tmp_path, 1, (80, 60)), picture(tmp_path, 2, (50, 110))]
-    engine = engine_of(model)
-    yield Case(tmp_path / "model", engine, {part.key: part for part in parts}, [], [])
+@pytest.fixture(scope="module")
+def shared_llava(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
+    folder = tmp_path_factory.mktemp("llava")
+    parts = [picture(folder, 1, (80, 60)), picture(folder, 2, (50, 110))]
+    engine = engine_of(loaded(vision_folder(folder / "model", "llava")))
+    yield Case(folder / "model", engine, {part.key: part for part in parts}, [], [])
     engine.close()
+
+
+@pytest.fixture
+def llava(shared_llava: Case) -> Case:
+    """A model that has read nothing yet."""
+    shared_llava.engine._kv_cache.clear()
+    return shared_llava
 
 
 def submitted(monkeypatch: pytest.MonkeyPatch) -> list[Sequence]:
@@ -209,7 +217,9 @@ def test_equal_pictures_share_a_prefix_and_different_ones_do_not(case: Case) -> 
     cached(f"{lead}{one.mark} and say what it is.")
     again, tokens = cached(f"{lead}{one.mark} and then count.")
     assert again > tokens - 20
-    renamed = ImagePart("x", two.sha256, *(getattr(one, name) for name in ("width", "height", "media_type")), 1, two.path)
+    renamed = ImagePart(
+        "x", two.sha256, *(getattr(one, name) for name in ("width", "height", "media_type")), 1, two.path
+    )
     # The text before the picture is equal, but for the hash in its mark.
     other, _ = cached(f"{lead}{renamed.mark} and then count.")
     assert other < 30
@@ -285,7 +295,9 @@ def test_one_picture_without_memory_fails_its_run_alone(llava: Case, monkeypatch
 
     with ThreadPoolExecutor(len(alone)) as pool:
         made = list(pool.map(run, llava.asked))
-    assert made == ["no memory" if two.mark in text else text_alone for text, text_alone in zip(llava.asked, alone, strict=True)]
+    assert made == [
+        "no memory" if two.mark in text else text_alone for text, text_alone in zip(llava.asked, alone, strict=True)
+    ]
 
 
 def test_image_tokens_are_counted_before_the_pass(llava: Case) -> None:
@@ -352,7 +364,7 @@ def test_a_picture_that_was_removed(llava: Case) -> None:
             llava.engine.tokenizer.count(prompt)
 
 
-def test_messages_of_a_conversation(llava: Case) -> None:
+def test_messages_of_a_conversation(llava: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """A picture is shown where it is named first, in messages of any role; texts are parts for such templates."""
     [one, two] = llava.pictures.values()
     messages = [
@@ -369,18 +381,21 @@ def test_messages_of_a_conversation(llava: Case) -> None:
         )
         assert llava.engine.complete(messages, max_tokens=3)
     tokenizer = llava.engine.tokenizer
-    # A template for texts alone, and one without system messages.
-    tokenizer.transformers.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
     assert tokenizer.images is not None
+    monkeypatch.setattr(tokenizer, "_wants_parts", tokenizer._wants_parts)  # restored at the end, as the templates
+    # A template for texts alone, and one without system messages.
+    text_alone = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    monkeypatch.setattr(tokenizer.transformers, "chat_template", text_alone)
     tokenizer.take_images(tokenizer.images)
     assert tokenizer.render_chat(messages[:1]) == "Be brief."
     with context.scope(images=llava.pictures), pytest.raises(InvalidRequestError, match="writes 0 pictures"):
         tokenizer.render_chat(messages)
-    tokenizer.transformers.chat_template = (
+    without_system = (
         "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
         "{% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content %}"
         "{{ '<image>' if p.type == 'image' else p.text }}{% endfor %}{% endif %}{% endfor %}"
     )
+    monkeypatch.setattr(tokenizer.transformers, "chat_template", without_system)
     tokenizer.take_images(tokenizer.images)
     with context.scope(images=llava.pictures):
         made = tokenizer.render_chat(messages[:2])
