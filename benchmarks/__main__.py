@@ -18,6 +18,7 @@ from benchmarks import (
     layers,
     machine,
     many_tools,
+    pictures,
     questions,
     reloads,
     sandbox,
@@ -86,6 +87,10 @@ def _sandbox(folder: Path, few: bool) -> None:
     sandbox.report(folder, few)
 
 
+def _pictures(folder: Path, few: bool) -> None:
+    pictures.report(folder, few)
+
+
 PARTS: dict[str, Callable[[Path, bool], None]] = {
     "startup": _startup,
     "edits": _edits,
@@ -100,6 +105,7 @@ PARTS: dict[str, Callable[[Path, bool], None]] = {
     "hostile": _hostile,
     "analysis": _analysis,
     "sandbox": _sandbox,
+    "pictures": _pictures,
 }
 
 

@@ -27,6 +27,8 @@ def test_each_part_prints_its_tables() -> None:
         "tools",
         "uploads",
         "hostile",
+        "analysis",
         "sandbox",
+        "pictures",
     ]
     assert all("\n|---|" in part for part in parts)
