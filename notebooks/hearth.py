@@ -561,6 +561,7 @@ class Model:
     device: str | None = None
     quantization: str | None = None
     memory_bytes: int | None = None
+    takes_images: bool | None = None
     progress: Progress | None = None
     error: str | None = None
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+log = logging.getLogger(__name__)
+
 Progress = Callable[[str, int, int], None]
 
 # The files of a repository that are needed to load a model: no pickles, no second copies of the weights.
@@ -62,6 +64,10 @@ class LoadedModel:
     tokenizer: "PreTrainedTokenizerBase"
     name: str
     quantization: str
+    processor: Any = None
+    """Of a model that takes images."""
+    no_images: str = "The model takes no images."
+    """Why there is no processor, in a sentence."""
 
 
 def load_model(
@@ -93,7 +99,7 @@ def load_model(
     folder, file = _find(name, progress)
     with _explaining(name):
         import torch
-        from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, TorchAoConfig
+        from transformers import AutoConfig, BitsAndBytesConfig, TorchAoConfig
 
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **file)
         _require_causal(name, config)
@@ -101,7 +107,8 @@ def load_model(
         for weights in sorted(folder.glob("*.safetensors")) if not file else ():
             _require_all_bytes(weights)
         progress("tokenizer", 0, 1)
-        tokenizer = _load_tokenizer(name, folder, file)
+        processor, no_images = (None, LoadedModel.no_images) if file else _load_processor(config, folder)
+        tokenizer = _load_tokenizer(name, folder, file, processor)
         progress("tokenizer", 1, 1)
 
         on_gpu = torch.cuda.is_available() and not device_map.startswith("cpu")
@@ -111,29 +118,32 @@ def load_model(
         if given and not file:
             needed = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
         else:
-            needed = _estimate_bytes(config, options["dtype"], in_8bit=quantization in QUANTIZATIONS.values())
+            unloaded = _without_weights(config, options["dtype"])
+            needed = _estimate_bytes(unloaded, in_8bit=quantization in QUANTIZATIONS.values())
+            # Pictures are read in full precision: a vision tower is small, and its activations have large outliers.
+            kept = _modules_in_full(unloaded)
             if quantization == "8bit":
                 options["quantization_config"] = BitsAndBytesConfig(
-                    load_in_8bit=True, llm_int8_threshold=int8_threshold
+                    load_in_8bit=True, llm_int8_threshold=int8_threshold, llm_int8_skip_modules=kept
                 )
             elif quantization != "none" and not file:
                 from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig
 
                 kind = Int8WeightOnlyConfig if quantization == "int8" else Float8WeightOnlyConfig
-                options["quantization_config"] = TorchAoConfig(kind())
+                options["quantization_config"] = TorchAoConfig(kind(), modules_to_not_convert=kept)
 
         for logger in CHATTY_LOGGERS:
             logging.getLogger(logger).setLevel(logging.ERROR)
         with _within_memory(name, needed, device_map, on_gpu), _reporting_weights(progress):
             options |= file if file else {"use_safetensors": True}
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = _loader(config).from_pretrained(
                 folder, trust_remote_code=False, output_loading_info=True, **options
             )
         model, report = loaded
         _require_whole(name, model, report, on_gpu)
         model.eval().requires_grad_(False)
     progress("ready", 1, 1)
-    return LoadedModel(model, tokenizer, name, quantization)
+    return LoadedModel(model, tokenizer, name, quantization, processor, no_images)
 
 
 @contextmanager
@@ -236,19 +246,58 @@ def _require_causal(name: str, config: "PreTrainedConfig") -> None:
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING,
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
     )
 
+    with_images = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values()
     architectures = config.architectures or []
     # Transformers has a causal class for BERT, too; only the architecture shows that its weights are not causal.
     writes = not architectures or any(
-        kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() or kind.endswith("ForConditionalGeneration")
+        kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+        or kind in with_images
+        or kind.endswith("ForConditionalGeneration")
         for kind in architectures
     )
-    if not writes or config.is_encoder_decoder or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+    known = _has_vision(config) or type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
+    encodes = config.is_encoder_decoder or getattr(config.get_text_config(), "is_encoder_decoder", False)
+    if not writes or encodes or not known:
         raise NotACausalModelError(
             f"{name} ({', '.join(architectures) or config.model_type}) is not a causal language model. "
             "Hearth needs one that writes text from left to right, such as Llama, Qwen or Mistral."
         )
+
+
+def _has_vision(config: "PreTrainedConfig") -> bool:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+    return type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and getattr(config, "vision_config", None) is not None
+
+
+def _loader(config: "PreTrainedConfig") -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    return AutoModelForImageTextToText if _has_vision(config) else AutoModelForCausalLM
+
+
+def _load_processor(config: "PreTrainedConfig", folder: Path) -> tuple[Any, str]:
+    """The processor of a model with a vision tower; or None, and the reason in a sentence. Then the model is loaded
+    all the same, and reads texts."""
+    if not _has_vision(config):
+        return None, LoadedModel.no_images
+    from transformers import AutoProcessor
+
+    try:
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # boundary: Transformers, with files from any author and packages that may be missing
+        reason = " ".join(str(error).split())
+        log.warning("the processor of %s can't be loaded: %s: %s", folder, type(error).__name__, reason)
+        return None, f"The model takes images, but its processor can't be loaded: {reason[:300]}"
+    if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
+        return (
+            None,
+            "The model takes images, but its folder has no processor for them, like preprocessor_config.json.",
+        )
+    return processor, ""
 
 
 def _require_all_bytes(weights: Path) -> None:
@@ -266,12 +315,19 @@ def _require_all_bytes(weights: Path) -> None:
         raise ModelLoadError(f"{weights} is cut off: it has {size} bytes, of {needed}. Fetch it again.")
 
 
-def _load_tokenizer(name: str, folder: Path, file: dict[str, str]) -> "PreTrainedTokenizerBase":
+def _load_tokenizer(name: str, folder: Path, file: dict[str, str], processor: Any) -> "PreTrainedTokenizerBase":
+    """The tokenizer of the folder, or the one of its processor."""
     from transformers import AutoTokenizer
 
     if not file and not any(found for pattern in TOKENIZER_FILES for found in folder.glob(pattern)):
         raise ModelLoadError(f"The folder {folder} has no tokenizer, like a file tokenizer.json. Fetch it again.")
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **file)
+    tokenizer: PreTrainedTokenizerBase
+    if processor is not None:
+        # Some processors have added tokens to it.
+        tokenizer = processor.tokenizer
+        tokenizer.chat_template = processor.chat_template or tokenizer.chat_template
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **file)
     if not tokenizer.chat_template:
         raise NoChatTemplateError(
             f"The tokenizer of {name} has no chat template, so Hearth can't write a conversation for it. "
@@ -318,18 +374,43 @@ def _torch_dtype(dtype: str, on_gpu: bool) -> "torch.dtype":
 # Loading
 
 
-def _estimate_bytes(config: "PreTrainedConfig", dtype: "torch.dtype", in_8bit: bool) -> int:
-    """The size of the loaded weights, estimated with a model on the meta device."""
+def _without_weights(config: "PreTrainedConfig", dtype: "torch.dtype") -> "PreTrainedModel":
+    """The model on the meta device."""
     import torch
-    from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+        model: PreTrainedModel = _loader(config).from_config(config, dtype=dtype, trust_remote_code=False)
+    return model
+
+
+def _modules_in_full(model: "PreTrainedModel") -> list[str] | None:
+    """The modules that aren't quantized: the vision tower, and what Transformers leaves out by itself. None: only
+    the latter."""
+    from transformers import PreTrainedModel
+    from transformers.quantizers.base import get_keys_to_not_convert
+
+    vision = getattr(model.config, "vision_config", None)
+    towers = [
+        name
+        for name, module in model.named_modules()
+        if vision is not None and isinstance(module, PreTrainedModel) and module.config is vision
+    ]
+    return [*get_keys_to_not_convert(model), *towers] if towers else None
+
+
+def _estimate_bytes(model: "PreTrainedModel", in_8bit: bool) -> int:
+    """The size of the loaded weights. `model` is on the meta device."""
+    import torch
+
     head = model.get_output_embeddings()
+    kept = _modules_in_full(model) or []
     in_bytes = {
         layer.weight
-        for layer in model.modules()
-        if in_8bit and isinstance(layer, torch.nn.Linear) and layer is not head
+        for name, layer in model.named_modules()
+        if in_8bit
+        and isinstance(layer, torch.nn.Linear)
+        and layer is not head
+        and not any(name == one or name.startswith(f"{one}.") for one in kept)
     }
     return sum(weight.numel() * (1 if weight in in_bytes else weight.element_size()) for weight in model.parameters())
 

@@ -92,7 +92,7 @@ class Plan:
         self.order = [*others, *(number for group, _ in groups for number in group)]
         """Indices into `batch`, in the order of the tokens in the pass."""
         slots, new_tokens = [batch[number][0] for number in self.order], [batch[number][1] for number in self.order]
-        self.tokens = torch.tensor([token for new in new_tokens for token in new], device=device)
+        self.tokens = [token for new in new_tokens for token in new]
         self.slot_indices = torch.tensor(
             [slot.index for slot, new in zip(slots, new_tokens, strict=True) for _ in new], device=device
         )

@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import logging
 import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping
 from collections.abc import Sequence as Several
@@ -21,17 +22,21 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from server.engine import stop_sequences
 from server.engine.compiled_grammars import CompiledGrammars, is_panic, too_costly_to_follow
+from server.engine.image_features import ImageProbe
 from server.engine.offload import FreedMemory, Weights
 from server.engine.per_sequence_cache import PerSequenceCache
 from server.engine.scheduler import Scheduler
 from server.engine.sequence import ENDS, Progress, Sampling, Sequence, SharedLimitError
-from server.engine.slot_kv_cache import SlotKVCache, fits
-from server.engine.tokenizer import EngineTokenizer, too_long
+from server.engine.slot_kv_cache import SlotKVCache, fits, tolerance
+from server.engine.tokenizer import EngineTokenizer, Prompt, too_long
 from server.errors import OutOfTokensError
+from server.images.image_part import ImagePart
 from server.observability import metrics
 from server.sdk import context, usage
 from server.sdk.program import Program
 from server.sdk.schema_grammar import grammar_schema
+
+log = logging.getLogger(__name__)
 
 #: Number of weights. Smaller models run on one CPU thread, because sharing their short passes costs more than it
 #: saves.
@@ -50,14 +55,18 @@ class GuidedEngine(Engine):
 
     guided: ClassVar[Literal[True]] = True
     """It supports grammars; see `server.sdk.GuidedModel`."""
-    takes_images: ClassVar[bool] = False
-    """It reads text alone; what is read of pictures stands in the prompt."""
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, kv_bytes: int | None = None
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        kv_bytes: int | None = None,
+        processor: Any = None,
+        no_images: str = "The model takes no images.",
     ) -> None:
         """`kv_bytes`: the maximum size of the KV cache; None: most of the free GPU memory, or a part of the main
-        memory (see `share_kv_memory`).
+        memory (see `share_kv_memory`). `processor`: of a model that takes images; None
+        for another one, with the reason as a sentence in `no_images`.
 
         The engine owns the model. `close` releases it, and so does dropping the engine.
         """
@@ -74,9 +83,13 @@ class GuidedEngine(Engine):
         self._grammars = CompiledGrammars(self.tokenizer._ll_tokenizer, self.tokenizer.vocabulary)
         self._model = model
         self._shares = kv_bytes is None
-        self._kv_cache = (
+        # It runs the model with its own attention, which the KV cache changes.
+        probe = None if processor is None else ImageProbe(model, processor)
+        self._kv_cache: SlotKVCache | PerSequenceCache = (
             SlotKVCache(model, kv_bytes or _affordable(model.device)) if fits(model) else PerSequenceCache(model)
         )
+        self.no_images = no_images if probe is None else self._take_images(probe)
+        """Why the model takes no images, in a sentence; empty if it does."""
         self._weights = Weights(model)
         threads = 1 if model.num_parameters() < SMALL else THREADS
         self._scheduler = Scheduler(
@@ -84,6 +97,18 @@ class GuidedEngine(Engine):
         )
         self.close = weakref.finalize(self, _close, self._scheduler, self._grammars)
         """Ends all sequences and releases the model."""
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether the model sees the pictures whose marks are in its messages."""
+        return not self.no_images
+
+    def image_tokens(self, part: ImagePart) -> int:
+        """The number of tokens that a picture takes in a prompt, of a model that takes images. The picture is
+        prepared, which takes tenths of a second. Raises `ImageNotFoundError`."""
+        reader = self.tokenizer.images
+        assert reader is not None, "the model takes images"
+        return self.tokenizer.count(reader.prepare(part).text)
 
     @property
     def kv_bytes(self) -> int:
@@ -172,14 +197,16 @@ class GuidedEngine(Engine):
         """
         if step_config is not None:
             raise ValueError("GuidedEngine has no step callbacks; run a grammar a step instead.")
-        prompt = self.tokenizer.encode_prompt(state.prompt)
+        prompt = self.tokenizer.read_prompt(state.prompt)
         bos = self.tokenizer.bos_token_id
-        if ensure_bos_token and bos is not None and prompt[:1] != [bos]:
-            prompt = [bos, *prompt]
+        if ensure_bos_token and bos is not None and prompt.tokens[:1] != [bos]:
+            prompt.tokens.insert(0, bos)
         parser = self._grammars.parser(grammar)
         # A model has to read something: the end of a text comes before a new one.
         tokens = self._started(parser, prompt) or [self.tokenizer.eos_token_id]
-        counted = usage.Usage(prompt_tokens=max(len(prompt), 1))
+        if self.tokenizer.images is not None:
+            tokens = self.tokenizer.images.with_ids(tokens, prompt.images)
+        counted = usage.Usage(prompt_tokens=max(len(prompt.tokens), 1))
         sequence = Sequence(
             tokens,
             parser,
@@ -188,6 +215,7 @@ class GuidedEngine(Engine):
             context.current().cancelled,
             counted,
             context.current().logprobs,
+            prompt.images,
         )
         # A small model may write an incomplete character, which guidance could not decode.
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -216,6 +244,16 @@ class GuidedEngine(Engine):
             round_trips=1,
         )
 
+    def _take_images(self, probe: ImageProbe) -> str:
+        """Take images if the test with one succeeds; else the reason in a sentence."""
+        problem = probe.problem(self._kv_cache, tolerance(self._model))
+        if problem or probe.reader is None:
+            self._kv_cache.images = None
+            log.warning("pictures are refused: %s", problem)
+            return f"The model takes images, but not here: {problem}."
+        self.tokenizer.take_images(probe.reader)
+        return ""
+
     def _begin(self, sequence: Sequence, first: Callable[[], bool]) -> None:
         """Let the scheduler decode `sequence`, unless its `first` step ends it."""
         try:
@@ -226,11 +264,11 @@ class GuidedEngine(Engine):
         if not continues:
             sequence.end()
         elif len(sequence.tokens) >= self.context_length:
-            raise too_long(len(sequence.tokens), self.context_length)
+            raise too_long(len(sequence.tokens), self.context_length, sequence.image_tokens)
         else:
             self._scheduler.submit(sequence)
 
-    def _progress(self, sequence: Sequence, grammar: str, prompt: list[int]) -> Iterator[tuple[Progress, bool]]:
+    def _progress(self, sequence: Sequence, grammar: str, prompt: Prompt) -> Iterator[tuple[Progress, bool]]:
         """The sequence's progress; see `Sequence.progress`."""
         try:
             yield from sequence.progress()
@@ -242,15 +280,16 @@ class GuidedEngine(Engine):
             self._begin(sequence, lambda: sequence.recover(parser))
             yield from sequence.progress()
 
-    def _started(self, parser: llguidance.LLInterpreter, prompt: list[int]) -> list[int]:
+    def _started(self, parser: llguidance.LLInterpreter, prompt: Prompt) -> list[int]:
         """The prompt's tokens as the grammar continues them."""
+        fixed = len(prompt.tokens) - prompt.tail
         try:
-            tokens: list[int] = parser.process_prompt(prompt)
+            tail: list[int] = parser.process_prompt(prompt.tokens[fixed:])
         except BaseException as error:  # boundary: of llguidance, whose panics are no Exceptions
             if is_panic(error):
                 raise too_costly_to_follow() from error
             raise
-        return tokens
+        return [*prompt.tokens[:fixed], *tail]
 
 
 def _json(schema: Mapping[str, Any], max_tokens: int) -> str:

@@ -3,9 +3,12 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
+
+if TYPE_CHECKING:
+    from server.engine.image_features import ImageFeatures
 
 # How CUDA, the CPU's allocator, the operating system and cuBLAS put it.
 _OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory|cannot allocate memory|ALLOC_FAILED", re.IGNORECASE)
@@ -40,6 +43,9 @@ class Slot:
 
 class KVCache(Protocol):
     """The KV cache of one model. Only the thread that runs the model may call it."""
+
+    images: "ImageFeatures | None"
+    """The features of pictures, for a model that takes images. They are freed with the cache."""
 
     @property
     def bytes(self) -> int:

@@ -10,6 +10,7 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from server.engine.image_features import ImageFeatures
 from server.engine.kv_cache import Slot, common_prefix
 
 #: Maximum number of sequences at a time, and of idle ones that stay cached.
@@ -34,6 +35,7 @@ class PerSequenceCache:
                 "Load a model with attention."
             )
         self._model = model
+        self.images: ImageFeatures | None = None
         self._slots: list[CachedSlot] = []
         self._clock = itertools.count(1)
 
@@ -41,7 +43,8 @@ class PerSequenceCache:
     def bytes(self) -> int:
         # Other threads read this while the model's thread changes it, so whatever may grow is copied first.
         caches = [slot.cache for slot in list(self._slots)]
-        return sum(
+        images = self.images.bytes if self.images is not None else 0
+        return images + sum(
             tensor.nbytes
             for cache in caches
             for layer in (list(cache.layers) if cache else ())
@@ -91,7 +94,11 @@ class PerSequenceCache:
         try:
             with torch.inference_mode():
                 output: Any = self._model(
-                    input_ids=torch.tensor([new], device=self._model.device),
+                    **(
+                        {"input_ids": torch.tensor([new], device=self._model.device)}
+                        if self.images is None
+                        else self.images.inputs(new)
+                    ),
                     past_key_values=slot.cache,
                     use_cache=True,
                     logits_to_keep=1,
@@ -121,9 +128,13 @@ class PerSequenceCache:
         slot.used = next(self._clock)
 
     def drop_idle(self) -> None:
+        if self.images is not None:
+            self.images.clear()
         self._slots = [slot for slot in self._slots if slot.taken]
         for index, slot in enumerate(self._slots):
             slot.index = index
 
     def clear(self) -> None:
+        if self.images is not None:
+            self.images.clear()
         self._slots = []

@@ -12,6 +12,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from server.engine.images import FIRST_ID
 from server.engine.sequence import Sequence
 
 GREEDY_BELOW = 1e-5
@@ -70,7 +71,8 @@ def _drawn(scores: torch.Tensor, sequence: Sequence) -> torch.Tensor:
     wanted = sequence.sampling
     penalty, top_k = wanted.get("repetition_penalty"), wanted.get("top_k")
     top_p, min_p = wanted.get("top_p"), wanted.get("min_p")
-    tokens: Any = torch.tensor([sequence.tokens], device=scores.device)
+    # Image tokens are no tokens of the vocabulary: no penalty is about them.
+    tokens: Any = torch.tensor([[token for token in sequence.tokens if token < FIRST_ID]], device=scores.device)
     if penalty:
         scores = RepetitionPenaltyLogitsProcessor(penalty)(tokens, scores)
     if sequence.temperature < GREEDY_BELOW:

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, takewhile
 
 import torch
 
+from server.engine.images import FIRST_ID
 from server.engine.kv_cache import KVCache, common_prefix, is_out_of_memory
 from server.engine.offload import FreedMemory, Weights
 from server.engine.prompt_lookup import MAX_DRAFT_TOKENS, RecentTexts
@@ -192,7 +193,7 @@ class Scheduler:
             if sequence.abandoned or sequence.cancelled.is_set():
                 self._end(sequence, RunCancelledError("The run was cancelled before it had an answer. Ask again."))
             elif len(sequence.tokens) >= self._context_length:
-                self._end(sequence, too_long(len(sequence.tokens), self._context_length))
+                self._end(sequence, too_long(len(sequence.tokens), self._context_length, sequence.image_tokens))
         self._make_room()
         self._admit()
         # Decoding sequences have one or a few new tokens each; prompts get the rest.
@@ -271,7 +272,9 @@ class Scheduler:
         )
         if most <= 0 or chunk.end < len(sequence.tokens):
             return []
-        return list(sequence.lookup.propose(sequence.tokens, most, self._recent_texts))
+        proposed = sequence.lookup.propose(sequence.tokens, most, self._recent_texts)
+        # No model chooses an image token.
+        return list(takewhile(lambda token: token < FIRST_ID, proposed))
 
     def _pass(self, batch: Batch) -> None:
         try:

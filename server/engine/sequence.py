@@ -4,7 +4,7 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import llguidance
@@ -12,6 +12,7 @@ import torch
 from guidance._schema import SamplingParams
 
 from server.engine.compiled_grammars import is_panic, too_costly_to_follow
+from server.engine.images import PreparedImage
 from server.engine.kv_cache import Slot
 from server.engine.prompt_lookup import PromptLookup
 from server.grammar_check.bounds import DECODE_SECONDS, TOKEN_SECONDS
@@ -50,10 +51,13 @@ class Sequence:
         cancelled: threading.Event | None,
         usage: Usage,
         logprobs: LogProbs | None,
+        images: Iterable[PreparedImage] = (),
     ) -> None:
-        """`tokens`: the prompt as `parser` returned it. `usage` and `logprobs` are updated; `cancelled` may be set at
-        any time."""
+        """`tokens`: the prompt as `parser` returned it, with the image tokens of `images`. `usage` and `logprobs` are
+        updated; `cancelled` may be set at any time."""
         self.tokens = tokens
+        self.images = tuple(images)
+        """Held here as long as the model may have to read them."""
         self.sampling: dict[str, Any] = dict(sampling or {})
         self.cancelled = cancelled or threading.Event()
         self.usage = usage
@@ -88,6 +92,11 @@ class Sequence:
     def out_of_tokens(self) -> bool:
         """Whether the `max_tokens` of the whole grammar are used up. llguidance raises an error in that case."""
         return bool(self.parser.stop_reason() == "MaxTokensTotal")
+
+    @property
+    def image_tokens(self) -> int:
+        """The number of tokens of pictures."""
+        return sum(image.length for image in self.images)
 
     @property
     def new(self) -> list[int]:

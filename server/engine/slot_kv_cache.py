@@ -16,6 +16,7 @@ import torch
 from transformers import PreTrainedModel
 
 from server.engine.attention import ATTENTION, Plan, running
+from server.engine.image_features import ImageFeatures
 from server.engine.kv_cache import Slot, common_prefix
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,8 @@ class SlotKVCache:
         """`budget`: the maximum bytes of all slots together. It may change at any time; memory that is allocated
         stays."""
         self._model = model
-        model.set_attn_implementation(ATTENTION)
+        set_text_attention(model, ATTENTION)
+        self.images: ImageFeatures | None = None
         self.budget = budget
         self.windows: set[int | None] = set()
         """The attention windows of the layers, in tokens; None: unlimited."""
@@ -75,7 +77,8 @@ class SlotKVCache:
 
     @property
     def bytes(self) -> int:
-        return sum(tensor.nbytes for tensor in (*self._keys.values(), *self._values.values()))
+        images = self.images.bytes if self.images is not None else 0
+        return images + sum(tensor.nbytes for tensor in (*self._keys.values(), *self._values.values()))
 
     @torch.inference_mode()
     def take(self, tokens: Sequence[int]) -> Slot | None:
@@ -115,8 +118,12 @@ class SlotKVCache:
         for slot in self.slots:
             if not slot.taken:
                 slot.cached_tokens = []
+        if self.images is not None:
+            self.images.clear()
 
     def clear(self) -> None:
+        if self.images is not None:
+            self.images.clear()
         self._keys, self._values, self.slots, self.capacity = {}, {}, [], 0
 
     @torch.inference_mode()
@@ -156,9 +163,14 @@ class SlotKVCache:
     def run(self, batch: Sequence[tuple[Slot, Sequence[int]]], wanted: Sequence[int] | None = None) -> torch.Tensor:
         wanted = wanted or [1] * len(batch)
         plan = Plan(batch, wanted, self._model.device, self._written)
+        read = (
+            {"input_ids": torch.tensor([plan.tokens], device=self._model.device)}
+            if self.images is None
+            else self.images.inputs(plan.tokens)
+        )
         with running(plan):
             output: Any = self._model(
-                input_ids=plan.tokens[None],
+                **read,
                 position_ids=plan.positions[None],
                 use_cache=False,
                 logits_to_keep=plan.wanted,
@@ -230,6 +242,13 @@ def _capacity(length: int) -> int:
     return max(SMALLEST_CAPACITY, 1 << (length - 1).bit_length())
 
 
+def set_text_attention(model: PreTrainedModel, implementation: str) -> None:
+    """Set the attention of the layers that read text, and leave the one of a vision tower as it is."""
+    text = model.config.get_text_config()
+    parts = [name for name in model.config.sub_configs if getattr(model.config, name, None) is text]
+    model.set_attn_implementation({name: implementation for name in parts} or implementation)
+
+
 def _rotates_by_length(config: Any) -> bool:
     """Whether the rotary embedding of a token depends on the length of its text: a pass would use the length of its
     longest text for all."""
@@ -251,7 +270,7 @@ def fits(model: PreTrainedModel) -> bool:
     if "chunked_attention" in layers or _rotates_by_length(config):
         return False
     tokens = torch.arange(PROBE, device=model.device) * 7919 % config.vocab_size
-    own = model.config._attn_implementation
+    own = config._attn_implementation
     try:
         cache = SlotKVCache(model, 2**62)
         slot = cache.take(tokens.tolist())
@@ -262,10 +281,14 @@ def fits(model: PreTrainedModel) -> bool:
         log.debug("slots don't fit %s", type(model).__name__, exc_info=True)
         return False
     finally:
-        model.set_attn_implementation(own)
+        set_text_attention(model, own)
     if "sliding_attention" in layers and cache.windows == {None}:
         return False
     with torch.inference_mode():
         theirs = model(input_ids=tokens[None], use_cache=False, logits_to_keep=1).logits[0, -1].float()
-    allowed = 0.001 if model.dtype == torch.float32 and not hasattr(model, "hf_quantizer") else 0.2
-    return bool((ours - theirs).abs().mean() <= allowed * theirs.std())
+    return bool((ours - theirs).abs().mean() <= tolerance(model) * theirs.std())
+
+
+def tolerance(model: PreTrainedModel) -> float:
+    """By how much a logit may differ on average from the model's own, in standard deviations."""
+    return 0.001 if model.dtype == torch.float32 and not hasattr(model, "hf_quantizer") else 0.2

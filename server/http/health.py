@@ -63,6 +63,7 @@ def describe(resident: ResidentModel, trusted: bool = True) -> dict[str, Any]:
         "device": resident.device,
         "quantization": resident.quantization,
         "memory_bytes": resident.memory_bytes,
+        "takes_images": resident.takes_images,
     }
     if resident.state == "loading":
         shown["progress"] = dict(zip(("stage", "done", "total"), resident.progress, strict=True))

@@ -227,6 +227,7 @@ class Model(BaseModel):
         description="8bit (bitsandbytes), int8 or fp8 (torchao), none, or the author's method; null: a remote model"
     )
     memory_bytes: int | None
+    takes_images: bool | None = Field(description="whether it sees pictures; null while it loads")
     progress: Progress | None = Field(None, description="only while the model loads")
     error: Failure | None = Field(None, description="only if loading failed")
 

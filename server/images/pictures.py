@@ -34,6 +34,9 @@ class TakesImages(Protocol):
     @property
     def context_length(self) -> int: ...
 
+    def image_tokens(self, part: ImagePart) -> int:
+        """The maximum number of tokens that a picture takes, if it takes images."""
+
 
 class Pictures:
     """Safe for any number of threads. Idle until the first picture."""
@@ -99,7 +102,7 @@ class Pictures:
         """How `model` gets the pictures: as pictures, or as text, `cut` to so many tokens. `check` is called while
         this waits, and raises to end it. Raises `ImageNotFoundError`."""
         if model.takes_images:
-            return [seen(part) for part in parts]
+            return [seen(part, model.image_tokens(part)) for part in parts]
         tokens = int(model.context_length * TEXT_SHARE / max(len(parts), 1))
         most = LONGEST_TEXT // max(len(parts), 1)
         found = []

@@ -15,32 +15,34 @@ ReadBy = Literal["model", "ocr", "facts"]
 
 @dataclass(frozen=True)
 class ShownImage:
-    """A picture of a run, and how its model got it. `text`: what it reads in place of a picture that it doesn't see.
+    """A picture of a run, and how its model got it. `tokens`: the maximum that it takes each time the model reads
+    it, 0 if no model sees it. `text`: what the model reads in place of a picture that it doesn't see.
     `ocr_text`: what OCR has found; None: OCR could not be asked, and `problem` says why."""
 
     part: ImagePart
     seen: bool
     read_by: ReadBy
+    tokens: int = 0
     text: str = ""
     ocr_text: str | None = None
     problem: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """As answers and records have it. `tokens`: the maximum that it takes, 0 if no model sees it."""
+        """As answers and records have it."""
         shown = {
             **self.part.as_json(),
             "seen": self.seen,
             "read_by": self.read_by,
-            "tokens": self.part.tokens if self.seen else 0,
+            "tokens": self.tokens,
         }
         if self.ocr_text is not None:
             shown["ocr_text"] = self.ocr_text
         return {**shown, "problem": self.problem} if self.problem else shown
 
 
-def seen(part: ImagePart) -> ShownImage:
-    """A picture that its model sees."""
-    return ShownImage(part, True, "model")
+def seen(part: ImagePart, tokens: int) -> ShownImage:
+    """A picture that its model sees, and that takes so many tokens at most."""
+    return ShownImage(part, True, "model", tokens)
 
 
 def not_seen(part: ImagePart, reading: Reading, ocr_text: str) -> ShownImage:
@@ -60,6 +62,7 @@ def not_seen(part: ImagePart, reading: Reading, ocr_text: str) -> ShownImage:
         part,
         False,
         "ocr" if has_ocr else "facts",
+        0,
         "\n".join(lines),
         ocr_text if has_ocr else None,
         reading.problem,

@@ -112,7 +112,9 @@ def _by_recipe(
             progress=report,
         )
         kv_bytes = None if settings.KV_MEMORY_GB is None else int(settings.KV_MEMORY_GB * 2**30)
-        resident.engine = GuidedEngine(loaded.model, loaded.tokenizer, kv_bytes)
+        # A recipe of a lab may know nothing of images.
+        images = {name: getattr(loaded, name) for name in ("processor", "no_images") if hasattr(loaded, name)}
+        resident.engine = GuidedEngine(loaded.model, loaded.tokenizer, kv_bytes, **images)
         resident.revision = getattr(loaded.model.config, "_commit_hash", None)
         resident.dtype = str(loaded.model.dtype).removeprefix("torch.")
         resident.device = str(loaded.model.device)

@@ -83,6 +83,11 @@ class ResidentModel:
         """Its engine, if it runs in this process; None for a remote model."""
         return None if self.device is None else cast("GuidedEngine | None", self.engine)
 
+    @property
+    def takes_images(self) -> bool | None:
+        """Whether it sees pictures; None while it is loading."""
+        return None if self.engine is None else self.engine.takes_images
+
     def identity(self) -> dict[str, str | None]:
         """Everything known that distinguishes it from other models."""
         known = {

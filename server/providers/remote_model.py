@@ -20,7 +20,7 @@ from server.errors import (
     ProviderNotInstalledError,
     SchemaRefusedError,
 )
-from server.images.image_part import tokens_in
+from server.images.image_part import ImagePart, tokens_in
 from server.observability import metrics
 from server.observability.logs import redacted
 from server.providers import chunks
@@ -138,6 +138,10 @@ class RemoteModel:
         """Refuse new calls and end running ones with `ModelNotLoadedError`."""
         self._closed.set()
         chunks.close_later(self._disconnect)
+
+    def image_tokens(self, part: ImagePart) -> int:
+        """The maximum number of tokens that a picture takes."""
+        return part.tokens
 
     def count(self, text: str) -> int:
         """An estimate of the tokens of `text`, rather too high, with the maximum of the pictures in it."""

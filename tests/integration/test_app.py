@@ -41,6 +41,7 @@ def test_health_answers_while_the_model_loads(start_server: Callable[..., Server
         "device": None,
         "quantization": None,
         "memory_bytes": None,
+        "takes_images": None,
         "progress": {"stage": "waiting for the test", "done": 1, "total": 3},
     }
     asked = server.session.post("/run_script", json={"question": "What is 37 * 52?"})

@@ -121,7 +121,7 @@ def test_what_a_model_reads_that_sees_nothing() -> None:
     missing = not_seen(one, Reading("", FACTS, "OCR is not installed."), "")
     assert missing.as_json()["read_by"] == "facts" and missing.as_json()["problem"] == "OCR is not installed."
     assert "Mean colour #ffffff" in missing.text and "OCR is not installed" in missing.text
-    assert with_text(one.mark, {one.key: seen(one)}) == one.mark
+    assert with_text(one.mark, {one.key: seen(one, 5)}) == one.mark
 
 
 @pytest.fixture

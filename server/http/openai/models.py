@@ -22,7 +22,19 @@ def blueprint(host: Host) -> APIBlueprint:
         live = host.workspaces.get(workspace).live
         if live is not None:
             names += [f"{OWN}/{agent}" for agent in sorted(live.agents)]
-        return [{"id": name, "object": "model", "created": created, "owned_by": OWN} for name in names]
+        sees = {model.name: bool(model.takes_images) for model in host.models.all}
+        # Everything that is no model's name is answered by the default one, which comes first.
+        by_default = next(iter(sees.values()), False)
+        return [
+            {
+                "id": name,
+                "object": "model",
+                "created": created,
+                "owned_by": OWN,
+                "takes_images": sees.get(name, by_default),
+            }
+            for name in names
+        ]
 
     @routes.get(
         "/v1/models",

@@ -226,5 +226,4 @@ def hearth_fields(run: Run, answer: dict[str, Any]) -> dict[str, Any]:
 def image_tokens(run: Run) -> dict[str, int]:
     """A detail of the prompt's tokens: the maximum that the run's pictures take each time that its model reads them,
     known before it does. Empty without pictures."""
-    seen = [shown.part.tokens for shown in run.shown_images.values() if shown.seen]
-    return {"image_tokens": sum(seen)} if run.images else {}
+    return {"image_tokens": sum(shown.tokens for shown in run.shown_images.values())} if run.images else {}

@@ -303,6 +303,7 @@ class ModelAvailable(BaseModel):
     object: Literal["model"]
     created: int
     owned_by: str
+    takes_images: bool = Field(description="whether it sees pictures; for an agent: whether the default model does")
 
 
 class ModelsAvailable(BaseModel):
