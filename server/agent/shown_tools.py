@@ -14,6 +14,7 @@ from server.sdk import (
     arguments_schema,
     call_tool,
     has_code,
+    has_documents,
     job_tools,
     shown_tools,
 )
@@ -21,6 +22,9 @@ from server.sdk import (
 from . import prompts
 from .agent import Step
 from .coder_tool import CODER, CODER_SCHEMA, CoderTool
+from .document_tool import SCHEMA as SEARCH_SCHEMA
+from .document_tool import TOOL as SEARCH
+from .document_tool import DocumentTool
 from .tool_ranking import once_for_tools, rank
 
 # The share of the context length for the list of tools. The rest has to hold a session's history as well.
@@ -47,7 +51,8 @@ class ShownTools:
     has a further tool, `find_tools`, and the run's readers get the names of what it is shown.
 
     Where there may be jobs, it has the tools about them as well, and where the session has files or variables, the
-    tool `coder`. A tool of the workspace with such a name takes its place.
+    tool `coder`; where there are documents to read, the tool `search_documents`. A tool of the workspace with such a
+    name takes its place.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class ShownTools:
         self._tools = tools
         self._job_tools = {name: tool for name, tool in job_tools().items() if name not in tools}
         self._coder = None if CODER in tools or not has_code() else CoderTool(model, question, history)
+        self._documents = None if SEARCH in tools or not has_documents() else DocumentTool()
         self._catalogue = _catalogue(tools)
         self._most_tokens = int(model.context_length * SHARE)
         self._sizes = self._catalogue.sizes.setdefault(model, {})
@@ -91,6 +97,8 @@ class ShownTools:
         listed += [(name, tool.description, tool.schema_now()) for name, tool in self._job_tools.items()]
         if self._coder is not None:
             listed.append((CODER, self._coder.description, CODER_SCHEMA))
+        if self._documents is not None:
+            listed.append((SEARCH, self._documents.description, SEARCH_SCHEMA))
         return [*listed, (shown_tools.FIND_TOOLS, prompts.FIND_TOOLS, FIND_SCHEMA)] if self.is_partial else listed
 
     def listed(self) -> str:
@@ -102,6 +110,8 @@ class ShownTools:
         tool = self._tools.get(name) or self._job_tools.get(name)
         if tool is None and name == CODER and self._coder is not None:
             return self._coder.call(given.get("task"))
+        if tool is None and name == SEARCH and self._documents is not None:
+            return self._documents.call(given.get("query"))
         return self.find(given.get("query")) if tool is None else call_tool(tool, given, seconds)
 
     def inner_steps(self) -> list[Step]:

@@ -348,6 +348,20 @@ class NotReloaded(BaseModel):
     errors: list[dict[str, Any]] = Field(description="as in `reload_failed`; empty: the code is not the reason")
 
 
+class Citation(BaseModel):
+    """Words of a document that a sentence of the answer rests on. They stand there: code has compared them."""
+
+    document: str
+    document_id: str
+    page: int = Field(description="index of the page, from 0")
+    page_label: str | None = Field(description="the page as printed; null: the document has no pages")
+    quote: str = Field(description="exactly what stands in the document's text from start to end, on that page")
+    start: int = Field(description="characters before the quote in the document's text")
+    end: int
+    score: float = Field(description="of the passage in its search; 1 if all documents were read")
+    at: int = Field(description="characters of the answer up to the end of the sentence that the quote belongs to")
+
+
 class Answer(BaseModel):
     """As a stream: the events `queued`, `started`, `token`, `step`, `plan`, and `answer` (this object) or `error`."""
 
@@ -368,8 +382,9 @@ class Answer(BaseModel):
     details: dict[str, Any] | None = Field(
         None,
         description="further results of the agent: the `plan` of plan_execute with each step's state, the `choice` "
-        "of auto with its probability, `out_of_steps`; null: none",
+        "of auto with its probability, `out_of_steps`; of documents `searched`, `dropped` and `declined`; null: none",
     )
+    citations: list[Citation] | None = Field(None, description="of the agent `documents`; null: none")
     tools_shown: list[str] | None = Field(
         None, description="the tools that the model was shown; only if it was not shown all of them"
     )

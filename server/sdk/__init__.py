@@ -10,6 +10,8 @@ For tools:
 - `progress(done, total, message)`: reports how far a job is.
 - `shared`: a dictionary that the tools and jobs of a session share.
 - `run_code(code)`: runs Python in the session's sandbox. Code that a model wrote belongs there, never into `exec`.
+- `search_documents(query)`, `read_pages(document_id, first, last)`, `list_documents()`, `has_documents()`: the
+  documents that the run may read.
 - `check_cancelled()`: raises `RunCancelledError` if the run that calls the tool was stopped. Call it in long loops.
 
 For agents:
@@ -45,6 +47,15 @@ if TYPE_CHECKING:
     from server.sdk.chat_model import ResidentChatModel
     from server.sdk.code import CodeResult, CodeSession, code_session, has_code, run_code
     from server.sdk.context import check_cancelled
+    from server.sdk.documents import (
+        DocumentPage,
+        ListedDocument,
+        Passage,
+        has_documents,
+        list_documents,
+        read_pages,
+        search_documents,
+    )
     from server.sdk.job_control import job_tools, wait_for_started
     from server.sdk.jobs import progress, shared
     from server.sdk.json_schema import describe_type
@@ -61,9 +72,12 @@ __all__ = [
     "ApiModel",
     "CodeResult",
     "CodeSession",
+    "DocumentPage",
     "GuidedModel",
     "KeepError",
+    "ListedDocument",
     "OutOfTokensError",
+    "Passage",
     "Prepared",
     "PromptTooLongError",
     "ResidentChatModel",
@@ -78,11 +92,15 @@ __all__ = [
     "describe_type",
     "grammar_schema",
     "has_code",
+    "has_documents",
     "job_tools",
     "keep",
+    "list_documents",
     "logprobs",
     "progress",
+    "read_pages",
     "run_code",
+    "search_documents",
     "shared",
     "shown_tools",
     "tell_plan",
@@ -95,9 +113,12 @@ _HOMES = {
     "ApiModel": "server.sdk.models",
     "CodeResult": "server.sdk.code",
     "CodeSession": "server.sdk.code",
+    "DocumentPage": "server.sdk.documents",
     "GuidedModel": "server.sdk.models",
     "KeepError": "server.sdk.saved_values",
+    "ListedDocument": "server.sdk.documents",
     "OutOfTokensError": "server.errors",
+    "Passage": "server.sdk.documents",
     "Prepared": "server.sdk.program",
     "PromptTooLongError": "server.errors",
     "ResidentChatModel": "server.sdk.chat_model",
@@ -112,10 +133,14 @@ _HOMES = {
     "describe_type": "server.sdk.json_schema",
     "grammar_schema": "server.sdk.schema_grammar",
     "has_code": "server.sdk.code",
+    "has_documents": "server.sdk.documents",
     "job_tools": "server.sdk.job_control",
     "keep": "server.sdk.saved_values",
+    "list_documents": "server.sdk.documents",
     "progress": "server.sdk.jobs",
+    "read_pages": "server.sdk.documents",
     "run_code": "server.sdk.code",
+    "search_documents": "server.sdk.documents",
     "shared": "server.sdk.jobs",
     "tell_plan": "server.sdk.run",
     "tell_step": "server.sdk.run",

@@ -41,6 +41,8 @@ class Context:
     """In a worker: the jobs that the run's agent knows."""
     has_code: bool = False
     """In a worker: whether the run's session has files or variables."""
+    has_documents: bool = False
+    """In a worker: whether there are documents that the run may read."""
     is_alone: bool = False
     """In a worker: whether a tool runs without an agent, in a process of its own."""
     task: int | None = None
