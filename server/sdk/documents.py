@@ -28,8 +28,6 @@ class Passage:
     score: float
     last_page: int = 0
     collection: str = ""
-    similarity: float | None = None
-    """The cosine of the vectors of passage and query; None: not known."""
 
 
 @dataclass(frozen=True)
