@@ -5,6 +5,11 @@ from functools import partial
 from pathlib import Path
 
 from constants import MAY_HOLD_SECRETS, PREFIX, Settings
+from server.documents.calls import DocumentCalls
+from server.documents.documents import Documents
+from server.documents.embedder import Embedder
+from server.documents.reading import Reader
+from server.documents.search import Searches
 from server.files.folders import SessionFolders
 from server.files.session_files import SessionFiles
 from server.jobs.calls import JobCalls
@@ -26,6 +31,7 @@ from server.sessions import NoteTaker, Sessions
 from server.sessions.calls import SessionCalls
 from server.sessions.feed import SessionFeeds
 from server.store import Database, GenerationStore, RunStore, SessionStore
+from server.store.documents import DocumentStore
 from server.store.jobs import JobStore
 from server.store.shared_values import SharedValues
 from server.workers.model_calls import ModelCalls
@@ -55,6 +61,14 @@ class Host:
         self.sandboxes = Sandboxes(settings, self.session_folders)
         self.analyses = Analyses(self.sandboxes, self.session_files)
 
+        document_store, embedder = DocumentStore(self.database), Embedder()
+        self.documents = Documents(
+            document_store,
+            Reader(self.sandboxes, self.session_folders),
+            embedder,
+            Searches(document_store, embedder),
+        )
+
         self.models = ResidentModels()
         self.runs = Runs(settings.MAX_RUNS, settings.MAX_CONCURRENT_RUNS)
         self.background = BackgroundModel(
@@ -65,6 +79,7 @@ class Host:
             SessionCalls(
                 JobCalls(settings, lambda: self.jobs, SharedValues(self.database)),
                 CodeCalls(settings, self.sandboxes, self.session_files, self.analyses),
+                DocumentCalls(self.documents),
             ),
             niceness=settings.WORKER_NICENESS,
             memory_bytes=None if settings.WORKER_MEMORY_GB is None else int(settings.WORKER_MEMORY_GB * 2**30),
@@ -120,6 +135,7 @@ class Host:
         self.jobs.open()
         self.waker.open()
         self.sandboxes.open()
+        self.documents.open()
         self.session_files.remove_leftovers()
 
     def close(self) -> None:
@@ -131,6 +147,7 @@ class Host:
         self.waker.close()
         self.runs.drain(self.settings.SHUTDOWN_GRACE)
         self.jobs.close()
+        self.documents.close()
         self.sandboxes.close()
         self.workers.close()
         self.database.close()

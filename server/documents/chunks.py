@@ -13,8 +13,8 @@ VERSION = "1"
 """Rises with each change of what this module makes of a text: documents with another one are cut again."""
 TOKENS = 200
 """Of a passage, at most. The packaged model reads 256, and what stands above a passage is embedded with it."""
-MOST_CHARACTERS = 8 * TOKENS
-"""Of a passage. A word of any length may be one token."""
+MOST_CHARACTERS = 8
+"""Of a passage, for each of its tokens. A word of any length may be one token."""
 BLOCK = 50_000
 """Characters that are cut at once, so that time is looked at in between."""
 SECONDS = 30.0
@@ -34,14 +34,12 @@ class Chunk:
     text: str
 
 
-def chunks_of(text: Text, count_tokens: Callable[[str], int]) -> list[Chunk]:
-    """The passages of a text, in order. White space between them is in none. Raises `IngestFailedError` if one of them
+def chunks_of(text: Text, count_tokens: Callable[[str], int], tokens: int = TOKENS) -> list[Chunk]:
+    """The passages of a text, in order, each of at most `tokens`. White space between them is in none. Raises `IngestFailedError` if one of them
     is not what stands at its place, or if something is in none."""
     found = []
-    for number, (start, end) in enumerate(_spans(text.whole, count_tokens)):
-        found.append(
-            Chunk(number, start, end, text.page_at(start), text.page_at(end - 1), text.whole[start:end])
-        )
+    for number, (start, end) in enumerate(_spans(text.whole, count_tokens, tokens)):
+        found.append(Chunk(number, start, end, text.page_at(start), text.page_at(end - 1), text.whole[start:end]))
     _check(text, found)
     return found
 
@@ -56,7 +54,7 @@ def _check(text: Text, chunks: list[Chunk]) -> None:
         raise IngestFailedError(f"The text after character {place:,} is in no passage.")
 
 
-def _spans(whole: str, count_tokens: Callable[[str], int]) -> Iterator[tuple[int, int]]:
+def _spans(whole: str, count_tokens: Callable[[str], int], tokens: int) -> Iterator[tuple[int, int]]:
     """Start and end of the passages."""
     import semchunk
 
@@ -64,17 +62,17 @@ def _spans(whole: str, count_tokens: Callable[[str], int]) -> Iterator[tuple[int
     counted = lru_cache(4096)(count_tokens)
 
     def count(part: str) -> int:
-        return TOKENS + 1 if len(part) > MOST_CHARACTERS else counted(part)
+        return tokens + 1 if len(part) > MOST_CHARACTERS * tokens else counted(part)
 
     deadline = time.monotonic() + SECONDS
     for start, end in _blocks(whole):
         spans = None
         if time.monotonic() < deadline:
             try:
-                _, spans = semchunk.chunk(whole[start:end], TOKENS, count, memoize=False, offsets=True)
+                _, spans = semchunk.chunk(whole[start:end], tokens, count, memoize=False, offsets=True)
             except RecursionError:  # a text whose only structure is its nesting
                 spans = None
-        for first, last in _by_length(whole[start:end]) if spans is None else spans:
+        for first, last in _by_length(whole[start:end], 4 * tokens) if spans is None else spans:
             yield start + first, start + last
 
 
@@ -89,9 +87,8 @@ def _blocks(whole: str) -> Iterator[tuple[int, int]]:
     yield start, len(whole)
 
 
-def _by_length(part: str) -> Iterator[tuple[int, int]]:
-    """Spans of about a passage's length, cut at white space where there is some."""
-    size = 4 * TOKENS
+def _by_length(part: str, size: int) -> Iterator[tuple[int, int]]:
+    """Spans of at most `size` characters, cut at white space where there is some."""
     cuts = [0]
     while len(part) - cuts[-1] > size:
         space = part.rfind(" ", cuts[-1] + size // 2, cuts[-1] + size)

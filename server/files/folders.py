@@ -5,7 +5,6 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-
 STAGED = "staged-"
 """How the names of folders begin that belong to no session."""
 

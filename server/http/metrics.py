@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 
 from flask import Response
 from flask_openapi3 import APIBlueprint
@@ -10,6 +11,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 import server.observability.metrics  # noqa: F401  so that all are there from the start
+from server.errors import StoreError
 from server.host import Host
 
 
@@ -47,6 +49,11 @@ class _Standing(Collector):
         interpreters.add_metric(["running"], sandboxes["running"])
         interpreters.add_metric(["idle"], sandboxes["interpreters"] - sandboxes["running"])
         yield interpreters
+        documents = GaugeMetricFamily("hearth_documents", "Documents", labels=["state"])
+        with suppress(StoreError):  # the other numbers matter then
+            for state, count in self._host.documents.store.counts().items():
+                documents.add_metric([state], count)
+            yield documents
         models = self._host.models
         yield GaugeMetricFamily("hearth_kv_bytes", "KV memory", value=models.kv_bytes)
         weights = sum(model.memory_bytes or 0 for model in models.all)

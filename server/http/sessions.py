@@ -63,19 +63,22 @@ def blueprint(host: Host) -> APIBlueprint:
 
     @routes.delete(
         "/sessions/<session_id>",
-        summary="Forget a session, its notepad and its files; its runs stay",
+        summary="Forget a session, its notepad, files and documents; its runs stay",
         responses=answers(SessionDeleted, 404, 409, 503),
     )
     def delete(path: SessionPath, query: WorkspaceQuery) -> dict[str, Any]:
-        host.sandboxes.forget(query.workspace, path.session_id)
+        workspace, session = query.workspace, path.session_id
+        host.sandboxes.forget(workspace, session)
+        not_found = None
         try:
-            host.sessions.delete(query.workspace, path.session_id)
-        except SessionNotFoundError:
-            # A session may have files before its first question.
-            if not host.session_files.delete_all(query.workspace, path.session_id):
-                raise
-        else:
-            host.session_files.delete_all(query.workspace, path.session_id)
+            host.sessions.delete(workspace, session)
+        except SessionNotFoundError as error:
+            # A session may have files and documents before its first question.
+            not_found = error
+        had_documents = host.documents.delete_session(workspace, session)
+        had_files = host.session_files.delete_all(workspace, session)
+        if not_found is not None and not had_documents and not had_files:
+            raise not_found
         return {"session_id": path.session_id, "workspace": query.workspace}
 
     def notepad(workspace: str, session: str) -> dict[str, Any]:

@@ -22,6 +22,9 @@ TOOL_SECONDS = Histogram("hearth_tool_seconds", "Seconds that calls of tools too
 TOOL_FAILURES = Counter("hearth_tool_failures", "Calls of tools that gave no result", ["tool"])
 CELL_SECONDS = Histogram("hearth_cell_seconds", "Seconds that cells of code in the sandbox took", ["outcome"])
 SANDBOX_STARTS = Counter("hearth_sandboxes_started", "Processes started for code that models wrote")
+DOCUMENTS = Counter("hearth_documents_added", "Documents that were added: saved, or unchanged", ["outcome"])
+CHUNKS_EMBEDDED = Counter("hearth_chunks_embedded", "Passages of documents that were embedded")
+SEARCH_SECONDS = Histogram("hearth_search_seconds", "Seconds that searches in documents took")
 
 
 def count_tokens(usage: Usage) -> None:

@@ -18,6 +18,7 @@ from server.store.group_writer import Change
 from server.store.tables import CHUNK, CHUNK_VECTOR, COLLECTION, DOCUMENT, DOCUMENT_PAGE
 
 State = Literal["embedding", "ready", "words_only"]
+Source = Literal["file", "url", "text"]
 MAIN = "main"
 """The workspace whose collections everybody's agents read."""
 
@@ -53,7 +54,7 @@ class NewDocument:
     `chunker`: what made its chunks. `date`: ISO 8601. `skipped`: what was not read, and why."""
 
     name: str
-    source: Literal["file", "url", "text"]
+    source: Source
     place: str
     sha256: str
     bytes: int
@@ -252,20 +253,14 @@ class DocumentStore:
                 _insert_chunks(connection, document.key, chunks)
                 _checked(connection, document.key)
 
-    def documents(
-        self, collections: Sequence[int], limit: int | None = None, after: str | None = None
-    ) -> list[Document]:
-        """The documents of collections, in the order in which they were saved; those after the document `after`."""
+    def documents(self, collections: Sequence[int], limit: int | None = None, after: int = 0) -> list[Document]:
+        """The documents of collections, in the order in which they were saved; those after the key `after`."""
         wanted = (
             select(DOCUMENT)
-            .where(DOCUMENT.c.collection.in_(list(collections)))
+            .where(DOCUMENT.c.collection.in_(list(collections)), DOCUMENT.c.key > after)
             .order_by(DOCUMENT.c.key)
             .limit(limit)
         )
-        if after is not None:
-            wanted = wanted.where(
-                DOCUMENT.c.key > select(DOCUMENT.c.key).where(DOCUMENT.c.id == after).scalar_subquery()
-            )
         with self._database.reading() as connection:
             return [_as_document(row) for row in connection.execute(wanted)]
 
@@ -288,7 +283,10 @@ class DocumentStore:
     def pages(self, document: int, first: int = 0, last: int | None = None, limit: int | None = None) -> list[Page]:
         """The pages of a document from index `first` to `last`."""
         # A row has a method called `index`.
-        columns = (DOCUMENT_PAGE.c.index.label("place"), *(DOCUMENT_PAGE.c[name] for name in ("label", "start", "text")))
+        columns = (
+            DOCUMENT_PAGE.c.index.label("place"),
+            *(DOCUMENT_PAGE.c[name] for name in ("label", "start", "text")),
+        )
         wanted = (
             select(*columns)
             .where(DOCUMENT_PAGE.c.document == document, DOCUMENT_PAGE.c.index >= first)
@@ -324,19 +322,20 @@ class DocumentStore:
                 for row in connection.execute(wanted)
             }
 
-    def chunks(self, document: int, model: str | None) -> tuple[str, list[StoredChunk]]:
-        """The name of a document, and its passages in order, with their vectors by `model`; none if it is gone."""
-        vector = and_(CHUNK_VECTOR.c.chunk == CHUNK.c.key, CHUNK_VECTOR.c.model == model)
+    def chunks(self, document: int) -> tuple[Document | None, list[StoredChunk]]:
+        """A document, and its passages in order, with their vectors if it is `ready`. None and none if it is gone."""
+        vector = and_(CHUNK_VECTOR.c.chunk == CHUNK.c.key, CHUNK_VECTOR.c.model == DOCUMENT.c.model)
         wanted = (
-            select(DOCUMENT.c.name, CHUNK, CHUNK_VECTOR.c.vector)
+            select(CHUNK, CHUNK_VECTOR.c.vector)
             .join(DOCUMENT, DOCUMENT.c.key == CHUNK.c.document)
-            .outerjoin(CHUNK_VECTOR, vector)
+            .outerjoin(CHUNK_VECTOR, and_(vector, DOCUMENT.c.state == "ready"))
             .where(CHUNK.c.document == document)
             .order_by(CHUNK.c.number)
         )
         with self._database.reading() as connection:
-            rows = connection.execute(wanted).all()
-        return rows[0].name if rows else "", [_as_chunk(row, row.vector) for row in rows]
+            row = connection.execute(select(DOCUMENT).where(DOCUMENT.c.key == document)).one_or_none()
+            chunks = [_as_chunk(one, one.vector) for one in connection.execute(wanted)]
+        return None if row is None else _as_document(row), chunks
 
     def passages(self, chunks: Container[int]) -> dict[int, FoundPassage]:
         """These passages by their keys, as far as their documents are live: all as they are at one moment."""
@@ -561,9 +560,9 @@ def _checked(connection: Connection, document: int) -> Document:
         )
     ).one()
     chunks, wrong = connection.execute(
-        select(
-            func.count(), func.count().filter(func.length(CHUNK.c.text) != CHUNK.c.end - CHUNK.c.start)
-        ).where(CHUNK.c.document == document)
+        select(func.count(), func.count().filter(func.length(CHUNK.c.text) != CHUNK.c.end - CHUNK.c.start)).where(
+            CHUNK.c.document == document
+        )
     ).one()
     saved, said = (pages, characters, chunks), (row.pages, row.characters, row.chunks)
     if saved != said or wrong:

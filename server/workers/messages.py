@@ -185,14 +185,15 @@ class Failed(_FromWorker):
 
 
 class Ask(_FromWorker):
-    """A call of people's code: of the model, of `jobs`, or of `code` for the sandbox. `task`: the task that it
+    """A call of people's code: of the model, of `jobs`, of `code` for the sandbox, or of
+    `documents`. `task`: the task that it
     belongs to; None outside of all tasks. `tool`: the tool that calls, or None."""
 
     kind: Literal["ask"]
     call: int
     task: int | None
     tool: str | None = None
-    what: Literal["continue", "count", "cut", "render", "complete", "chat", "note", "jobs", "code"]
+    what: Literal["continue", "count", "cut", "render", "complete", "chat", "note", "jobs", "code", "documents"]
     given: dict[str, Any]
 
 

@@ -52,7 +52,7 @@ MOST_SENT_BYTES = 2 * messages.LONGEST_FROM_WORKER
 """Maximum number of bytes of one run's steps and plans."""
 AT_ONCE = ("count", "cut", "render")
 """Calls that take less time than handing them to another thread."""
-ELSEWHERE = ("jobs", "code")
+ELSEWHERE = ("jobs", "code", "documents")
 """Calls that the model has no part in. They may wait for long, so never on the thread that waits for the task."""
 LINGER_SECONDS = 1.0
 """Maximum time for a process to end after it has closed the connection."""
@@ -133,7 +133,7 @@ class _Called(BaseModel):
 
 
 class SessionCalls(Protocol):
-    """Does what people's code asks of its session: of jobs, and of the sandbox."""
+    """Does what people's code asks of its session: of jobs, of the sandbox, and of documents."""
 
     def do(self, what: str, given: Mapping[str, Any], run: Run | None) -> dict[str, Any]:
         """The answer to a call of `ELSEWHERE`, as JSON values. `run`: the run, or the job, that asks. Raises
@@ -144,6 +144,9 @@ class SessionCalls(Protocol):
 
     def has_code(self, run: Run) -> bool:
         """Whether the run's session has files or variables, so that code may be of use."""
+
+    def has_documents(self, run: Run) -> bool:
+        """Whether there are documents that the run may read."""
 
 
 State = Literal["starting", "idle", "busy", "retired", "ended"]
@@ -299,6 +302,7 @@ class Worker:
             "turns": turns,
             "jobs": self._session_calls.jobs(run),
             "has_code": self._session_calls.has_code(run),
+            "has_documents": self._session_calls.has_documents(run),
             "max_steps": run.max_steps,
             "tool_seconds": tool_seconds,
             "most_tools": most_tools,

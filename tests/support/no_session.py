@@ -21,3 +21,7 @@ class NoSession:
     def has_code(self, run: Run) -> bool:
         """None."""
         return False
+
+    def has_documents(self, run: Run) -> bool:
+        """None."""
+        return False

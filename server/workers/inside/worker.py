@@ -214,6 +214,7 @@ class Worker:
         with context.scope(
             jobs=jobs,
             has_code=message["has_code"],
+            has_documents=message["has_documents"],
             most_tools=message["most_tools"],
             session_tools=_tools_called(turns),
         ):

@@ -14,9 +14,7 @@ _MAX_CELLS = 50
 """Of a row."""
 
 
-def texts(
-    file: File, kind: str, encoding: None, skipped: list[str]
-) -> Iterator[tuple[str | None, str, str | None]]:
+def texts(file: File, kind: str, encoding: None, skipped: list[str]) -> Iterator[tuple[str | None, str, str | None]]:
     """See `page_texts`: one page, since only a printer knows the pages."""
     from docx.table import Table
 

@@ -82,11 +82,17 @@ def _write(texts: Iterator[tuple[str | None, str, str | None]], target: Path, sk
             pages.append([None if label is None else cut(clean(label), 40), len(data)])
             if room <= 0 or len(pages) >= MAX_PAGES or deadline.passed():
                 if next(texts, None) is not None:
-                    why = "lack of time" if deadline.passed() else f"its length: {counted(len(pages), 'page')} were read"
+                    why = (
+                        "lack of time"
+                        if deadline.passed()
+                        else f"its length: {counted(len(pages), 'page')} were read"
+                    )
                     skipped.append(f"All that comes after page {named} was not read, because of {why}.")
                 break
     if empty:
-        skipped.append(f"{counted(len(empty), 'page')} without text, such as scans or pictures: {listed(empty, 100)}.")
+        skipped.append(
+            f"{counted(len(empty), 'page')} without text, such as scans or pictures: {listed(empty, 100)}."
+        )
     if broken:
         skipped.append(f"{counted(len(broken), 'page')} can't be read: {listed(broken, 100)}.")
     return pages

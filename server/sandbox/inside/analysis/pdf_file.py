@@ -51,9 +51,7 @@ def page_texts(path: Path) -> Iterator[PageText]:
         document.close()
 
 
-def texts(
-    file: File, kind: str, encoding: None, skipped: list[str]
-) -> Iterator[tuple[str | None, str, str | None]]:
+def texts(file: File, kind: str, encoding: None, skipped: list[str]) -> Iterator[tuple[str | None, str, str | None]]:
     """See `page_texts` of the package."""
     for page in page_texts(file.path):
         yield page.label, page.text, page.error

@@ -13,9 +13,7 @@ _MAX_SHAPES = 500
 """Of a slide."""
 
 
-def texts(
-    file: File, kind: str, encoding: None, skipped: list[str]
-) -> Iterator[tuple[str | None, str, str | None]]:
+def texts(file: File, kind: str, encoding: None, skipped: list[str]) -> Iterator[tuple[str | None, str, str | None]]:
     """See `page_texts`: a page for each slide, with its tables and notes."""
     pictures = 0
     for slide in _open(file).slides:
