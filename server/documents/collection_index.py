@@ -3,12 +3,13 @@
 import logging
 import threading
 from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from server.documents.embedder import EmbeddingError
 from server.documents.fusion import fuse
+from server.documents.headings import is_listing
 from server.documents.lexical_index import LexicalIndex
 from server.documents.rerank import Reranker
 from server.documents.vector_index import VectorIndex
@@ -21,13 +22,15 @@ DEPTH = 100
 RERANKED = 20
 """Number of the best passages that are ranked again."""
 WEIGHTS = {"words": 1.0, "vectors": 1.0}
+CONTEXT_WEIGHT = 2
+"""How often a word of a chunk's context counts in the search by words."""
 
 
 @dataclass(frozen=True)
 class Entry:
     """A chunk. `chunk`: its id, of which no other document has the same. `page`: the index of its first page.
-    `vector`: of length 1; None: it has none yet. `context`: what stands above the chunk, such as its document's name
-    and the headings that it is below; it counts for the search by words, and is not shown. `last_page`: None: it ends
+    `vector`: of length 1; None: it has none yet. `context`: what stands above the chunk, such as the headings
+    of `server.documents.headings.contexts`; it counts for the search by words, and is not shown. `last_page`: None: it ends
     on `page`."""
 
     chunk: int
@@ -40,8 +43,8 @@ class Entry:
 
     @property
     def searched(self) -> str:
-        """The text with its context: what is indexed by words, and what should be embedded."""
-        return f"{self.context}\n{self.text}" if self.context else self.text
+        """What is indexed by words."""
+        return "\n".join([self.context] * CONTEXT_WEIGHT + [self.text])
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class _Document:
     version: str
     fingerprint: int
     chunks: np.ndarray
-    pages: dict[int, range] = field(default_factory=dict)
+    pages: dict[int, range]
 
 
 class CollectionIndex:
@@ -74,6 +77,7 @@ class CollectionIndex:
         self._vectors = VectorIndex()
         self._documents: dict[int, _Document] = {}
         self._document_of: dict[int, int] = {}
+        self._listings: set[int] = set()
 
     def sync(self, live: Mapping[int, str]) -> None:
         """Make the index that of the documents `live`: their ids with their versions. Documents whose version changed
@@ -106,6 +110,9 @@ class CollectionIndex:
                 rankings["vectors"] = [one for one, _ in self._vectors.search(vector, DEPTH, allowed)]
             document_of = dict.fromkeys(one for ranking in rankings.values() for one in ranking)
             document_of = {one: self._document_of[one] for one in document_of}
+            listings = self._listings.intersection(document_of)
+        # Tables of contents come last: they have the words of every heading, and say nothing.
+        rankings = {name: sorted(ranking, key=lambda one: one in listings) for name, ranking in rankings.items()}
         fused = fuse(rankings, WEIGHTS)
         ranks = {name: {one: place for place, one in enumerate(found, 1)} for name, found in rankings.items()}
         if rerank is not None:
@@ -160,6 +167,7 @@ class CollectionIndex:
                 self._vectors.remove(known.chunks.tolist())
             vectors.update((entry.chunk, entry.vector) for entry in entries if entry.vector is not None)
             self._document_of.update((entry.chunk, document) for entry in entries)
+            self._listings.update(entry.chunk for entry in entries if is_listing(entry.text))
             self._documents[document] = _Document(
                 live[document],
                 fingerprint,
@@ -176,6 +184,7 @@ class CollectionIndex:
             chunks = known.chunks.tolist()
             self._words.remove(chunks)
             self._vectors.remove(chunks)
+            self._listings.difference_update(chunks)
             for one in chunks:
                 del self._document_of[one]
 

@@ -2,15 +2,17 @@
 
 import re
 import unicodedata
+from functools import lru_cache
 
-IDENTIFIER = re.compile(r"[^\W_]+(?:[-._'/][^\W_]+|_+[^\W_]+)*")
-"""Letters and digits, joined by single marks or underscores: `XR-450`, `na.omit`, `read_csv`, `3.14`, `don't`."""
+IDENTIFIER = re.compile(r"((?<!\w)(?:--?|::|[\\.$@#%&~]))?([^\W_]+(?:[-._'/][^\W_]+|_+[^\W_]+)*)")
+"""Letters and digits, joined by single marks or underscores: `XR-450`, `na.omit`, `read_csv`, `3.14`, `don't`. First
+the mark before a name, if there is one: `.External`, `\\title`, `$HOME`, `--quiet`."""
 PART = re.compile(r"[^\W\d_]+|\d+")
 SEPARATOR = re.compile(r"[-._'/]+")
 CAMEL_CASE = re.compile(r"(?<=[a-z\d])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 UNSPACED = re.compile(r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]+")
 """Scripts without spaces between words: two characters in a row stand for a word."""
-SYMBOLS = re.compile(r"(?<!\S)[^\w\s]{1,4}(?!\S)")
+SYMBOLS = re.compile(r"(?<![^\s(])(?![.,;:\u2022\u2013\u2014]+(?:\s|$))([^\w\s]{1,4}?)[,.;:)]*(?!\S)")
 """Operators that stand alone, such as `%%`, `<-` and `||`."""
 HYPHENATED = re.compile(r"(?<=[^\W\d_])[-\u2010\u00ad][ \t]*\r?\n[ \t]*(?=[^\W\d_])")
 """A word that a line's end divides."""
@@ -31,11 +33,12 @@ STOP_WORDS = frozenset(
 
 def words(text: str) -> list[str]:
     """The words of `text`, in their order, in small letters and without accents. A compound is there as a whole and
-    with its parts: `XR-450` gives `xr-450`, `xr` and `450`; `DataFrame` gives `dataframe`, `data` and `frame`."""
+    with its parts: `XR-450` gives `xr-450`, `xr` and `450`; `DataFrame` gives `dataframe`, `data` and `frame`. What has
+    capital letters within it, or a mark before it, is there once more as it stands: `PATH` is not just any `path`."""
     text = HYPHENATED.sub("", unicodedata.normalize("NFKC", text)).replace("\u00ad", "")
     found: list[str] = []
     for match in IDENTIFIER.finditer(text):
-        found += _forms(match.group()[:LONGEST_WORD])
+        found += _forms(match[1] or "", match[2][:LONGEST_WORD])
     found += SYMBOLS.findall(text)
     return found
 
@@ -51,12 +54,17 @@ def has_subject(text: str) -> bool:
     return any(word not in _FOLDED_STOP_WORDS and any(map(str.isalnum, word)) for word in words(text))
 
 
-def _forms(word: str) -> list[str]:
+@lru_cache(maxsize=100_000)
+def _forms(mark: str, word: str) -> tuple[str, ...]:
     if UNSPACED.search(word):
         return _unspaced(word)
-    whole = _folded(word)
+    forms = [_folded(word)]
     parts = [_folded(part) for piece in SEPARATOR.split(word) for part in _pieces(piece)]
-    return [whole] if len(parts) < 2 else [whole, *parts]
+    if len(parts) > 1:
+        forms += parts
+    if mark or any(map(str.isupper, word[1:] or word)):
+        forms.append(mark + word)
+    return tuple(forms)
 
 
 def _pieces(word: str) -> list[str]:
@@ -64,7 +72,7 @@ def _pieces(word: str) -> list[str]:
     return [part for piece in CAMEL_CASE.split(word) for part in PART.findall(piece)]
 
 
-def _unspaced(word: str) -> list[str]:
+def _unspaced(word: str) -> tuple[str, ...]:
     found: list[str] = []
     end = 0
     for match in UNSPACED.finditer(word):
@@ -72,7 +80,7 @@ def _unspaced(word: str) -> list[str]:
             found.append(_folded(word[end : match.start()]))
         run, end = match.group(), match.end()
         found += [run[at : at + 2] for at in range(max(len(run) - 1, 1))]
-    return [*found, _folded(word[end:])] if end < len(word) else found
+    return tuple([*found, _folded(word[end:])] if end < len(word) else found)
 
 
 def _folded(word: str) -> str:
