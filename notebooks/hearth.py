@@ -206,8 +206,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Citation:
-    """Words of a document that a sentence of an answer rests on: `quote` stands in the document's text from `start` to
-    `end`, in characters. As text (`str`, `print`) it is document, printed page, and quote."""
+    """Words of a document that a sentence of an answer rests on: `quote` is what stands in the document's text from
+    `start` to `end`, in characters. As text (`str`, `print`) it is document, printed page, and quote."""
 
     document: str
     document_id: str

@@ -54,8 +54,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Citation:
-    """Words of a document that a sentence of the answer rests on. `page`: its index, from 0; `page_label`: as printed,
-    None if the document has no pages. `quote` is what stands in the document's text from `start` to `end`, in
+    """Words of a document that a sentence of the answer rests on. `page`: its index, from 0; `page_label`: as
+    printed, None if the document has no pages. `quote` stands in the document's text from `start` to `end`, in
     characters. `score`: of the passage in its search. `at`: the place in the answer where its sentence ends."""
 
     document: str
@@ -73,8 +73,8 @@ class Citation:
 class AgentResult:
     """An answer with its steps. `function`: the last tool that was called; None if none was.
 
-    `usage`: the fields of `server.sdk.usage.Usage`. `details`: further results, as JSON values. `citations`: what code
-    has found in documents.
+    `usage`: the fields of `server.sdk.usage.Usage`. `details`: further results, as JSON values. `citations`: what
+    code has found in documents.
     """
 
     answer: str

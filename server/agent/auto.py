@@ -19,7 +19,8 @@ WITH_DOCUMENTS: dict[str, type[Agent]] = {**AGENTS, "documents": Documents}
 
 
 class Auto(Agent):
-    """Lets the model choose one of `AGENTS`, or of `WITH_DOCUMENTS` where there are documents to read. `details` has the choice and its probability."""
+    """Lets the model choose one of `AGENTS`, or of `WITH_DOCUMENTS` where there are documents to read. `details` has
+    the choice and its probability."""
 
     name = "auto"
 

@@ -1,5 +1,6 @@
 """Citations: what the model quoted, found again on its page by code."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -84,7 +85,7 @@ def _found(quote: Quote, passages: Mapping[int, Shown], pages: Pages) -> tuple[l
         return [_citation(passage, page, passage.start + span[0], passage.start + span[1])], ""
     if (span := find_quote(page.text, quote.text)) is not None:
         return [_citation(passage, page, page.start + span[0], page.start + span[1])], ""
-    for first, second in zip(around, around[1:], strict=False):
+    for first, second in itertools.pairwise(around):
         joined = f"{first.text}\n{second.text}"
         if first.start + len(first.text) + 1 == second.start and (span := find_quote(joined, quote.text)):
             start, end = first.start + span[0], first.start + span[1]

@@ -31,8 +31,8 @@ _ENDS = re.compile(r"\n\s*\n|(?<=[.!?])\s+|\n|\s+")
 
 @dataclass(frozen=True)
 class Shown:
-    """A passage as the model is shown it, with a number. It is on one page, and `text` is a copy of what stands in
-    the document from `start` on. `document`: the name of its document; of two with one name, with a part of the id."""
+    """A passage as the model is shown it, with a number. It is on one page, and `text` is what stands in the document
+    from `start` on. `document`: the name of its document; of two with one name, with a part of the id."""
 
     number: int
     document: str
@@ -96,8 +96,8 @@ def found_passages(query: str, room: int, pages: Pages) -> tuple[list[Shown], fl
 
 
 def is_evidence(query: str, share: float, similarity: float) -> bool:
-    """Whether passages with this share of the query's words and this similarity have to do with it. A query that names
-    no subject, such as "what is this about?", has to do with any."""
+    """Whether passages with this share of the query's words and this similarity have to do with it. A query that
+    names no subject, such as "what is this about?", has to do with any."""
     return not subject_words(query) or share >= LEAST_SHARE or similarity >= LEAST_SIMILARITY
 
 

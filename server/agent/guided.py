@@ -130,11 +130,11 @@ def _sentence(numbers: tuple[int, ...], may_end: bool) -> Prepared:
 
 @lru_cache(maxsize=64)
 def _quote(passage: str, numbers: tuple[int, ...]) -> Prepared:
-    """The grammar of a quote up to its line's end or, where there are `numbers`, up to another quote. It is some whole
-    words in a row of `passage`.
+    """The grammar of a quote up to its line's end or, where there are `numbers`, up to another quote. It is some
+    whole words in a row of `passage`.
 
-    See `substring_words` in https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md. One passage at a time:
-    40 in one grammar would take the fifth of a second.
+    See `substring_words` in https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md. One passage at a
+    time: 40 in one grammar take a fifth of a second to compile.
     """
     least = min(LEAST_CHARACTERS, len(passage)) - 2
     return _lark(

@@ -41,8 +41,11 @@ def one_line(text: str) -> Line:
 
 
 def find_quote(text: str, quote: str) -> tuple[int, int] | None:
-    """Where `quote` stands in `text`, word for word: the first place, as start and end; None: nowhere as whole words
-    (`able to` is no quote of `unable to`), or it is shorter than `LEAST_CHARACTERS` and not the whole text, or longer than `MOST_CHARACTERS`."""
+    """Where `quote` stands in `text`, word for word: the first place, as start and end.
+
+    None: nowhere as whole words (`able to` is no quote of `unable to`), or it is shorter than `LEAST_CHARACTERS` and
+    not the whole text, or longer than `MOST_CHARACTERS`.
+    """
     if len(quote) > MOST_CHARACTERS:
         return None
     said = quote.strip(_AROUND).removeprefix("...").removesuffix("...").strip(_AROUND)

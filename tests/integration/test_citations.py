@@ -78,9 +78,7 @@ def test_each_sentence_names_document_and_printed_page(server: Server, api: Citi
         "warpage of the parts grows with the",
         "Glass fibres reduce the shrinkage",
     ]
-    assert [found["answer"][: one["at"]].rpartition(". ")[2] for one in found["citations"]][0] == (
-        "It grows with the temperature."
-    )
+    assert found["answer"][: found["citations"][0]["at"]] == "It grows with the temperature."
     assert found["details"]["searched"] == {
         "documents": 1,
         "queries": ["What does warpage depend on?"],
@@ -199,7 +197,7 @@ def test_text_of_documents_is_no_instruction(server: Server, api: CitingApi, ses
 
 def test_a_huge_document_is_searched(server: Server, api: CitingApi, session: str) -> None:
     filler = "The weather of the day was fine and the harvest of apples was good in this year of the record. "
-    pages = [f"Day {number} of the diary\n" + "\n".join([filler] * 30) for number in range(60)]
+    pages = [f"Day {number} of the diary\n" + "\n".join([filler] * 20) for number in range(60)]
     pages[41] += "\nThe kiln was fired at 1240 degrees for the celadon glaze.\n"
     pages[52] += "\nFor tenmoku one uses a reducing atmosphere."
     add(server, "diary", "diary.pdf", pdf(pages), session=session)

@@ -11,7 +11,7 @@ from server.agent.quotes import MOST_CHARACTERS, find_quote, one_line
 
 PAGE = (
     "The mould-\ning of  state-of-\nthe-art “parts”\nneeds ﬁne \u202econtrol\u202c — 40 °C at\tmost.\n"
-    "It is un-\nable to say more; the partners’ e\ufb00ort is 3.5\u00a0mm.\n温度は四十度以下でなければならない。"
+    "It is un-\nable to say more; the partners\u2019 e\ufb00ort is 3.5\u00a0mm.\n温度は四十度以下でなければならない。"
 )
 
 
@@ -23,7 +23,7 @@ PAGE = (
         ("needs fine control - 40 °C at most", "needs ﬁne \u202econtrol\u202c — 40 °C at\tmost"),
         ("“needs ﬁne control — 40”", "needs ﬁne \u202econtrol\u202c — 40"),
         ("art “parts”\nneeds fine", "art “parts”\nneeds ﬁne"),
-        ("... the partners' effort is 3.5 mm ...", "... the partners’ e\ufb00ort is 3.5\u00a0mm"[4:]),
+        ("... the partners' effort is 3.5 mm ...", "... the partners\u2019 e\ufb00ort is 3.5\u00a0mm"[4:]),
         ("unable to say more", "un-\nable to say more"),
         ("四十度以下でなければ", "四十度以下でなければ"),
     ],
