@@ -19,7 +19,8 @@ STOP_WORDS = frozenset(
     "document documents file files page pages passage text pdf paper report summarise summarize summary "
     "aber als am an auch auf aus bei bin bis da das dass dem den der des die doch ein eine einem einen einer eines "
     "er es für hat hatte ich ihr im in ist ja kann man mit nach nicht noch nur ob oder sein sich sie sind so über um "
-    "und uns von vom vor war was welche welcher welches wenn wer wie wir wird wo zu zum zur warum wieviel viele".split()
+    "und uns von vom vor war was welche welcher welches wenn wer wie wir wird wo zu zum zur warum wieviel viele "
+    "erkläre bedeutet".split()
 )
 
 

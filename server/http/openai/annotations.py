@@ -4,8 +4,8 @@ from typing import Any
 
 
 def annotations_of(answer: dict[str, Any]) -> list[dict[str, Any]]:
-    """File citations, as `POST /v1/responses` has them at OpenAI. What these have no place for is in fields `x_…`: the
-    page as printed and its index, the quote, and where it stands in the document's text."""
+    """File citations, as OpenAI's responses have them. What these have no place for is in fields `x_…`: the page as
+    printed and its index, the quote, and where it stands in the document's text."""
     return [
         {
             "type": "file_citation",
