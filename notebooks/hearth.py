@@ -15,6 +15,8 @@ In a notebook:
     %rollback 3f2a
     %jobs
     %upload sales.csv
+    %docs add paper.pdf
+    %docs search warpage after cooling
 
     %%sandbox
     import pandas as pd
@@ -55,7 +57,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar, overload
-from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
+from urllib.parse import parse_qs, quote, urlencode, urlsplit, urlunsplit
 
 import requests
 import requests.auth
@@ -68,6 +70,8 @@ READ_SECONDS = 60.0
 SHOW_SECONDS = 0.1
 """Minimum interval between updates of an answer in a notebook."""
 CHUNK_BYTES = 256 * 1024
+COLLECTION = "documents"
+"""The collection of documents, where none is named."""
 MOST_LISTED = 1000
 RETRY_SECONDS = 1.0
 """How long to wait when the queue is full and the server does not say for how long."""
@@ -481,6 +485,50 @@ class Uploaded:
 
     def _row(self) -> dict[str, Any]:
         return {"name": self.name, "bytes": self.bytes, "type": self.type, "session": self.session}
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document of a collection. `state`: `embedding`, `ready` or `words_only`; then `error` says why. `skipped`: what
+    could not be read."""
+
+    document_id: str
+    name: str
+    state: str
+    error: str | None
+    kind: str
+    pages: int
+    chunks: int
+    vectors: int
+    skipped: list[str]
+    date: str | None
+    collection: str
+
+    def _row(self) -> dict[str, Any]:
+        names = ("name", "state", "pages", "chunks", "vectors")
+        return {name: getattr(self, name) for name in names} | {"skipped": " ".join(self.skipped)}
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A passage that a search has found. `page`: from 0; `page_label`: as it is printed, None where there are no
+    pages. `start`, `end`: its place in the document's text."""
+
+    id: str
+    document: str
+    document_id: str
+    page: int
+    page_label: str | None
+    text: str
+    start: int
+    end: int
+    score: float
+    last_page: int
+    collection: str
+    ranks: dict[str, int] = field(default_factory=dict)
+
+    def _row(self) -> dict[str, Any]:
+        return {"document": self.document, "page": self.page_label or "", "text": self.text}
 
 
 @dataclass(frozen=True, repr=False)
@@ -1025,6 +1073,99 @@ class Lab:
         path = f"{self._session_files(session)}/{quote(name)}"
         return self._call("GET", path, query={"workspace": self.workspace}).content
 
+    # Documents
+
+    def add_documents(
+        self,
+        *paths: str | os.PathLike[str],
+        collection: str = COLLECTION,
+        text: str | None = None,
+        url: str | None = None,
+        name: str | None = None,
+        date: str | None = None,
+        session: str | None = None,
+    ) -> Table[Document]:
+        """Add files of this machine to a collection, or a `text` with a `name`, or what a `url` names. They are found
+        by words at once, and by meaning when they are `ready`. `date`: of their content, like 2024-05-31. `session`:
+        the collection belongs to it. Files that the server refuses are a warning; if it refuses all, an error."""
+        given: dict[str, Any] = {"query": self._of_session(session), "seconds": None}
+        path = f"/collections/{_quoted(collection)}/documents"
+        if text is not None or url is not None:
+            body = _given({"text": text, "url": url, "name": name, "date": date})
+            answer = self._json("POST", path, body=body, **given)
+        elif paths:
+            boundary = secrets.token_hex(16)
+            answer = self._json(
+                "POST",
+                path,
+                data=_form([Path(one).expanduser() for one in paths], boundary, _given({"date": date})),
+                content_type=f"multipart/form-data; boundary={boundary}",
+                **given,
+            )
+        else:
+            raise HearthError("Name at least one file to add, or give a text or a url.", "usage")
+        for refused in answer["failed"]:
+            warnings.warn(f"{refused['name']}: {refused['error']['message']}", stacklevel=2)
+        return Table(_made(Document, one, collection=collection) for one in answer["documents"])
+
+    def documents(self, collection: str = COLLECTION, *, session: str | None = None) -> Table[Document]:
+        """The documents of a collection."""
+        return Table(self._documents(collection, session))
+
+    def collections(self, *, session: str | None = None) -> Table[dict[str, Any]]:
+        """The collections that an agent of this workspace reads: the session's, the workspace's, and those of main."""
+        query = self._of_session(session) | {"limit": 1000}
+        return Table(self._json("GET", "/collections", query=query)["collections"])
+
+    def wait_for_documents(self, collection: str = COLLECTION, *, session: str | None = None) -> Table[Document]:
+        """The documents of a collection, when all are found by meaning too, or say why they are not."""
+        path, query = f"/collections/{_quoted(collection)}/events", self._of_session(session)
+        with contextlib.closing(self._events(f"{path}?{urlencode(query)}", None, "GET")) as events:
+            while any(one.state == "embedding" for one in (found := self.documents(collection, session=session))):
+                next(kind for kind, _ in events if kind in ("state", "end"))
+        return found
+
+    def search(
+        self,
+        query: str,
+        collection: str = COLLECTION,
+        *,
+        limit: int = 8,
+        document: str | None = None,
+        page: str | None = None,
+        after: str | None = None,
+        rerank: bool = False,
+        session: str | None = None,
+    ) -> Table[Passage]:
+        """The best passages of a collection. `document`: the id of the only one to search, and `page` one of its pages,
+        as printed. `after`: only documents with a later date."""
+        filters = {"document": document, "page": page, "after": after, "rerank": "true" if rerank else None}
+        asked = self._of_session(session) | _given(filters) | {"query": query, "limit": limit}
+        body = self._json("GET", f"/collections/{_quoted(collection)}/search", query=asked, seconds=None)
+        return Table(_made(Passage, one) for one in body["passages"])
+
+    def delete_document(self, document_id: str, collection: str = COLLECTION, *, session: str | None = None) -> None:
+        """Delete a document: the next search does not find it."""
+        path = f"/collections/{_quoted(collection)}/documents/{_quoted(document_id)}"
+        self._json("DELETE", path, query=self._of_session(session))
+
+    def delete_collection(self, collection: str, *, session: str | None = None) -> None:
+        """Delete a collection with its documents."""
+        self._json("DELETE", f"/collections/{_quoted(collection)}", query=self._of_session(session))
+
+    def _documents(self, collection: str, session: str | None) -> Iterator[Document]:
+        query: dict[str, Any] = self._of_session(session) | {"limit": 1000}
+        while True:
+            body = self._json("GET", f"/collections/{_quoted(collection)}/documents", query=query)
+            for one in body["documents"]:
+                yield _made(Document, one, collection=collection)
+            if body["next"] is None:
+                return
+            query["after"] = body["next"]
+
+    def _of_session(self, session: str | None) -> dict[str, Any]:
+        return _given({"workspace": self.workspace, "session": session})
+
     # Code
 
     def tools(self) -> Table[Tool]:
@@ -1447,8 +1588,10 @@ def _failed_row(question: str, error: HearthError) -> dict[str, Any]:
     return dict.fromkeys(_ROW) | {"question": question, "error": f"{error.code}: {error.message}", "steps": []}
 
 
-def _form(paths: list[Path], boundary: str) -> Iterator[bytes]:
-    """A form with files, read while it is sent. Raises `HearthError` for a file that can't be read."""
+def _form(paths: list[Path], boundary: str, texts: Mapping[str, str] | None = None) -> Iterator[bytes]:
+    """A form with texts and files, read while it is sent. Raises `HearthError` for a file that can't be read."""
+    for field_name, value in (texts or {}).items():
+        yield f'--{boundary}\r\nContent-Disposition: form-data; name="{field_name}"\r\n\r\n{value}\r\n'.encode()
     for path in paths:
         name = path.name.replace("\\", "\\\\").replace('"', '\\"').replace("\r", " ").replace("\n", " ")
         head = f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'
@@ -1703,6 +1846,21 @@ class _Magics:
         self._session = session
         return uploaded
 
+    def docs(self, line: str) -> Table[Document] | Table[Passage]:
+        """`%docs`: the documents of a collection. `%docs add paper.pdf ...`: add files. `%docs search words`: find
+        passages. Each takes `--collection papers` and `--session monday`."""
+        parser = _Arguments(prog="%docs", add_help=False, allow_abbrev=False)
+        parser.add_argument("what", nargs="?", choices=("list", "add", "search"), default="list")
+        parser.add_argument("words", nargs="*")
+        parser.add_argument("--collection", "-c", default=COLLECTION)
+        parser.add_argument("--session", "-s")
+        given = parser.parse_args(_words(line))
+        if given.what == "add":
+            return self.lab.add_documents(*given.words, collection=given.collection, session=given.session)
+        if given.what == "search":
+            return self.lab.search(" ".join(given.words), given.collection, session=given.session)
+        return self.lab.documents(given.collection, session=given.session)
+
     def sandbox(self, line: str, cell: str) -> CellResult:
         """`%%sandbox [--session monday]`: run the cell in a session's sandbox: the one of `%upload`, or a new one."""
         parser = _Arguments(prog="%%sandbox", add_help=False, allow_abbrev=False)
@@ -1752,7 +1910,7 @@ def load_ipython_extension(ipython: Any) -> None:
     no_var_expand(_Magics.ask)
     ipython.input_transformers_cleanup.append(_protect_questions)
     magics = _Magics()
-    for name in ("hearth", "ask", "generations", "rollback", "jobs", "upload"):
+    for name in ("hearth", "ask", "generations", "rollback", "jobs", "upload", "docs"):
         ipython.register_magic_function(getattr(magics, name), "line", name)
     ipython.register_magic_function(magics.tool, "cell", "tool")
     ipython.register_magic_function(magics.sandbox, "cell", "sandbox")

@@ -77,7 +77,7 @@ class Documents(Agent):
             if not searched.has_evidence:
                 declined, checked = "no_evidence", Checked()
             else:
-                checked = self._answer(question, history, searched.passages, pages)
+                checked = self._answer(question, history, searched.passages)
                 declined = "no_citation" if checked.dropped else "model"
             if checked.dropped:
                 details["dropped"] = [asdict(one) for one in checked.dropped]
@@ -124,13 +124,12 @@ class Documents(Agent):
             return None
         return query if subject_words(query) and query.strip() != question.strip() else None
 
-    def _answer(
-        self, question: str, history: Sequence[HistoryMessage], passages: Sequence[Shown], pages: Pages
-    ) -> Checked:
-        """What the model says, as far as its quotes are in the documents. Wrong quotes are repaired once."""
+    def _answer(self, question: str, history: Sequence[HistoryMessage], passages: Sequence[Shown]) -> Checked:
+        """What the model says, as far as its quotes are in the documents as they are afterwards. Wrong quotes are
+        repaired once."""
         conversation = self._open(passages, question, history)
         texts = {one.number: one.line.text for one in passages}
-        checked = check(conversation.write_statements(texts, MOST_SENTENCES, self._answer_tokens), passages, pages)
+        checked = check(conversation.write_statements(texts, MOST_SENTENCES, self._answer_tokens), passages, Pages())
         if not checked.dropped:
             return checked
         wrong = [
@@ -140,7 +139,7 @@ class Documents(Agent):
         conversation.add(prompts.WRONG_QUOTES.format(quotes="\n".join(wrong)))
         if conversation.length + self._answer_tokens > conversation.window:
             return checked
-        again = check(conversation.write_statements(texts, MOST_SENTENCES, self._answer_tokens), passages, pages)
+        again = check(conversation.write_statements(texts, MOST_SENTENCES, self._answer_tokens), passages, Pages())
         return again if again.count >= checked.count else checked
 
     def _open(self, passages: Sequence[Shown], question: str, history: Sequence[HistoryMessage]) -> Conversation:

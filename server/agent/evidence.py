@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from server.sdk import DocumentPage, Passage, list_documents, read_pages, search_documents
+from server.sdk import DocumentNotFoundError, DocumentPage, Passage, list_documents, read_pages, search_documents
 
 from . import prompts
 from .quotes import Line, one_line
@@ -62,9 +62,12 @@ class Pages:
         """The pages with these indices that there are."""
         wanted = [(document_id, index) for index in range(first, last + 1)]
         if not all(one in self._known for one in wanted):
-            while first <= last and (read := read_pages(document_id, first, last)):
-                self._known.update(((document_id, page.page), page) for page in read)
-                first = read[-1].page + 1
+            try:
+                while first <= last and (read := read_pages(document_id, first, last)):
+                    self._known.update(((document_id, page.page), page) for page in read)
+                    first = read[-1].page + 1
+            except DocumentNotFoundError:  # it was deleted a moment ago, so its pages are not there
+                pass
         return [self._known[one] for one in wanted if one in self._known]
 
 

@@ -42,15 +42,15 @@ _any_call: TypeAdapter[Any] = TypeAdapter(Annotated[_Search | _Read | _List, Fie
 
 
 class DocumentCalls:
-    """What a run asks of the documents that it may read: those of its session, of its workspace, and of main. Safe for
-    any number of threads."""
+    """What a run asks of the documents that it may read: those of its session, of its workspace, and of main. Safe
+    for any number of threads."""
 
     def __init__(self, documents: Documents) -> None:
         self._documents = documents
         self._store = documents.store
 
     def do(self, given: Mapping[str, Any], run: Run | None) -> dict[str, Any]:
-        """The answer to a call. Raises `InvalidRequestError`, `DocumentNotFoundError`, and what `Documents` raises."""
+        """The answer to a call. Raises `InvalidRequestError`, `DocumentNotFoundError`, what `Documents` raises."""
         call, run = read(_any_call, given, run, "the documents")
         match call:
             case _Search():
@@ -70,7 +70,8 @@ class DocumentCalls:
 
     def _read(self, call: _Read, run: Run) -> dict[str, Any]:
         document = self._store.document([one.key for one in self._readable(run)], call.document_id)
-        pages, room = [], MOST_CHARACTERS
+        pages: list[dict[str, Any]] = []
+        room = MOST_CHARACTERS
         for page in self._store.pages(document.key, call.first, call.last, MOST_PAGES):
             if pages and len(page.text) > room:
                 break  # the caller sees which pages it has got

@@ -9,6 +9,8 @@ SHARE = 0.8
 CHARACTERS_A_TOKEN = 4
 """Without a model, about as many as in English."""
 
+WITHOUT_MODEL = f"{VERSION}-characters"
+
 
 class Chunking:
     """Cuts texts. Safe for any number of threads."""
@@ -21,6 +23,13 @@ class Chunking:
         """What it is called: texts that were cut by another one are cut again. Raises `EmbeddingError`."""
         return f"{VERSION}-{self._tokens()}"
 
+    def current(self) -> str:
+        """The same; without the model, what cuts without it."""
+        try:
+            return self.name
+        except EmbeddingError:
+            return WITHOUT_MODEL
+
     def of(self, text: Text) -> tuple[str, list[Chunk]]:
         """The name of what cuts, and the passages. Without the model, characters are counted: they are found by words
         alone. Raises `IngestFailedError`."""
@@ -28,7 +37,7 @@ class Chunking:
             tokens = self._tokens()
             return f"{VERSION}-{tokens}", chunks_of(text, self._embedder.count_tokens, tokens)
         except EmbeddingError:
-            return f"{VERSION}-characters", chunks_of(text, _count_characters)
+            return WITHOUT_MODEL, chunks_of(text, _count_characters)
 
     def _tokens(self) -> int:
         return min(TOKENS, int(self._embedder.window * SHARE))

@@ -2,9 +2,10 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import cast
 
 from server.documents.text import Text
 from server.errors import IngestFailedError
@@ -35,8 +36,8 @@ class Chunk:
 
 
 def chunks_of(text: Text, count_tokens: Callable[[str], int], tokens: int = TOKENS) -> list[Chunk]:
-    """The passages of a text, in order, each of at most `tokens`. White space between them is in none. Raises `IngestFailedError` if one of them
-    is not what stands at its place, or if something is in none."""
+    """The passages of a text, in order, each of at most `tokens`. White space between them is in none. Raises
+    `IngestFailedError` if something of the text is in none of them, or in two."""
     found = []
     for number, (start, end) in enumerate(_spans(text.whole, count_tokens, tokens)):
         found.append(Chunk(number, start, end, text.page_at(start), text.page_at(end - 1), text.whole[start:end]))
@@ -66,14 +67,18 @@ def _spans(whole: str, count_tokens: Callable[[str], int], tokens: int) -> Itera
 
     deadline = time.monotonic() + SECONDS
     for start, end in _blocks(whole):
-        spans = None
+        spans: Iterable[tuple[int, int]] | None = None
         if time.monotonic() < deadline:
             try:
-                _, spans = semchunk.chunk(whole[start:end], tokens, count, memoize=False, offsets=True)
+                cut = semchunk.chunk(whole[start:end], tokens, count, memoize=False, offsets=True)
+                spans = cast(list[tuple[int, int]], cut[1])
             except RecursionError:  # a text whose only structure is its nesting
                 spans = None
         for first, last in _by_length(whole[start:end], 4 * tokens) if spans is None else spans:
-            yield start + first, start + last
+            # White space at its ends belongs to no passage: what begins with the end of a page would be on it.
+            inner = whole[start + first : start + last]
+            if inner.strip():
+                yield start + last - len(inner.lstrip()), start + first + len(inner.rstrip())
 
 
 def _blocks(whole: str) -> Iterator[tuple[int, int]]:
@@ -94,6 +99,4 @@ def _by_length(part: str, size: int) -> Iterator[tuple[int, int]]:
         space = part.rfind(" ", cuts[-1] + size // 2, cuts[-1] + size)
         cuts.append(space if space > 0 else cuts[-1] + size)
     for start, end in itertools.pairwise([*cuts, len(part)]):
-        inner = part[start:end]
-        if inner.strip():
-            yield start + len(inner) - len(inner.lstrip()), end - (len(inner) - len(inner.rstrip()))
+        yield start, end

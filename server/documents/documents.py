@@ -62,7 +62,15 @@ class Documents:
         `Reader.read` raises, and `StoreError`.
         """
         packages.require()
-        return self._save(scope, owner, collection, name, "file", place, date, self._reader.read(name, content))
+
+        def known(sha256: str) -> Document | None:
+            return self.store.same(scope, collection, name, sha256, date, self._chunking.current())
+
+        read = self._reader.read(name, content, known)
+        if isinstance(read, Document):
+            metrics.DOCUMENTS.labels("unchanged").inc()
+            return read
+        return self._save(scope, owner, collection, name, "file", place, date, read)
 
     def add_text(
         self, scope: Scope, owner: str, collection: str, name: str, text: str, date: str | None = None
@@ -82,6 +90,7 @@ class Documents:
             )
         page = self._fetch_page(url)
         read = self._reader.read(page.final_url, Content(page.content))
+        assert isinstance(read, ReadDocument), "no document was to be found"
         return self._save(scope, owner, collection, name or url, "url", page.final_url, date, read)
 
     def delete_document(self, collection: Collection, document: str) -> Document:

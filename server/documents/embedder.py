@@ -40,6 +40,7 @@ class Embedder:
         self._device = device
         self._loading = threading.Lock()
         self._model: _Model | None = None
+        self._counting: _Counting | None = None
         self._turn = _Turn()
 
     @property
@@ -54,12 +55,12 @@ class Embedder:
 
     @property
     def window(self) -> int:
-        """The number of a text's tokens that are embedded; the rest is cut off."""
-        return self._loaded().longest - self._loaded().special
+        """The number of a text's tokens that are embedded; the rest is cut off. Reads the tokenizer alone."""
+        return self._counted().window
 
     def count_tokens(self, text: str) -> int:
-        """The number of tokens, without the special ones."""
-        return len(self._loaded().counting.encode(text, add_special_tokens=False).ids)
+        """The number of tokens, without the special ones. Reads the tokenizer alone: the weights take seconds."""
+        return len(self._counted().tokenizer.encode(text, add_special_tokens=False).ids)
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors of passages, float32 of shape (texts, dimensions), each of length 1. Raises `EmbeddingError`."""
@@ -84,6 +85,33 @@ class Embedder:
             if self._model is None:
                 self._model = _Model(_folder(self._where), self._device)
             return self._model
+
+    def _counted(self) -> "_Counting":
+        with self._loading:
+            if self._counting is None:
+                self._counting = _Counting(_folder(self._where))
+            return self._counting
+
+
+class _Counting:
+    """The tokenizer, without Transformers and PyTorch. `window`: the tokens of a text that are embedded."""
+
+    def __init__(self, folder: Path) -> None:
+        from tokenizers import Tokenizer
+
+        try:
+            _, _, longest = _read_folder(folder)
+            self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except EmbeddingError:
+            raise
+        except Exception as error:  # boundary: tokenizers raises Exception itself
+            raise EmbeddingError(
+                f"HEARTH_EMBEDDING_MODEL: {folder / 'tokenizer.json'} can't be read: {_first_line(error)}"
+            ) from error
+        # The packaged file has truncation to 128 tokens and padding on.
+        self.tokenizer.no_padding()
+        self.tokenizer.no_truncation()
+        self.window = longest - self.tokenizer.num_special_tokens_to_add(False)
 
 
 class _Turn:

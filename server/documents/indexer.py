@@ -120,7 +120,7 @@ class Indexer:
                 self._feeds.on_state(document, "words_only", reason)
 
     def _embed(self, document: Document, batch: list[StoredChunk]) -> dict[int, bytes]:
-        vectors = self._embedder.embed([embedded_text(document.name, chunk.text) for chunk in batch])
+        vectors = self._embedder.embed([chunk.text for chunk in batch])
         lengths = np.linalg.norm(vectors, axis=1)
         if vectors.shape[0] != len(batch) or not np.allclose(lengths, 1, atol=0.01):
             # Vectors of zeros would be found for nothing, and nobody would notice.
@@ -134,8 +134,3 @@ class Indexer:
         text = Text(BETWEEN.join(page.text for page in pages), tuple(pages))
         chunker, chunks = self._chunking.of(text)
         self._store.rechunk(document, chunker, chunks)
-
-
-def embedded_text(document: str, text: str) -> str:
-    """What is embedded of a passage: its document's name comes first."""
-    return f"{document}\n{text}"

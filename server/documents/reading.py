@@ -5,7 +5,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from server.files.names import cleaned
 from server.files.removal import remove_tree
 from server.sandbox.inside.interpreter import TEXTS
 from server.sandbox.sandboxes import Sandboxes
+from server.store.documents import Document
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class _Written(BaseModel):
 
 @dataclass(frozen=True)
 class Content:
-    """The bytes of a document: in memory, in a file of the server's own, or open as a descriptor, which stays open."""
+    """The bytes of a document: in memory, in a file of the server's own, or open as a descriptor."""
 
     data: bytes | Path | int
 
@@ -73,8 +74,11 @@ class Reader:
         self._folders = folders
         self._places = threading.BoundedSemaphore(AT_ONCE)
 
-    def read(self, name: str, content: Content) -> ReadDocument:
-        """Read a document that is called `name`. Raises `FileRefusedError` for what has no text or can't be read,
+    def read(
+        self, name: str, content: Content, find: Callable[[str], Document | None] = lambda sha256: None
+    ) -> ReadDocument | Document:
+        """Read a document that is called `name`. `find`: the document that these bytes give, by their hash; it is
+        returned then, and nothing is read. Raises `FileRefusedError` for what has no text or can't be read,
         `TooLargeError`, `QueueFullError`, `SandboxUnavailableError`, and errors of the disk."""
         if not self._places.acquire(timeout=WAIT_SECONDS):
             raise QueueFullError(f"{AT_ONCE} documents are being read. Try again in a moment.", retry_after=5)
@@ -83,6 +87,8 @@ class Reader:
                 # The extension tells one kind of text from another; nothing else of the name is used.
                 file = f"document{Path(cleaned(name)).suffix}"
                 sha256, size, kind = _copy(content, folder.files / file, name)
+                if (known := find(sha256)) is not None:
+                    return known
                 reply = self._sandboxes.write_texts(folder, file)
                 if "refused" in reply:
                     raise FileRefusedError(f"{name!r} can't be read: {str(reply['refused'])[:2000]}")

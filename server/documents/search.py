@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from server.documents.embedder import Embedder, EmbeddingError
 from server.errors import InvalidRequestError
 from server.observability import metrics
-from server.store.documents import Collection, DocumentStore, FoundPassage
+from server.store.documents import Collection, DocumentStore, FoundPassage, StoredChunk
 
 if TYPE_CHECKING:
     from server.documents.collection_index import CollectionIndex, Entry
     from server.documents.rerank import Reranker
 
 MOST_INDEXED = 500_000
-"""Passages of all indexes in memory. The index that was used least recently makes room; its search builds it again."""
+"""Passages of all indexes in memory. The one that was used least recently makes room; its next search builds it."""
 
 
 @dataclass(frozen=True)
@@ -122,11 +122,13 @@ class Searches:
         import numpy as np
 
         from server.documents.collection_index import Entry
+        from server.documents.headings import contexts
 
         document, chunks = self._store.chunks(key)
         if document is None:
             return []
         has_vectors = document.state == "ready" and document.model == self._model()
+        above = contexts(*_laid_out(chunks))
         return [
             Entry(
                 chunk.key,
@@ -134,10 +136,10 @@ class Searches:
                 chunk.first_page,
                 chunk.text,
                 np.frombuffer(chunk.vector, "<f4") if has_vectors and chunk.vector is not None else None,
-                context=document.name,
+                context=f"{document.name}\n{titles}",
                 last_page=chunk.last_page,
             )
-            for chunk in chunks
+            for chunk, titles in zip(chunks, above, strict=True)
         ]
 
     def _model(self) -> str | None:
@@ -145,3 +147,15 @@ class Searches:
             return self._embedder.name
         except EmbeddingError:
             return None  # the search is by words; the indexer has said why
+
+
+def _laid_out(chunks: Sequence[StoredChunk]) -> tuple[str, list[tuple[int, int]]]:
+    """The text that passages are of, as far as its lines matter, and their places in it."""
+    parts: list[str] = []
+    spans = []
+    place = 0
+    for chunk in chunks:
+        spans.append((place, place + len(chunk.text)))
+        parts.append(chunk.text)
+        place += len(chunk.text) + 1
+    return "\n".join(parts), spans

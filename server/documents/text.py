@@ -52,8 +52,8 @@ def normalised(text: str) -> str:
     """`text` as it is searched, shown and cited: words that were broken at the end of a line are whole, there are no
     control characters, and runs of white space are short.
 
-    Only white space, control characters and such hyphens are changed. With long runs the splitting into passages would
-    take quadratic time.
+    Only white space, control characters and such hyphens are changed. With long runs, cutting the text into passages
+    would take quadratic time.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     text = _HYPHENS.sub("", text)

@@ -214,7 +214,7 @@ def _add_one(host: Host, scope: Scope, collection: str) -> tuple[list[Document],
 
 
 def _add_form(host: Host, scope: Scope, collection: str) -> tuple[list[Document], list[dict[str, Any]]]:
-    """Add the files of a form. A refused one does not affect the others; if all are, raises the error of the first."""
+    """Add the files of a form. A refused one does not affect the others; if all are, raises the first error."""
     added: list[Document] = []
     failed: list[dict[str, Any]] = []
     first: HearthError | None = None

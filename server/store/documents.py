@@ -199,9 +199,9 @@ class DocumentStore:
     def save(self, scope: Scope, owner: str, collection: str, given: NewDocument) -> tuple[Document, bool]:
         """Save a document, whose state is `embedding` then. It replaces the one of its name, whose id it gets.
 
-        A document of the same bytes, text and date stays as it is, and is tried again if it is `words_only`. Returns the
-        document, and whether something was saved. Raises `IngestFailedError` if what is saved does not agree with
-        what was given: then nothing is.
+        A document of the same bytes, text and date stays as it is, and is tried again if it is `words_only`. Returns
+        the document, and whether something was saved. Raises `IngestFailedError` if what would be saved does not
+        agree with what was given: then nothing is.
         """
         with self._database.writing() as connection:
             key = _collection_key(connection, scope, owner, collection)
@@ -234,6 +234,20 @@ class DocumentStore:
                 )
             _insert_chunks(connection, document, given.chunks)
             return _checked(connection, document), True
+
+    def same(
+        self, scope: Scope, collection: str, name: str, sha256: str, date: str | None, chunker: str
+    ) -> Document | None:
+        """The document of that name, if it is these bytes with that date, cut by that chunker, not `words_only`."""
+        wanted = (
+            select(DOCUMENT)
+            .join(COLLECTION, COLLECTION.c.key == DOCUMENT.c.collection)
+            .where(_of(scope), COLLECTION.c.name == collection, DOCUMENT.c.name == name)
+            .where(DOCUMENT.c.sha256 == sha256, DOCUMENT.c.chunker == chunker, DOCUMENT.c.state != "words_only")
+        )
+        with self._database.reading() as connection:
+            row = connection.execute(wanted).one_or_none()
+        return None if row is None or row.date != date else _as_document(row)
 
     def rechunk(self, document: Document, chunker: str, chunks: Sequence[Chunk]) -> None:
         """Replace the passages of a document, since what makes them has changed. Nothing changes if the document was
@@ -448,7 +462,7 @@ class DocumentStore:
         return done
 
     def try_again(self, model: str, chunker: str) -> Change:
-        """The change by which documents that are `words_only`, or that another model or chunker made, are embedded."""
+        """The change by which documents that are `words_only`, or of another model or chunker, are embedded."""
         other = or_(
             DOCUMENT.c.state == "words_only",
             and_(DOCUMENT.c.state == "ready", or_(DOCUMENT.c.model != model, DOCUMENT.c.chunker != chunker)),
@@ -602,8 +616,8 @@ def _as_chunk(row: Row[Any], vector: bytes | None) -> StoredChunk:
 def _no_collection(scope: Scope, name: str) -> CollectionNotFoundError:
     whose = f"session {scope.session!r} of the " if scope.session else ""
     return CollectionNotFoundError(
-        f"The {whose}workspace {scope.workspace!r} has no collection {name!r}. GET /collections lists those that there "
-        "are; the first document makes one."
+        f"The {whose}workspace {scope.workspace!r} has no collection {name!r}. GET /collections lists those that "
+        "there are; the first document makes one."
     )
 
 

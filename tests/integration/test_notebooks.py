@@ -98,6 +98,16 @@ def test_sandbox(run: Run) -> None:
     assert "<th>growth</th>" in last and "<td>0.48</td>" in last
 
 
+def test_documents(run: Run) -> None:
+    texts = {source: text for source, text, _ in run("documents")}
+    assert "cooling.md" in texts["%docs search XR-450 --collection notebook"]
+    assert texts['lab.wait_for_documents("notebook")'].count("ready") == 2
+    [found] = [text for source, text in texts.items() if "how to bake" in source]
+    assert "'bread.md'" in found and "'vectors': 1" in found
+    [changed] = [text for source, text in texts.items() if "12 micrometres" in source]
+    assert changed.strip() == "['The warpage is 12 micrometres now.']"
+
+
 def test_compare_generations(run: Run) -> None:
     cells = run("compare_generations")
     [differ] = [text for source, text, _ in cells if "lab.diff" in source]

@@ -1,7 +1,7 @@
 """The interpreter of a session: runs cells, one after the other, with the variables of the earlier ones.
 
-The server sends `run`, `analyse`, `texts`, `preview`, `export`. Each gets one reply; before the one to `run` comes `ended`, at
-the end of the code. What it prints goes through the output pipe.
+The server sends `run`, `analyse`, `texts`, `preview`, `export`. Each gets one reply; before the one to `run` comes
+`ended`, at the end of the code. What it prints goes through the output pipe.
 """
 
 import contextlib

@@ -24,9 +24,9 @@ _MODULES = {
     "json": "text_file",
     "xml": "text_file",
 }
-"""Each has `texts(file, kind, encoding, skipped)`: an iterator over `(label, text, error)`. `label`: as printed on the
-page; None: what has no pages. `error`: why the page can't be read; None: it can. `encoding`: of a text, else None.
-What is left out is added to the list `skipped`."""
+"""Each has `texts(file, kind, encoding, skipped)`: an iterator over `(label, text, error)`. `label`: as printed on
+the page; None: what has no pages. `error`: why the page can't be read; None: it can. `encoding`: of a text, and else
+None. What is left out is added to the list `skipped`."""
 
 
 def write_page_texts(path: str, target: Path) -> dict[str, Any]:
@@ -75,8 +75,7 @@ def _write(texts: Iterator[tuple[str | None, str, str | None]], target: Path, sk
                 skipped.append(
                     f"The text was cut on page {named}: a document has at most {MAX_CHARACTERS:,} characters."
                 )
-                text = text[:room]
-            data = clean(text).encode()
+            data = clean(text[:room]).encode()
             room -= len(text)
             out.write(data)
             pages.append([None if label is None else cut(clean(label), 40), len(data)])

@@ -25,8 +25,8 @@ class Refused(Exception):
 
 @contextmanager
 def refusing(kind: str | None) -> Iterator[None]:
-    """The boundary to libraries that parse what may be damaged or hostile: they raise errors of any type, which become
-    `Refused`. `kind`: of the file; None: some text."""
+    """The boundary to libraries that parse what may be damaged or hostile: they raise errors of any type, and these
+    become `Refused`. `kind`: of the file; None: some text."""
     try:
         yield
     except Refused:
