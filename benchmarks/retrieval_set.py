@@ -1,4 +1,4 @@
-"""Questions whose answers' pages are known: the printed indexes of R's manuals, and the index of Python's documentation.
+"""Questions whose answers' pages are known: the printed indexes of R's manuals, and Python's index.
 
 Debian's packages `r-doc-pdf` and `python3.11-doc` have them. A term of an index is a query, and each page that the
 index lists for it is right. An index knows its own manual alone, so the term is searched in that manual.

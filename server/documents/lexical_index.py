@@ -1,9 +1,9 @@
 """Search by words: BM25 over segments, with bm25s.
 
 bm25s has no incremental add, so the index consists of segments, as Lucene's does: new texts are a segment of their
-own, and small segments are merged into larger ones. A term's rarity is that of the whole collection in all segments; the
-average length is the segment's own. Removed texts are not found from the next search on, and still count for the
-rarity until their segment is merged, as in Lucene.
+own, and small segments are merged into larger ones. A term's rarity is that of the whole collection in all segments, so scores
+of different segments compare; the average length is the segment's own. Removed texts are not found from the next
+search on, and still count for the rarity until their segment is merged, as in Lucene.
 """
 
 import logging
@@ -18,7 +18,7 @@ import numpy as np
 from server.documents.words import query_words, words
 
 K1, B = 1.5, 0.75
-"""BM25's constants: how soon a repeated word counts no more, and how much a text's length counts. bm25s's defaults."""
+"""BM25's constants, as in bm25s: how soon a repeated word counts no more, and how much a text's length counts."""
 MERGED_AT_ONCE = 4
 """Number of segments of about one size that are merged into one."""
 

@@ -36,9 +36,9 @@ class VectorIndex:
             )
         if not len(given):
             return
+        self.remove(given.tolist())
         if self._index is None:
             self._index = faiss.IndexIDMap2(faiss.IndexFlatIP(vectors.shape[1]))
-        self.remove(given.tolist())
         self._index.add_with_ids(np.ascontiguousarray(vectors, dtype=np.float32), given)
         self._ids.update(given.tolist())
 
@@ -47,6 +47,8 @@ class VectorIndex:
         if gone := self._ids.intersection(ids):
             self._index.remove_ids(np.fromiter(gone, dtype=np.int64))
             self._ids -= gone
+            if not self._ids:
+                self._index = None  # the next vectors may be another model's, and of another length
 
     def search(self, vector: np.ndarray, limit: int, allowed: np.ndarray | None = None) -> list[tuple[int, float]]:
         """The ids of the `limit` vectors nearest to `vector`, with their cosines, the nearest first. `allowed`: the

@@ -33,8 +33,8 @@ STOP_WORDS = frozenset(
 
 def words(text: str) -> list[str]:
     """The words of `text`, in their order, in small letters and without accents. A compound is there as a whole and
-    with its parts: `XR-450` gives `xr-450`, `xr` and `450`; `DataFrame` gives `dataframe`, `data` and `frame`. What has
-    capital letters within it, or a mark before it, is there once more as it stands: `PATH` is not just any `path`."""
+    with its parts: `XR-450` gives `xr-450`, `xr` and `450`; `DataFrame` gives `dataframe`, `data` and `frame`. What
+    has capital letters within it, or a mark before it, is there once more as it stands: `PATH` is not any `path`."""
     text = HYPHENATED.sub("", unicodedata.normalize("NFKC", text)).replace("\u00ad", "")
     found: list[str] = []
     for match in IDENTIFIER.finditer(text):
