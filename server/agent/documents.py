@@ -14,7 +14,7 @@ from . import prompts
 from .agent import Agent, AgentResult, HistoryMessage, Step
 from .citations import Checked, check
 from .conversation import Conversation
-from .evidence import Pages, Shown, fitting, found_passages, in_words, is_evidence, merged, whole_documents
+from .evidence import Pages, Shown, fitting, found_passages, in_words, merged, whole_documents
 from .subject import subject_words
 
 TOOL = "search_documents"
@@ -100,8 +100,8 @@ class Documents(Agent):
                 limit=window - self._answer_tokens - MARKS_TOKENS - LEAST_EVIDENCE,
             )
         count = self.model.tokenizer.count if self.model.guided else self.model.count
-        found, share, similarity = found_passages(query, room, pages)
-        searched = _Searched(found, [query], False, is_evidence(query, share, similarity))
+        found, share, has_evidence = found_passages(query, room, pages)
+        searched = _Searched(found, [query], False, has_evidence)
         if searched.has_evidence:
             if whole := whole_documents(room, count, pages):
                 searched.passages, searched.is_whole = whole, True

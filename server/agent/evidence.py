@@ -12,10 +12,13 @@ from . import prompts
 from .quotes import Line, one_line
 from .subject import common_share, subject_words
 
-LEAST_SHARE = 0.5
-"""A passage has to do with a question if it has this share of the words that say what the question is about, …"""
-LEAST_SIMILARITY = 0.45
-"""… or if the cosine of their vectors is at least this."""
+NEARLY_ALL, ENOUGH_SIMILARITY = 0.9, 0.42
+"""A passage has to do with a question if it has this share of the words that say what the question is about, or if the
+cosine of their vectors is at least this, …"""
+MANY, SOME_SIMILARITY = 0.6, 0.3
+"""… or if it has both of these."""
+ENOUGH_WORDS = 0.5
+"""The share that is enough where the similarity is not known, such as before a document has vectors."""
 MOST_PASSAGES, PASSAGE_TOKENS = 24, 300
 """The maximum that a search finds; and how many tokens of room each of them should have."""
 LEAST_PASSAGES = 4
@@ -88,20 +91,26 @@ def whole_documents(room: int, count: Callable[[str], int], pages: Pages) -> lis
     return shown if _fits(shown, room, count) else []
 
 
-def found_passages(query: str, room: int, pages: Pages) -> tuple[list[Shown], float, float]:
-    """The passages that a search finds, divided where a page ends; and of the best of them for each: the share of the
-    query's words that it has, and its similarity (-1: unknown)."""
+def found_passages(query: str, room: int, pages: Pages) -> tuple[list[Shown], float, bool]:
+    """The passages that a search finds, divided where a page ends; the share of the query's words that the best of
+    them has; and whether one of them has to do with the query."""
     found = search_documents(query, limit=max(min(MOST_PASSAGES, room // PASSAGE_TOKENS), LEAST_PASSAGES))
     wanted = subject_words(query)
-    share = max((common_share(wanted, one.text) for one in found), default=0.0)
-    similarity = max((-1.0 if one.similarity is None else one.similarity for one in found), default=-1.0)
-    return numbered(itertools.chain.from_iterable(_on_pages(one, pages) for one in found)), share, similarity
+    shares = [common_share(wanted, one.text) for one in found]
+    # A query that names no subject, such as "what is this about?", is about all of them.
+    is_evidence = not wanted or any(
+        _has_to_do(share, one.similarity) for share, one in zip(shares, found, strict=True)
+    )
+    shown = numbered(itertools.chain.from_iterable(_on_pages(one, pages) for one in found))
+    return shown, max(shares, default=0.0), is_evidence
 
 
-def is_evidence(query: str, share: float, similarity: float) -> bool:
-    """Whether passages with this share of the query's words and this similarity have to do with it. A query that
-    names no subject, such as "what is this about?", has to do with any."""
-    return not subject_words(query) or share >= LEAST_SHARE or similarity >= LEAST_SIMILARITY
+def _has_to_do(share: float, similarity: float | None) -> bool:
+    if similarity is None:
+        return share >= ENOUGH_WORDS
+    if share >= NEARLY_ALL or similarity >= ENOUGH_SIMILARITY:
+        return True
+    return share >= MANY and similarity >= SOME_SIMILARITY
 
 
 def merged(first: Sequence[Shown], second: Sequence[Shown]) -> list[Shown]:
