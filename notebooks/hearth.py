@@ -208,6 +208,29 @@ class Step:
         )
 
 
+@dataclass(frozen=True)
+class Citation:
+    """Words of a document that a sentence of an answer rests on: `quote` is what stands in the document's text from
+    `start` to `end`, in characters. As text (`str`, `print`) it is document, printed page, and quote."""
+
+    document: str
+    document_id: str
+    page: int
+    """The index of the page, from 0."""
+    page_label: str | None
+    """The page as printed; None: the document has no pages."""
+    quote: str
+    start: int
+    end: int
+    score: float = 0.0
+    at: int = 0
+    """The characters of the answer up to the end of the sentence that the quote belongs to."""
+
+    def __str__(self) -> str:
+        page = "" if self.page_label is None else f", p. {self.page_label}"
+        return f'{self.document}{page}: "{" ".join(self.quote.split())}"'
+
+
 @dataclass(frozen=True, repr=False)
 class Answer:
     """An answer, with its steps and its origin. As text (`str`, `print`) it is only the answer."""
@@ -229,6 +252,8 @@ class Answer:
     provenance: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     """What some agents report in addition: `plan_execute` its `plan`, `auto` its `choice`."""
+    citations: list[Citation] = field(default_factory=list)
+    """What the answer of the agent `documents` rests on."""
     tools_shown: list[str] | None = None
     """The tools that the model was shown; None: all of them."""
     replay_of: str | None = None
@@ -243,11 +268,16 @@ class Answer:
         return self.answer
 
     def __repr__(self) -> str:
-        return "\n".join([*map(str, self.steps), f"Answer: {self.answer}", f"({self._origin()})", *self._warnings()])
+        cited = [f"- {one}" for one in self.citations]
+        origin = f"({self._origin()})"
+        return "\n".join([*map(str, self.steps), f"Answer: {self.answer}", *cited, origin, *self._warnings()])
 
     def _repr_markdown_(self) -> str:
         parts = [step._repr_markdown_() for step in self.steps]
-        parts += [f"**{_escaped(self.answer) or '(empty)'}**", f"*{_escaped(self._origin())}*"]
+        parts.append(f"**{_escaped(self.answer) or '(empty)'}**")
+        if self.citations:
+            parts.append("\n".join(f"- {_escaped(str(one))}" for one in self.citations))
+        parts.append(f"*{_escaped(self._origin())}*")
         return "\n\n".join([*parts, *map(_escaped, self._warnings())])
 
     def _warnings(self) -> list[str]:
@@ -1523,7 +1553,9 @@ def _error(body: Mapping[str, Any], status: int, retry_after: float | None = Non
 
 
 def _answer(body: Mapping[str, Any], question: str) -> Answer:
-    return _made(Answer, body, question=question, steps=[_made(Step, one) for one in body["steps"]])
+    steps = [_made(Step, one) for one in body["steps"]]
+    citations = [_made(Citation, one) for one in body.get("citations", ())]
+    return _made(Answer, body, question=question, steps=steps, citations=citations)
 
 
 def _run(body: Mapping[str, Any]) -> Run:

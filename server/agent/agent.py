@@ -52,11 +52,29 @@ class Step:
     traceback: str | None = None
 
 
+@dataclass(frozen=True)
+class Citation:
+    """Words of a document that a sentence of the answer rests on. `page`: its index, from 0; `page_label`: as
+    printed, None if the document has no pages. `quote` stands in the document's text from `start` to `end`, in
+    characters. `score`: of the passage in its search. `at`: the place in the answer where its sentence ends."""
+
+    document: str
+    document_id: str
+    page: int
+    page_label: str | None
+    quote: str
+    start: int
+    end: int
+    score: float
+    at: int = 0
+
+
 @dataclass
 class AgentResult:
     """An answer with its steps. `function`: the last tool that was called; None if none was.
 
-    `usage`: the fields of `server.sdk.usage.Usage`. `details`: further results, as JSON values.
+    `usage`: the fields of `server.sdk.usage.Usage`. `details`: further results, as JSON values. `citations`: what
+    code has found in documents.
     """
 
     answer: str
@@ -64,6 +82,7 @@ class AgentResult:
     steps: list[Step]
     usage: dict[str, int]
     details: dict[str, Any] = field(default_factory=dict)
+    citations: list[Citation] = field(default_factory=list)
 
 
 class Agent(ABC):

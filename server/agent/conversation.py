@@ -8,7 +8,7 @@ from server.sdk import UnreadableReplyError
 
 from . import prompts
 
-__all__ = ["Act", "Bounds", "Choice", "Conversation", "UnreadableReplyError", "shortened"]
+__all__ = ["Act", "Bounds", "Choice", "Conversation", "Quote", "Statement", "UnreadableReplyError", "shortened"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,22 @@ class Choice:
 
     option: str
     probability: float | None
+
+
+@dataclass(frozen=True)
+class Quote:
+    """Words of a passage, as the model writes them. `passage`: its number."""
+
+    passage: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A sentence, and what it rests on."""
+
+    text: str
+    quotes: tuple[Quote, ...]
 
 
 class Conversation(Protocol):
@@ -72,6 +88,11 @@ class Conversation(Protocol):
 
     def choose(self, options: Sequence[str]) -> Choice:
         """One of `options`."""
+
+    def write_statements(self, passages: Mapping[int, str], most: int, max_tokens: int) -> list[Statement]:
+        """At most `most` sentences with quotes of `passages`, which are texts on one line, by number; none: the model
+        says that they have no answer. A resident model can only quote words of a passage, with its number; what a
+        remote one writes has to be checked. Raises `UnreadableReplyError`."""
 
     def act(self, lead: str, tools: Mapping[str, Mapping[str, Any]], may_call: bool, bounds: Bounds) -> Act:
         """A step after `lead`. `tools`: the JSON schemas of the arguments, by name. Without `may_call` the model may

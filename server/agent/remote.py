@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from server.sdk import ApiModel, SchemaRefusedError
 
 from . import prompts
-from .conversation import Act, Bounds, Choice, UnreadableReplyError
+from .conversation import Act, Bounds, Choice, Quote, Statement, UnreadableReplyError
 from .reply_parser import ParseError, parse_act, parse_code, parse_option, parse_value
 
 log = logging.getLogger(__name__)
@@ -73,6 +73,18 @@ class RemoteConversation:
         option = self._ask(MARKS_TOKENS, lambda text: parse_option(text, options), schema)
         self._did(option)
         return Choice(option, None)
+
+    def write_statements(self, passages: Mapping[int, str], most: int, max_tokens: int) -> list[Statement]:
+        schema = statements_schema(list(passages))
+        words = prompts.CITE_JSON.format(schema=json.dumps(schema))
+        said = self._ask(max_tokens, lambda text: parse_value(text, schema), schema, words)
+        self._did(json.dumps(said, ensure_ascii=False))
+        if not said["found"]:
+            return []
+        return [
+            Statement(one["sentence"], tuple(Quote(quote["passage"], quote["quote"]) for quote in one["quotes"]))
+            for one in said["sentences"][:most]
+        ]
 
     def act(self, lead: str, tools: Mapping[str, Mapping[str, Any]], may_call: bool, bounds: Bounds) -> Act:
         act = self._ask(
@@ -162,6 +174,13 @@ def act_schema(tools: Mapping[str, Mapping[str, Any]], may_call: bool) -> dict[s
         steps.append(_object(action={"type": "string", "enum": list(tools)}))
     schema = _object(thought={"type": "string"}, step={"anyOf": [*steps, _object(answer={"type": "string"})]})
     return {**schema, "$defs": defs} if defs else schema
+
+
+def statements_schema(passages: Sequence[int]) -> dict[str, Any]:
+    """The JSON schema of an answer whose sentences have quotes of `passages`."""
+    quote = _object(passage={"type": "integer", "enum": list(passages)}, quote={"type": "string"})
+    sentence = _object(sentence={"type": "string"}, quotes={"type": "array", "items": quote})
+    return _object(found={"type": "boolean"}, sentences={"type": "array", "items": sentence})
 
 
 def _object(**properties: Any) -> dict[str, Any]:

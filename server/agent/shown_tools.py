@@ -14,6 +14,7 @@ from server.sdk import (
     arguments_schema,
     call_tool,
     has_code,
+    has_documents,
     has_images,
     job_tools,
     shown_tools,
@@ -22,6 +23,9 @@ from server.sdk import (
 from . import prompts
 from .agent import Step
 from .coder_tool import CODER, CODER_SCHEMA, CoderTool
+from .document_tool import SCHEMA as SEARCH_SCHEMA
+from .document_tool import TOOL as SEARCH
+from .document_tool import DocumentTool
 from .look_tool import LOOK, LOOK_SCHEMA, LookTool
 from .tool_ranking import once_for_tools, rank
 
@@ -49,7 +53,8 @@ class ShownTools:
     has a further tool, `find_tools`, and the run's readers get the names of what it is shown.
 
     Where there may be jobs, it has the tools about them as well; where the session has files or variables, the tool
-    `coder`; where there are pictures, `look_at_image`. A tool of the workspace with such a name takes its place.
+    `coder`; where there are pictures, `look_at_image`; where there are documents to read, `search_documents`. A tool
+    of the workspace with such a name takes its place.
     """
 
     def __init__(
@@ -66,6 +71,7 @@ class ShownTools:
         self._job_tools = {name: tool for name, tool in job_tools().items() if name not in tools}
         self._coder = None if CODER in tools or not has_code() else CoderTool(model, question, history)
         self._look = None if LOOK in tools or not has_images() else LookTool(model)
+        self._documents = None if SEARCH in tools or not has_documents() else DocumentTool()
         self._catalogue = _catalogue(tools)
         self._most_tokens = int(model.context_length * SHARE)
         self._sizes = self._catalogue.sizes.setdefault(model, {})
@@ -96,6 +102,8 @@ class ShownTools:
             listed.append((CODER, self._coder.description, CODER_SCHEMA))
         if self._look is not None:
             listed.append((LOOK, self._look.description, LOOK_SCHEMA))
+        if self._documents is not None:
+            listed.append((SEARCH, self._documents.description, SEARCH_SCHEMA))
         return [*listed, (shown_tools.FIND_TOOLS, prompts.FIND_TOOLS, FIND_SCHEMA)] if self.is_partial else listed
 
     def listed(self) -> str:
@@ -109,6 +117,8 @@ class ShownTools:
             return self._coder.call(given.get("task"))
         if tool is None and name == LOOK and self._look is not None:
             return self._look.call(given.get("name"), given.get("question"))
+        if tool is None and name == SEARCH and self._documents is not None:
+            return self._documents.call(given.get("query"))
         return self.find(given.get("query")) if tool is None else call_tool(tool, given, seconds)
 
     def inner_steps(self) -> list[Step]:

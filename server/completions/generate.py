@@ -31,6 +31,7 @@ class CompletionResult:
     details: dict[str, Any]
     function: str | None = None
     steps: list[Any] = field(default_factory=list)
+    citations: tuple[()] = ()
 
 
 def complete(run: Run, completion: Completion, engine: GuidedEngine) -> CompletionResult:

@@ -119,6 +119,7 @@ def passage_shown(passage: Passage) -> dict[str, Any]:
         "end": found.end,
         "score": passage.score,
         "ranks": passage.ranks,
+        "similarity": passage.similarity,
     }
 
 

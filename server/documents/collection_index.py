@@ -50,11 +50,13 @@ class Entry:
 @dataclass(frozen=True)
 class Hit:
     """A chunk that was found. `score`: of the fusion or, if it was ranked again, of that; it compares hits of one
-    search only. `ranks`: its place, from 1, by "words", "vectors" and "rerank", where it has one."""
+    search only. `ranks`: its place, from 1, by "words", "vectors" and "rerank", where it has one. `similarity`: the
+    cosine of its vector and the query's; None: not among the best by vectors."""
 
     chunk: int
     score: float
     ranks: dict[str, int]
+    similarity: float | None = None
 
 
 @dataclass
@@ -103,11 +105,13 @@ class CollectionIndex:
         `RERANKED` again. Where the query can't be embedded, the search is by words, and the log says why.
         """
         vector = self._vector(query)
+        cosines: dict[int, float] = {}
         with self._lock:
             allowed = self._allowed(documents, pages)
             rankings = {"words": [one for one, _ in self._words.search(query, DEPTH, allowed)]}
             if vector is not None:
-                rankings["vectors"] = [one for one, _ in self._vectors.search(vector, DEPTH, allowed)]
+                cosines = dict(self._vectors.search(vector, DEPTH, allowed))
+                rankings["vectors"] = list(cosines)
             document_of = dict.fromkeys(one for ranking in rankings.values() for one in ranking)
             document_of = {one: self._document_of[one] for one in document_of}
             listings = self._listings.intersection(document_of)
@@ -119,7 +123,7 @@ class CollectionIndex:
             fused = self._reranked(query, fused, document_of, rerank)
             ranks["rerank"] = {one: place for place, (one, _) in enumerate(fused[:RERANKED], 1)}
         return [
-            Hit(one, score, {name: places[one] for name, places in ranks.items() if one in places})
+            Hit(one, score, {name: places[one] for name, places in ranks.items() if one in places}, cosines.get(one))
             for one, score in fused[:limit]
         ]
 

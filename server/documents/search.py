@@ -33,11 +33,12 @@ class Filters:
 @dataclass(frozen=True)
 class Passage:
     """A passage that was found. `score`: compares the passages of one search. `ranks`: its place by `words`,
-    `vectors` and `rerank`, where it has one."""
+    `vectors` and `rerank`, where it has one. `similarity`: see `Hit`."""
 
     found: FoundPassage
     score: float
     ranks: dict[str, int]
+    similarity: float | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Searches:
                 hits += index.search(query, limit, documents=wanted, pages=pages, rerank=reranker)
             hits = sorted(hits, key=lambda hit: -hit.score)[:limit]
             found = self._store.passages([hit.chunk for hit in hits]) if hits else {}
-        return [Passage(found[hit.chunk], hit.score, hit.ranks) for hit in hits if hit.chunk in found]
+        return [Passage(found[hit.chunk], hit.score, hit.ranks, hit.similarity) for hit in hits if hit.chunk in found]
 
     def forget(self, collection: int) -> None:
         """Free the index of a collection that is gone."""

@@ -162,8 +162,9 @@ class Question(WorkspaceChoice):
     question: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_QUESTION), AfterValidator(_not_blank)]
     agent: Name = Field(
         "react",
-        description="`react` (tools, one after the other), `chat` (the model alone), `plan_execute` (a plan, step by "
-        "step), `auto` (one of these, by the model's choice), or an agent of the workspace",
+        description="`react` (tools, one after the other), `chat` (the model alone), `documents` (from documents, with "
+        "citations), `plan_execute` (a plan, step by step), `auto` (one of these, by the model's choice), or an agent "
+        "of the workspace",
     )
     model: LongName | None = Field(None, description="a model in `/health`; default: the first one")
     max_steps: int | None = Field(
@@ -380,6 +381,20 @@ class ImageShown(BaseModel):
     problem: str | None = Field(None, description="why there is no text")
 
 
+class Citation(BaseModel):
+    """Words of a document that a sentence of the answer rests on. They stand there: code has compared them."""
+
+    document: str
+    document_id: str
+    page: int = Field(description="index of the page, from 0")
+    page_label: str | None = Field(description="the page as printed; null: the document has no pages")
+    quote: str = Field(description="exactly what stands in the document's text from start to end, on that page")
+    start: int = Field(description="characters before the quote in the document's text")
+    end: int
+    score: float = Field(description="of the passage in its search; 1 if all documents were read")
+    at: int = Field(description="characters of the answer up to the end of the sentence that the quote belongs to")
+
+
 class Answer(BaseModel):
     """As a stream: the events `queued`, `started`, `token`, `step`, `plan`, and `answer` (this object) or `error`."""
 
@@ -400,12 +415,13 @@ class Answer(BaseModel):
     details: dict[str, Any] | None = Field(
         None,
         description="further results of the agent: the `plan` of plan_execute with each step's state, the `choice` "
-        "of auto with its probability, `out_of_steps`; null: none",
+        "of auto with its probability, `out_of_steps`; of documents `searched`, `dropped` and `declined`; null: none",
     )
     images: list[ImageShown] | None = Field(
         None,
         description="the pictures of the question, and those that the agent has looked at; only if there are any",
     )
+    citations: list[Citation] | None = Field(None, description="of the agent `documents`; null: none")
     tools_shown: list[str] | None = Field(
         None, description="the tools that the model was shown; only if it was not shown all of them"
     )

@@ -1,6 +1,6 @@
 """A run as the routes show it and as the database saves it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from server.bounds import bounded
@@ -10,6 +10,13 @@ LONGEST_LISTED = 1000
 """Maximum length of a text in a list of runs, in characters."""
 MOST_LISTED_STEPS = 32
 """Maximum number of a run's steps in a list of runs, as many as a question may have tool calls."""
+
+
+class Citation(Protocol):
+    """What an answer cites of a document."""
+
+    def model_dump(self) -> dict[str, Any]:
+        """As the routes show it."""
 
 
 class AgentResult(Protocol):
@@ -33,6 +40,10 @@ class AgentResult(Protocol):
     def details(self) -> Mapping[str, Any]:
         """Anything else that the agent reports."""
 
+    @property
+    def citations(self) -> Sequence[Citation]:
+        """What the answer cites of documents."""
+
 
 def answer_of(run: Run, result: AgentResult) -> dict[str, Any]:
     """The answer of a run, from its agent's result and the current times."""
@@ -55,6 +66,8 @@ def answer_of(run: Run, result: AgentResult) -> dict[str, Any]:
         answer["details"] = result.details
     if run.images:
         answer["images"] = run.images_as_json()
+    if result.citations:
+        answer["citations"] = [one.model_dump() for one in result.citations]
     if run.tools_shown:
         answer["tools_shown"] = run.tools_shown
     if run.not_reloaded is not None:

@@ -32,7 +32,7 @@ For agents:
 - `shown_tools`: how many tools to show the model, and how to report which.
 - `usage.measured()`, `logprobs.measured()`: tokens and log-probabilities of what the model writes in a block.
 - `Prepared(words)`: a guidance grammar in its serialised form, for one that is used again and again.
-- `PromptTooLongError`, `UnreadableReplyError`, `SchemaRefusedError`, `RunCancelledError`: the errors that models
+- `DocumentNotFoundError`, `PromptTooLongError`, `UnreadableReplyError`, `SchemaRefusedError`, `RunCancelledError`: the errors that models
   raise, and agents may handle or raise themselves.
 """
 
@@ -41,6 +41,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from server.errors import (
+        DocumentNotFoundError,
         OutOfTokensError,
         PromptTooLongError,
         RunCancelledError,
@@ -80,6 +81,7 @@ __all__ = [
     "ApiModel",
     "CodeResult",
     "CodeSession",
+    "DocumentNotFoundError",
     "DocumentPage",
     "GuidedModel",
     "KeepError",
@@ -131,6 +133,7 @@ __all__ = [
 
 _HOMES = {
     "ApiModel": "server.sdk.models",
+    "DocumentNotFoundError": "server.errors",
     "CodeResult": "server.sdk.code",
     "CodeSession": "server.sdk.code",
     "DocumentPage": "server.sdk.documents",

@@ -22,6 +22,9 @@ LONGEST_FROM_WORKER = 16 * 1024 * 1024
 """Maximum number of bytes of a message to the server. The worker's other messages wait while it is read."""
 SEND_SECONDS = 10.0
 """Maximum time for which the other side may read nothing, before a message to it fails."""
+MOST_CITATIONS = 200
+"""Maximum number of an answer's citations."""
+LARGEST_PLACE = 2**53
 _LENGTH = struct.Struct("!I")
 
 # Made here: people's code may put something else in the place of `json.dumps`.
@@ -138,6 +141,20 @@ class Raised(_FromWorker):
     reports: list[Report] | None = None
 
 
+class Citation(_FromWorker):
+    """Words of a document that an answer rests on; see `server.agent.agent.Citation`."""
+
+    document: Annotated[str, Field(max_length=1000)]
+    document_id: Annotated[str, Field(max_length=200)]
+    page: Annotated[int, Field(ge=0, le=LARGEST_PLACE)]
+    page_label: Annotated[str, Field(max_length=1000)] | None
+    quote: Annotated[str, Field(min_length=1, max_length=10_000)]
+    start: Annotated[int, Field(ge=0, le=LARGEST_PLACE)]
+    end: Annotated[int, Field(ge=0, le=LARGEST_PLACE)]
+    score: Annotated[float, Field(allow_inf_nan=False)]
+    at: Annotated[int, Field(ge=0, le=LARGEST_PLACE)] = 0
+
+
 class Answered(BaseModel):
     """The result of an agent. It fits `server.runs.AgentResult`."""
 
@@ -148,6 +165,7 @@ class Answered(BaseModel):
     steps: list[dict[str, Any]]
     usage: dict[str, int]
     details: dict[str, Any]
+    citations: Annotated[list[Citation], Field(max_length=MOST_CITATIONS)] = []
 
 
 class Done(_FromWorker):

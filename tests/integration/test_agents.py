@@ -47,8 +47,8 @@ def tools(engine: GuidedEngine) -> dict[str, BaseTool]:
     return load_tools(ResidentChatModel(get_engine=lambda: engine))
 
 
-def test_there_are_five() -> None:
-    assert sorted(load_agents()) == ["auto", "chat", "coder", "plan_execute", "react"]
+def test_there_are_six() -> None:
+    assert sorted(load_agents()) == ["auto", "chat", "coder", "documents", "plan_execute", "react"]
     assert load_agents()["react"] is CustomAgentGuidance
 
 
@@ -65,7 +65,7 @@ def test_a_persons_own_agent_is_one_file(server: Server) -> None:
     # No other workspace has it, and the error names the agents that there are.
     refused = server.session.post("/run_script", json={**asked, "workspace": "main"})
     assert (refused.status_code, refused.json()["error"]["type"]) == (404, "agent_not_found")
-    assert "auto, chat, coder, plan_execute, react" in refused.json()["error"]["message"]
+    assert "auto, chat, coder, documents, plan_execute, react" in refused.json()["error"]["message"]
 
 
 ODD = """

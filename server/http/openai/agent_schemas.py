@@ -12,7 +12,7 @@ from server.http.schemas import LONGEST_QUESTION, Name, SessionId, StrictRequest
 class AgentChoice(StrictRequest):
     """Who answers, and in which session."""
 
-    agent_type: Literal["auto", "react", "plan_execute", "chat", "coder"] | None = Field(
+    agent_type: Literal["auto", "react", "plan_execute", "chat", "coder", "documents"] | None = Field(
         None, description="the agent; `chat` is the model alone; default: what `model` names, or `auto`"
     )
     session_id: SessionId | None = Field(None, description="default: a new session, named in the answer")

@@ -57,7 +57,10 @@ class ChatSerializer(TextSerializer):
 
     def shown(self, choice: dict[str, Any]) -> dict[str, Any]:
         calls = [_call(call) for call in choice["tool_calls"]]
-        message = {"role": "assistant", "content": choice["content"] or (None if calls else ""), "refusal": None}
+        content = choice["content"] or (None if calls else "")
+        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+        if annotations := choice.get("annotations"):
+            message["annotations"] = annotations
         return {"message": {**message, "tool_calls": calls} if calls else message}
 
     def begun(self) -> dict[str, Any]:
@@ -68,7 +71,10 @@ class ChatSerializer(TextSerializer):
 
     def beside(self, choice: dict[str, Any]) -> list[dict[str, Any]]:
         calls = [{"index": number, **_call(call)} for number, call in enumerate(choice["tool_calls"])]
-        return [{"delta": {"tool_calls": calls}}] if calls else []
+        parts: list[dict[str, Any]] = [{"delta": {"tool_calls": calls}}] if calls else []
+        if annotations := choice.get("annotations"):
+            parts.append({"delta": {"annotations": annotations}})
+        return parts
 
     def ended(self) -> dict[str, Any]:
         return {"delta": {}}

@@ -1,5 +1,6 @@
 """`POST /v1/responses`, as far as agents need it. Nothing is stored, so a request must contain all earlier items."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from flask import Response
@@ -169,6 +170,9 @@ class ResponseSerializer:
             if item["type"] == "message":
                 [part] = item["content"]
                 events += self._open_message()
+                for number, one in enumerate(part["annotations"]):
+                    added = {"annotation_index": number, "annotation": one}
+                    events.append(self._event("output_text.annotation.added", **self._place, **added))
                 events.append(self._event("output_text.done", **self._place, text=part["text"], logprobs=[]))
                 events.append(self._event("content_part.done", **self._place, part=part))
             else:
@@ -207,10 +211,10 @@ class ResponseSerializer:
         ]
         if calls and not choice["content"]:
             return calls
-        return [self._message(choice["content"], status), *calls]
+        return [self._message(choice["content"], status, choice.get("annotations", ())), *calls]
 
-    def _message(self, text: str, status: str) -> dict[str, Any]:
-        part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+    def _message(self, text: str, status: str, annotations: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+        part = {"type": "output_text", "text": text, "annotations": list(annotations), "logprobs": []}
         return {
             "id": f"msg_{self._run.id}",
             "type": "message",

@@ -7,6 +7,7 @@ from server.completions.grammar import why_no_grammar
 from server.completions.types import Completion, Conversation, Json, Message, Tool, with_texts
 from server.errors import InvalidRequestError, UnknownModelError
 from server.host import Host
+from server.http.openai.annotations import annotations_of
 from server.http.openai.errors import invalid
 from server.http.openai.schemas import Asked, FunctionDefinition, Part, TextPart
 from server.http.schemas import LONGEST_QUESTION
@@ -187,6 +188,7 @@ def choices_of(run: Run, answer: dict[str, Any]) -> list[dict[str, Any]]:
             "index": 0,
             "content": answer["answer"],
             "tool_calls": [],
+            "annotations": annotations_of(answer),
             "finish_reason": "stop",
             "usage": answer["usage"],
         }

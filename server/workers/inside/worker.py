@@ -316,6 +316,7 @@ def _as_plain(name: str, result: Any) -> dict[str, Any]:
             "steps": [as_json(step) for step in result.steps],
             "usage": result.usage,
             "details": getattr(result, "details", None) or {},
+            "citations": [vars(one) for one in getattr(result, "citations", None) or ()],
         }
     )
     try:
