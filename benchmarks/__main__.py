@@ -20,6 +20,7 @@ from benchmarks import (
     many_tools,
     questions,
     reloads,
+    retrieval,
     sandbox,
     startup,
     uploads,
@@ -86,6 +87,10 @@ def _sandbox(folder: Path, few: bool) -> None:
     sandbox.report(folder, few)
 
 
+def _retrieval(folder: Path, few: bool) -> None:
+    retrieval.report(few)
+
+
 PARTS: dict[str, Callable[[Path, bool], None]] = {
     "startup": _startup,
     "edits": _edits,
@@ -100,6 +105,7 @@ PARTS: dict[str, Callable[[Path, bool], None]] = {
     "hostile": _hostile,
     "analysis": _analysis,
     "sandbox": _sandbox,
+    "retrieval": _retrieval,
 }
 
 
