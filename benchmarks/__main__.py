@@ -21,6 +21,7 @@ from benchmarks import (
     pictures,
     questions,
     reloads,
+    retrieval,
     sandbox,
     startup,
     uploads,
@@ -91,6 +92,10 @@ def _pictures(folder: Path, few: bool) -> None:
     pictures.report(folder, few)
 
 
+def _retrieval(folder: Path, few: bool) -> None:
+    retrieval.report(few)
+
+
 PARTS: dict[str, Callable[[Path, bool], None]] = {
     "startup": _startup,
     "edits": _edits,
@@ -106,6 +111,7 @@ PARTS: dict[str, Callable[[Path, bool], None]] = {
     "analysis": _analysis,
     "sandbox": _sandbox,
     "pictures": _pictures,
+    "retrieval": _retrieval,
 }
 
 

@@ -1,6 +1,6 @@
 """Questions whose answers' pages are known: the printed indexes of R's manuals, and Python's index.
 
-Debian's packages `r-doc-pdf` and `python3.11-doc` have them. A term of an index is a query, and each page that the
+Debian's packages `r-doc-pdf` and `python3-doc` have them. A term of an index is a query, and each page that the
 index lists for it is right. An index knows its own manual alone, so the term is searched in that manual.
 """
 
@@ -16,14 +16,14 @@ from server.documents.words import words
 from server.sandbox.inside.analysis.pdf_file import PageText, page_texts
 
 MANUALS = Path("/usr/share/R/doc/manual")
-PYTHON = Path("/usr/share/doc/python3.11/html")
-INSTALL = "apt-get install r-doc-pdf python3.11-doc"
+PYTHON = next(iter(sorted(Path("/usr/share/doc").glob("python3*/html/genindex-all.html"))), Path("/no")).parent
+INSTALL = "apt-get install r-doc-pdf python3-doc"
 R_MANUALS = ("R-exts", "R-intro", "R-admin", "R-ints", "R-lang", "R-data")
 
 INDEX_TITLE = re.compile(r"(function and variable|concept|environment variable) index", re.IGNORECASE)
 ENTRY = re.compile(r"^(.+?)[ .]*(?:\. ?){2,}\s*(\d+(?:, ?\d+)*,?)$")
 PAGES_ALONE = re.compile(r"^\d+(?:, ?\d+)*$")
-EXAMPLES = 60
+EXAMPLES = 40
 """Pages of Python's documentation, of which each has several terms."""
 
 
@@ -53,6 +53,7 @@ class RetrievalSet:
 
 
 def is_installed() -> bool:
+    """Whether the system has the manuals and the documentation."""
     return (MANUALS / "R-exts.pdf").is_file() and (PYTHON / "genindex-all.html").is_file()
 
 
@@ -82,6 +83,7 @@ def python_pages(most: int | None = EXAMPLES) -> RetrievalSet:
     truth: dict[str, set[str]] = defaultdict(set)
     for link in lxml.html.parse(str(PYTHON / "genindex-all.html")).iterfind(".//table//a"):
         path, term = unquote(urldefrag(link.get("href")).url), " ".join(link.text_content().split())
+        term = term.partition(" (")[0]  # "(in module os)" would name the page
         if term and not re.fullmatch(r"\[\d+\]", term) and path.startswith(("library/", "c-api/", "howto/")):
             truth[term].add(path)
     names = sorted(set().union(*truth.values()))
@@ -96,7 +98,7 @@ def python_pages(most: int | None = EXAMPLES) -> RetrievalSet:
         Question(term, frozenset((name, 0) for name in found))
         for term, found in sorted(truth.items())
         # A term with a page outside would be a question with half of its truth.
-        if found <= there and "(" in term and not term.startswith("(")
+        if found <= there and not term.startswith("(") and len(term) > 1
     ]
     return RetrievalSet("Python's documentation", pages, questions)
 

@@ -1,9 +1,9 @@
 """Search by words: BM25 over segments, with bm25s.
 
 bm25s has no incremental add, so the index consists of segments, as Lucene's does: new texts are a segment of their
-own, and small segments are merged into larger ones. A term's rarity is that of the whole collection in all segments, so scores
-of different segments compare; the average length is the segment's own. Removed texts are not found from the next
-search on, and still count for the rarity until their segment is merged, as in Lucene.
+own, and small segments are merged into larger ones. A term's rarity is that of the whole collection, so the scores of
+different segments compare; the average length is the segment's own. Removed texts are not found from the next search
+on, and still count for the rarity until their segment is merged, as in Lucene.
 """
 
 import logging

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from functools import lru_cache
 
-IDENTIFIER = re.compile(r"((?<!\w)(?:--?|::|[\\.$@#%&~]))?([^\W_]+(?:[-._'/][^\W_]+|_+[^\W_]+)*)")
+IDENTIFIER = re.compile(r"((?<!\w)(?:--?|::|[\\.$@#%&~]))?([^\W_]+(?:[-._'/][^\W_]+|_+[^\W_]+)*)(\(?)")
 """Letters and digits, joined by single marks or underscores: `XR-450`, `na.omit`, `read_csv`, `3.14`, `don't`. First
 the mark before a name, if there is one: `.External`, `\\title`, `$HOME`, `--quiet`."""
 PART = re.compile(r"[^\W\d_]+|\d+")
@@ -34,11 +34,12 @@ STOP_WORDS = frozenset(
 def words(text: str) -> list[str]:
     """The words of `text`, in their order, in small letters and without accents. A compound is there as a whole and
     with its parts: `XR-450` gives `xr-450`, `xr` and `450`; `DataFrame` gives `dataframe`, `data` and `frame`. What
-    has capital letters within it, or a mark before it, is there once more as it stands: `PATH` is not any `path`."""
+    has capital letters within it, or a mark before it, is there once more as it stands: `PATH` is not any `path`.
+    What is called is there with parentheses: `what()` is no stop word."""
     text = HYPHENATED.sub("", unicodedata.normalize("NFKC", text)).replace("\u00ad", "")
     found: list[str] = []
     for match in IDENTIFIER.finditer(text):
-        found += _forms(match[1] or "", match[2][:LONGEST_WORD])
+        found += _forms(match[1] or "", match[2][:LONGEST_WORD], bool(match[3]))
     found += SYMBOLS.findall(text)
     return found
 
@@ -55,13 +56,17 @@ def has_subject(text: str) -> bool:
 
 
 @lru_cache(maxsize=100_000)
-def _forms(mark: str, word: str) -> tuple[str, ...]:
+def _forms(mark: str, word: str, is_called: bool) -> tuple[str, ...]:
     if UNSPACED.search(word):
         return _unspaced(word)
     forms = [_folded(word)]
     parts = [_folded(part) for piece in SEPARATOR.split(word) for part in _pieces(piece)]
     if len(parts) > 1:
         forms += parts
+    pieces = word.split(".")
+    forms += [_folded(piece) for piece in pieces if len(pieces) > 1 and "_" in piece]
+    if is_called:
+        forms.append(f"{pieces[-1]}()")
     if mark or any(map(str.isupper, word[1:] or word)):
         forms.append(mark + word)
     return tuple(forms)
