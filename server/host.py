@@ -71,21 +71,27 @@ class Host:
         self.session_files = SessionFiles(self.session_folders, settings.SESSION_FILES_BYTES)
         self.sandboxes = Sandboxes(settings, self.session_folders)
         self.analyses = Analyses(self.sandboxes, self.session_files)
-        self.pictures = Pictures(settings, self.sandboxes, self.session_folders, self.session_files)
-
+        fetcher = (
+            Fetcher(AllowList(settings.FETCH_ALLOW), settings.FETCH_TIMEOUT, settings.FETCH_BYTES)
+            if settings.FETCH == "on"
+            else None
+        )
+        self.web_pages = WebPages(fetcher, self.sandboxes, self.session_folders)
+        self.pictures = Pictures(
+            settings,
+            self.sandboxes,
+            self.session_folders,
+            self.session_files,
+            None if fetcher is None else lambda url: fetcher.fetch_image(url).content,
+        )
         document_store, embedder = DocumentStore(self.database), Embedder(settings.EMBEDDING_MODEL)
         self.documents = Documents(
             document_store,
             Reader(self.sandboxes, self.session_folders),
             embedder,
             Searches(document_store, embedder, reranker(settings.RERANK_MODEL, self._ask_about_passage)),
+            None if fetcher is None else self.web_pages.document,
         )
-        self.fetcher = (
-            Fetcher(AllowList(settings.FETCH_ALLOW), settings.FETCH_TIMEOUT, settings.FETCH_BYTES)
-            if settings.FETCH == "on"
-            else None
-        )
-        self.web_pages = WebPages(self.fetcher, self.sandboxes, self.session_folders)
 
         self.models = ResidentModels()
         self.runs = Runs(settings.MAX_RUNS, settings.MAX_CONCURRENT_RUNS)

@@ -31,6 +31,10 @@ class FetchedPage(Protocol):
     def content(self) -> bytes:
         """All of it."""
 
+    @property
+    def text(self) -> str | None:
+        """Of an HTML page, what a reader sees of it; None: the content is to be read."""
+
 
 class Documents:
     """Safe for any number of threads."""
@@ -95,6 +99,10 @@ class Documents:
                 "This server loads nothing from the web. Download the page, and add it as a file."
             )
         page = self._fetch_page(url)
+        if page.text is not None:
+            return self._save(
+                scope, owner, collection, name or url, "url", page.final_url, date, text_given(page.text)
+            )
         read = self._reader.read(page.final_url, Content(page.content))
         assert isinstance(read, ReadDocument), "no document was to be found"
         return self._save(scope, owner, collection, name or url, "url", page.final_url, date, read)

@@ -17,8 +17,8 @@ DATA_URL = re.compile(r"data:([^,;]*)((?:;[^,;]*)*),", re.IGNORECASE)
 
 URL = re.compile(r"(?:data|https?|hearth-file|file):", re.IGNORECASE)
 
-Fetch = Callable[[str, int], bytes]
-"""The bytes at an https address, of which there may be so many. Raises a `HearthError`."""
+Fetch = Callable[[str], bytes]
+"""The bytes at an address of the web, which are bounded. Raises a `HearthError`."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,9 @@ class Sources:
                     "This server fetches no pictures from the web. Send the picture itself, as a data URL, or upload "
                     f"it to the session and write {FILE_SCHEME}NAME."
                 )
-            return Sent(self._fetch(url, self._max_bytes), _last_part(url))
+            content = self._fetch(url)
+            self._check(len(content))
+            return Sent(content, _last_part(url))
         raise InvalidRequestError(
             f"A picture is a data URL, like data:image/png;base64,..., or a file of the session, like "
             f"{FILE_SCHEME}chart.png. Files of the server itself can't be named."

@@ -28,6 +28,7 @@ LONGEST_TEXT = 500_000
 FOLDER = "page-"
 """Begins the name of a folder for one page. No session's folder has such a name."""
 FILE = "page"
+HTML = ("text/html", "application/xhtml+xml")
 
 
 class PageText(BaseModel):
@@ -57,6 +58,15 @@ class WebPage:
         return max(0.0, time.time() - self.loaded)
 
 
+@dataclass(frozen=True)
+class WebDocument:
+    """What a URL names, for a collection of documents. `text`: of an HTML page, what a reader sees of it."""
+
+    final_url: str
+    content: bytes
+    text: str | None
+
+
 class WebPages:
     """Safe for any number of threads. A URL is loaded again after `FRESH_SECONDS`; bytes that were read before are
     not read again."""
@@ -73,13 +83,24 @@ class WebPages:
     def get(self, url: str, should_stop: Callable[[], bool] = lambda: False) -> WebPage:
         """The page. Raises what `Fetcher.fetch_page` raises, `FetchFailedError` for a page without a text, and
         `SandboxUnavailableError`."""
-        if self._fetcher is None:
-            raise FetchRefusedError("This server loads no pages from the web. Its owner may set HEARTH_FETCH=on.")
         with self._lock:
             found = self._by_url.get(url)
         if found is not None and found.age < FRESH_SECONDS:
             return found
-        fetched = self._fetcher.fetch_page(url, should_stop)
+        return self._load(url, self._fetch(url, should_stop))
+
+    def document(self, url: str) -> WebDocument:
+        """What the URL names, loaded now. Raises what `get` raises."""
+        fetched = self._fetch(url, lambda: False)
+        text = self._load(url, fetched).page.text if fetched.media_type in HTML else None
+        return WebDocument(fetched.final_url, fetched.content, text)
+
+    def _fetch(self, url: str, should_stop: Callable[[], bool]) -> FetchedPage:
+        if self._fetcher is None:
+            raise FetchRefusedError("This server loads no pages from the web. Its owner may set HEARTH_FETCH=on.")
+        return self._fetcher.fetch_page(url, should_stop)
+
+    def _load(self, url: str, fetched: FetchedPage) -> WebPage:
         digest = hashlib.sha256(fetched.content).hexdigest()
         key = (digest, fetched.media_type, fetched.charset)
         with self._lock:
@@ -139,7 +160,7 @@ class WebPages:
 
 def _kind(media_type: str) -> str:
     """How the sandbox reads it. Raises `FetchFailedError` for what has to be a file of a session."""
-    if media_type in ("text/html", "application/xhtml+xml"):
+    if media_type in HTML:
         return "html"
     if media_type == "application/pdf":
         return "pdf"
