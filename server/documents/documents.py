@@ -100,11 +100,11 @@ class Documents:
             )
         page = self._fetch_page(url)
         if page.text is not None:
-            return self._save(
-                scope, owner, collection, name or url, "url", page.final_url, date, text_given(page.text)
-            )
-        read = self._reader.read(page.final_url, Content(page.content))
-        assert isinstance(read, ReadDocument), "no document was to be found"
+            read = text_given(page.text)
+        else:
+            found = self._reader.read(page.final_url, Content(page.content))
+            assert isinstance(found, ReadDocument), "no document was to be found"
+            read = found
         return self._save(scope, owner, collection, name or url, "url", page.final_url, date, read)
 
     def delete_document(self, collection: Collection, document: str) -> Document:

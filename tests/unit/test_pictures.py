@@ -130,15 +130,15 @@ def files(tmp_path: Path) -> SessionFiles:
 
 
 def test_sources(files: SessionFiles) -> None:
-    fetched: list[tuple[str, int]] = []
+    fetched: list[str] = []
 
-    def fetch(url: str, most: int) -> bytes:
-        fetched.append((url, most))
-        return b"PNG"
+    def fetch(url: str) -> bytes:
+        fetched.append(url)
+        return b"PNG" * (100 if "large" in url else 1)
 
     sources = Sources(files, 100, fetch)
     assert sources.from_url("https://example.org/a%20b.png?x=1", "main", None).name == "a b.png"
-    assert fetched == [("https://example.org/a%20b.png?x=1", 100)]
+    assert fetched == ["https://example.org/a%20b.png?x=1"]
     assert sources.from_url(data_url(b"abc"), "main", None).content == b"abc"
     assert sources.from_url("data:;base64,YW\nJj", "main", None).content == b"abc"
     assert sources.from_url("DATA:image/png;charset=x;BASE64,YWI", "main", None).content == b"ab"
@@ -151,6 +151,7 @@ def test_sources(files: SessionFiles) -> None:
         "file:///etc/passwd": InvalidRequestError,
         "ftp://example.org/a.png": InvalidRequestError,
         data_url(bytes(200)): TooLargeError,
+        "https://example.org/large.png": TooLargeError,
         "hearth-file:a.png": InvalidRequestError,
     }.items():
         with pytest.raises(error):
