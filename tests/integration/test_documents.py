@@ -265,6 +265,7 @@ def test_many_people_at_once(server: Server) -> None:
     assert len(documents(server, "crowd")) == 20
 
 
+@pytest.mark.slow
 def test_nothing_is_half_there_after_a_kill(tmp_path: Path, start_server: Callable[..., Server]) -> None:
     settings = {**SETTINGS, "DATA_DIR": tmp_path / "data"}
     server = start_server(ready=False, **settings)
@@ -341,6 +342,7 @@ def test_an_agent_reads_what_its_run_may_read(start_server: Callable[..., Server
     assert json.loads(answer["answer"])["documents"] == ["lab.md"]
 
 
+@pytest.mark.slow
 def test_without_a_model_and_without_a_sandbox_documents_are_found_by_words(
     tmp_path: Path, start_server: Callable[..., Server]
 ) -> None:
