@@ -63,9 +63,7 @@ def chunked(given: RetrievalSet, count_tokens: Callable[[str], int]) -> Chunked:
         above = contexts(text.whole, [(one.start, one.end) for one in chunks])
         for one, headings in zip(chunks, above, strict=True):
             first, last = pages[one.first_page].index, pages[one.last_page].index
-            entries.append(
-                Entry(len(entries), number, first, one.text, None, f"{name}\n{headings}".strip(), last)
-            )
+            entries.append(Entry(len(entries), number, first, one.text, None, f"{name}\n{headings}".strip(), last))
     return Chunked(entries, names)
 
 

@@ -489,8 +489,8 @@ class Uploaded:
 
 @dataclass(frozen=True)
 class Document:
-    """A document of a collection. `state`: `embedding`, `ready` or `words_only`; then `error` says why. `skipped`: what
-    could not be read."""
+    """A document of a collection. `state`: `embedding`, `ready` or `words_only`; then `error` says why. `skipped`:
+    what could not be read."""
 
     document_id: str
     name: str
@@ -1113,7 +1113,7 @@ class Lab:
         return Table(self._documents(collection, session))
 
     def collections(self, *, session: str | None = None) -> Table[dict[str, Any]]:
-        """The collections that an agent of this workspace reads: the session's, the workspace's, and those of main."""
+        """The collections that an agent reads here: the session's, the workspace's, and those of main."""
         query = self._of_session(session) | {"limit": 1000}
         return Table(self._json("GET", "/collections", query=query)["collections"])
 
@@ -1121,9 +1121,11 @@ class Lab:
         """The documents of a collection, when all are found by meaning too, or say why they are not."""
         path, query = f"/collections/{_quoted(collection)}/events", self._of_session(session)
         with contextlib.closing(self._events(f"{path}?{urlencode(query)}", None, "GET")) as events:
-            while any(one.state == "embedding" for one in (found := self.documents(collection, session=session))):
+            while True:
+                found = self.documents(collection, session=session)
+                if all(one.state != "embedding" for one in found):
+                    return found
                 next(kind for kind, _ in events if kind in ("state", "end"))
-        return found
 
     def search(
         self,
@@ -1137,8 +1139,8 @@ class Lab:
         rerank: bool = False,
         session: str | None = None,
     ) -> Table[Passage]:
-        """The best passages of a collection. `document`: the id of the only one to search, and `page` one of its pages,
-        as printed. `after`: only documents with a later date."""
+        """The best passages of a collection. `document`: the id of the only one to search, and `page` one of its
+        pages, as printed. `after`: only documents with a later date."""
         filters = {"document": document, "page": page, "after": after, "rerank": "true" if rerank else None}
         asked = self._of_session(session) | _given(filters) | {"query": query, "limit": limit}
         body = self._json("GET", f"/collections/{_quoted(collection)}/search", query=asked, seconds=None)

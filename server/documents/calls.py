@@ -9,7 +9,7 @@ from server.documents.documents import Documents
 from server.documents.search import Filters, Passage
 from server.runs.run import Run
 from server.sessions.asked import Asked, read
-from server.store.documents import Collection, Scope
+from server.store.document_types import Collection, Scope
 
 MOST_LISTED = 1000
 MOST_PAGES = 50

@@ -59,11 +59,12 @@ def _spans(whole: str, count_tokens: Callable[[str], int], tokens: int) -> Itera
     """Start and end of the passages."""
     import semchunk
 
-    # Of this text only: semchunk's own cache is never emptied.
-    counted = lru_cache(4096)(count_tokens)
+    # Of this text only: semchunk's own cache is never emptied. Tokenizers split at white space first, so words can be
+    # counted one by one, and most of them come again and again.
+    counted = lru_cache(65_536)(count_tokens)
 
     def count(part: str) -> int:
-        return tokens + 1 if len(part) > MOST_CHARACTERS * tokens else counted(part)
+        return tokens + 1 if len(part) > MOST_CHARACTERS * tokens else sum(map(counted, part.split()))
 
     deadline = time.monotonic() + SECONDS
     for start, end in _blocks(whole):
@@ -98,5 +99,4 @@ def _by_length(part: str, size: int) -> Iterator[tuple[int, int]]:
     while len(part) - cuts[-1] > size:
         space = part.rfind(" ", cuts[-1] + size // 2, cuts[-1] + size)
         cuts.append(space if space > 0 else cuts[-1] + size)
-    for start, end in itertools.pairwise([*cuts, len(part)]):
-        yield start, end
+    yield from itertools.pairwise([*cuts, len(part)])

@@ -14,7 +14,8 @@ from server.documents.search import Filters, Passage, Searches
 from server.errors import DocumentsUnavailableError, FileRefusedError
 from server.observability import metrics
 from server.runs.events import Events
-from server.store.documents import Collection, Document, DocumentStore, NewDocument, Scope, Source
+from server.store.document_types import Collection, Document, NewDocument, Scope, Source
+from server.store.documents import DocumentStore
 
 log = logging.getLogger(__name__)
 
@@ -22,8 +23,13 @@ log = logging.getLogger(__name__)
 class FetchedPage(Protocol):
     """What was loaded from the web."""
 
-    final_url: str
-    content: bytes
+    @property
+    def final_url(self) -> str:
+        """After redirects."""
+
+    @property
+    def content(self) -> bytes:
+        """All of it."""
 
 
 class Documents:

@@ -35,6 +35,7 @@ class Embedder:
         self._device = device
         self._loading = threading.Lock()
         self._model: _Model | None = None
+        self._reading = threading.Lock()
         self._counting: _Counting | None = None
         self._turn = _Turn()
 
@@ -84,7 +85,7 @@ class Embedder:
             return self._model
 
     def _counted(self) -> "_Counting":
-        with self._loading:
+        with self._reading:
             if self._counting is None:
                 self._counting = _Counting(_folder(self._where))
             return self._counting
@@ -103,7 +104,7 @@ class _Counting:
             raise
         except Exception as error:  # boundary: tokenizers raises Exception itself
             raise EmbeddingError(
-                f"HEARTH_EMBEDDING_MODEL: {folder / 'tokenizer.json'} can't be read: {_first_line(error)}"
+                f"{SETTING}: {folder / 'tokenizer.json'} can't be read: {first_line(error)}"
             ) from error
         # The packaged file has truncation to 128 tokens and padding on.
         self.tokenizer.no_padding()
@@ -196,7 +197,7 @@ class _Model:
                 pooled = hidden[:, 0]
             else:
                 pooled = (hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
-            vectors: "np.ndarray" = torch.nn.functional.normalize(pooled.float(), dim=1).cpu().numpy()
+            vectors: np.ndarray = torch.nn.functional.normalize(pooled.float(), dim=1).cpu().numpy()
         return vectors
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from server.runs.events import Events, Kind
-from server.store.documents import Document
+from server.store.document_types import Document
 
 MOST_CHARACTERS = 400_000
 """Maximum length of the events of a collection that are kept."""

@@ -8,15 +8,14 @@ server is killed, and nothing is done twice.
 import logging
 import threading
 
-import numpy as np
-
 from server.documents.chunking import Chunking
 from server.documents.embedder import Embedder, EmbeddingError
 from server.documents.feeds import CollectionFeeds
 from server.documents.text import BETWEEN, Text
 from server.errors import HearthError, StoreError
 from server.observability import metrics
-from server.store.documents import Document, DocumentStore, StoredChunk
+from server.store.document_types import Document, StoredChunk
+from server.store.documents import DocumentStore
 
 log = logging.getLogger(__name__)
 
@@ -68,17 +67,20 @@ class Indexer:
         self._wanted.set()
 
     def _work(self, is_first: bool) -> None:
-        last = 0
         while not self._closed.is_set():
             self._wanted.clear()
             try:
                 if is_first:
                     self._try_again()
                     is_first = False
-                document = self._store.next_to_embed(last)
-                if document is not None:
-                    last = document.key
+                # A round: a batch of each, so that neither a long document nor one that is often replaced keeps
+                # others waiting.
+                waiting = self._store.to_embed()
+                for document in waiting:
+                    if self._closed.is_set():
+                        return
                     self._advance(document)
+                if waiting:
                     continue
             except StoreError:
                 log.exception("documents can't be embedded now")
@@ -120,6 +122,8 @@ class Indexer:
                 self._feeds.on_state(document, "words_only", reason)
 
     def _embed(self, document: Document, batch: list[StoredChunk]) -> dict[int, bytes]:
+        import numpy as np  # late: the server's start does not need it
+
         vectors = self._embedder.embed([chunk.text for chunk in batch])
         lengths = np.linalg.norm(vectors, axis=1)
         if vectors.shape[0] != len(batch) or not np.allclose(lengths, 1, atol=0.01):

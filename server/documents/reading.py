@@ -23,7 +23,7 @@ from server.files.names import cleaned
 from server.files.removal import remove_tree
 from server.sandbox.inside.interpreter import TEXTS
 from server.sandbox.sandboxes import Sandboxes
-from server.store.documents import Document
+from server.store.document_types import Document
 
 log = logging.getLogger(__name__)
 

@@ -3,13 +3,14 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from server.documents.embedder import Embedder, EmbeddingError
 from server.errors import InvalidRequestError
 from server.observability import metrics
-from server.store.documents import Collection, DocumentStore, FoundPassage, StoredChunk
+from server.store.document_types import Collection, FoundPassage, StoredChunk
+from server.store.documents import DocumentStore
 
 if TYPE_CHECKING:
     from server.documents.collection_index import CollectionIndex, Entry
@@ -40,6 +41,14 @@ class Passage:
     similarity: float | None = None
 
 
+@dataclass(frozen=True)
+class _Held:
+    """An index in memory. `lock`: of those who bring it up to date."""
+
+    index: "CollectionIndex"
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
 class Searches:
     """Searches collections. Safe for any number of threads."""
 
@@ -48,7 +57,7 @@ class Searches:
         self._embedder = embedder
         self._reranker = reranker
         self._lock = threading.Lock()
-        self._indexes: OrderedDict[int, CollectionIndex] = OrderedDict()
+        self._indexes: OrderedDict[int, _Held] = OrderedDict()
         self._sizes: dict[int, int] = {}
 
     def search(
@@ -73,14 +82,12 @@ class Searches:
         hits = []
         with metrics.SEARCH_SECONDS.time():
             for collection in collections:
-                live = self._store.live(collection.key)
                 wanted = None
                 if filters.documents is not None or filters.after is not None:
                     wanted = self._store.live(collection.key, filters.after, filters.documents).keys()
                     if not wanted:
                         continue
-                index = self._index(collection)
-                index.sync(live)
+                index = self._up_to_date(collection)
                 hits += index.search(query, limit, documents=wanted, pages=pages, rerank=reranker)
             hits = sorted(hits, key=lambda hit: -hit.score)[:limit]
             found = self._store.passages([hit.chunk for hit in hits]) if hits else {}
@@ -101,14 +108,23 @@ class Searches:
                 return index
         raise InvalidRequestError(f"page: {document.name!r} has no page {filters.page!r}, as printed.")
 
-    def _index(self, collection: Collection) -> "CollectionIndex":
+    def _up_to_date(self, collection: Collection) -> "CollectionIndex":
+        """The index of a collection, as the database is now or later."""
+        found = self._index(collection)
+        # With the lock held: otherwise a search that has read the database earlier could take back what a later one
+        # has brought.
+        with found.lock:
+            found.index.sync(self._store.live(collection.key))
+        return found.index
+
+    def _index(self, collection: Collection) -> "_Held":
         # Late: it imports what the server's start does not need.
         from server.documents.collection_index import CollectionIndex
 
         with self._lock:
             found = self._indexes.get(collection.key)
             if found is None:
-                found = CollectionIndex(self._load, self._embedder.embed_query)
+                found = _Held(CollectionIndex(self._load, self._embedder.embed_query))
                 self._indexes[collection.key] = found
             self._indexes.move_to_end(collection.key)
             self._sizes[collection.key] = collection.chunks

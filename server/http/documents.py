@@ -43,7 +43,7 @@ from server.http.file_download import as_time
 from server.http.multipart import is_form, read_form
 from server.http.schemas import EVENTS, ErrorAnswer
 from server.http.sse import PING, ServerSentEvent, event_stream, events_after, last_event_id
-from server.store.documents import Collection, Document, Scope
+from server.store.document_types import Collection, Document, Scope
 
 
 def blueprint(

@@ -5,8 +5,7 @@ import secrets
 import time
 from collections.abc import Collection as Container
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import Connection, Row, and_, delete, exists, func, insert, or_, select, update
 
@@ -14,118 +13,9 @@ from server.documents.chunks import Chunk
 from server.documents.text import Page
 from server.errors import CollectionNotFoundError, DocumentNotFoundError, IngestFailedError
 from server.store.database import Database
+from server.store.document_types import Collection, Document, FoundPassage, NewDocument, Scope, StoredChunk
 from server.store.group_writer import Change
 from server.store.tables import CHUNK, CHUNK_VECTOR, COLLECTION, DOCUMENT, DOCUMENT_PAGE
-
-State = Literal["embedding", "ready", "words_only"]
-Source = Literal["file", "url", "text"]
-MAIN = "main"
-"""The workspace whose collections everybody's agents read."""
-
-
-@dataclass(frozen=True)
-class Scope:
-    """Whose collections: of a workspace or, with `session`, of one of its sessions."""
-
-    workspace: str
-    session: str = ""
-
-    def readable(self) -> list["Scope"]:
-        """The scopes whose collections an agent here reads: the session's, the workspace's, and main's."""
-        scopes = [self, Scope(self.workspace), Scope(MAIN)]
-        return list(dict.fromkeys(scopes))
-
-
-@dataclass(frozen=True)
-class Collection:
-    """A collection. `created`: seconds since 1970."""
-
-    key: int
-    scope: Scope
-    name: str
-    created: float
-    documents: int
-    chunks: int
-
-
-@dataclass(frozen=True)
-class NewDocument:
-    """A document that was read. `source`: file, url or text; `place`: where it is from. `kind`: pdf, docx, ...
-    `chunker`: what made its chunks. `date`: ISO 8601. `skipped`: what was not read, and why."""
-
-    name: str
-    source: Source
-    place: str
-    sha256: str
-    bytes: int
-    media_type: str
-    kind: str
-    date: str | None
-    skipped: list[str]
-    chunker: str
-    pages: Sequence[Page]
-    chunks: Sequence[Chunk]
-
-
-@dataclass(frozen=True)
-class Document:
-    """A saved document. `error`: why its state is words_only. `version`: changes with its text. Times: seconds since
-    1970."""
-
-    key: int
-    id: str
-    collection: int
-    name: str
-    source: str
-    place: str
-    sha256: str
-    bytes: int
-    media_type: str
-    kind: str
-    date: str | None
-    state: State
-    error: str | None
-    version: str
-    pages: int
-    chunks: int
-    vectors: int
-    characters: int
-    skipped: list[str]
-    chunker: str
-    model: str | None
-    created: float
-    changed: float
-
-
-@dataclass(frozen=True)
-class StoredChunk:
-    """A passage as it is saved. `vector`: of the wanted model, float32; None: it has none."""
-
-    key: int
-    number: int
-    start: int
-    end: int
-    first_page: int
-    last_page: int
-    text: str
-    vector: bytes | None = None
-
-
-@dataclass(frozen=True)
-class FoundPassage:
-    """A passage of a live document. `page`: the index of its first page. `page_label`: as printed there."""
-
-    chunk: int
-    collection: str
-    document: str
-    document_id: str
-    page: int
-    last_page: int
-    page_label: str | None
-    last_page_label: str | None
-    start: int
-    end: int
-    text: str
 
 
 class DocumentStore:
@@ -389,13 +279,11 @@ class DocumentStore:
 
     # Embedding
 
-    def next_to_embed(self, after: int) -> Document | None:
-        """The next document whose state is `embedding`, by its key; after the last one comes the first."""
-        wanted = select(DOCUMENT).where(DOCUMENT.c.state == "embedding").order_by(DOCUMENT.c.key).limit(1)
+    def to_embed(self, limit: int = 1000) -> list[Document]:
+        """The documents whose state is `embedding`, those that were saved first come first."""
+        wanted = select(DOCUMENT).where(DOCUMENT.c.state == "embedding").order_by(DOCUMENT.c.key).limit(limit)
         with self._database.reading() as connection:
-            row = connection.execute(wanted.where(DOCUMENT.c.key > after)).one_or_none()
-            row = row or connection.execute(wanted).one_or_none()
-        return None if row is None else _as_document(row)
+            return [_as_document(row) for row in connection.execute(wanted)]
 
     def without_vector(self, document: int, model: str, limit: int) -> list[StoredChunk]:
         """Passages of a document that have no vector by `model`, in order."""

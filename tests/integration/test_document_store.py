@@ -10,7 +10,8 @@ from server.documents.chunks import chunks_of
 from server.documents.text import text_of
 from server.errors import CollectionNotFoundError, DocumentNotFoundError, IngestFailedError
 from server.store import Database
-from server.store.documents import DocumentStore, NewDocument, Scope
+from server.store.document_types import NewDocument, Scope
+from server.store.documents import DocumentStore
 
 LAB = Scope("main")
 VECTOR = b"\0\0\x80\x3f" * 3
@@ -34,7 +35,8 @@ def document(name: str, *pages: str, sha256: str = "") -> NewDocument:
 
 def embed(store: DocumentStore, model: str) -> None:
     """Does what the indexer does, once for all documents."""
-    while (found := store.next_to_embed(0)) is not None:
+    while waiting := store.to_embed():
+        found = waiting[0]
         batch = store.without_vector(found.key, model, 2)
         if batch:
             assert store.add_vectors(found, model, {chunk.key: VECTOR for chunk in batch}) is not None
@@ -107,8 +109,7 @@ def test_a_new_chunker_replaces_the_passages(store: DocumentStore) -> None:
     saved, _ = store.save(LAB, "main", "notes", document("a.pdf", "A text of some words. " * 30))
     embed(store, "model")
     store.write(store.try_again("model", "2-20"))
-    found = store.next_to_embed(0)
-    assert found is not None
+    [found] = store.to_embed()
     text = text_of([(page.label, page.text) for page in store.pages(found.key)])
     store.rechunk(found, "2-20", chunks_of(text, lambda part: len(part.split()), 10))
     embed(store, "model")

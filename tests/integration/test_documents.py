@@ -241,7 +241,7 @@ def test_what_is_refused(
     assert server.session.get("/collections/x/documents").status_code == 404
 
 
-@pytest.mark.parametrize("query", ["", "the of and", "\u0000", "'; DROP TABLE chunk; --", "☃" * 50, '"(" OR *', "μ"])
+@pytest.mark.parametrize("query", ["", "\u0000", "'; DROP TABLE chunk; --", "☃" * 50, '"(" OR *', "μ"])
 def test_odd_queries(server: Server, query: str) -> None:
     add(server, "odd", "a.md", "A text about the cooling.")
     answer = server.session.get("/collections/odd/search", params={"query": query})
@@ -253,11 +253,11 @@ def test_odd_queries(server: Server, query: str) -> None:
 def test_many_people_at_once(server: Server) -> None:
     def person(number: int) -> None:
         for turn in range(3):
-            add(server, "crowd", f"{number}.md", f"Person{number} keeps item{turn}number{number} in a drawer.")
-            [found, *_] = search(server, "crowd", f"item{turn}number{number}")
+            add(server, "crowd", f"{number}.md", f"Person{number} keeps item{turn}number{number}end in a drawer.")
+            [found, *_] = search(server, "crowd", f"item{turn}number{number}end")
             assert found["document"] == f"{number}.md" and f"item{turn}" in found["text"]
             assert all(
-                f"item{turn - 1}number{number}" not in one["text"] for one in search(server, "crowd", "drawer")
+                f"item{turn - 1}number{number}end" not in one["text"] for one in search(server, "crowd", "drawer")
             )
 
     with ThreadPoolExecutor(20) as pool:
@@ -265,10 +265,13 @@ def test_many_people_at_once(server: Server) -> None:
     assert len(documents(server, "crowd")) == 20
 
 
+@pytest.mark.slow
 def test_nothing_is_half_there_after_a_kill(tmp_path: Path, start_server: Callable[..., Server]) -> None:
     settings = {**SETTINGS, "DATA_DIR": tmp_path / "data"}
     server = start_server(ready=False, **settings)
     add(server, "long", "whole.md", "\n".join(f"Sentence {number} of the whole document." for number in range(3000)))
+
+    server.wait_until(lambda: documents(server, "long")[0]["vectors"] > 0, "a vector")
 
     def keep_adding(number: int) -> None:
         try:
@@ -280,8 +283,10 @@ def test_nothing_is_half_there_after_a_kill(tmp_path: Path, start_server: Callab
     with ThreadPoolExecutor(4) as pool:
         for number in range(4):
             pool.submit(keep_adding, number)
-        server.wait_until(lambda: documents(server, "long")[0]["vectors"] > 0, "a vector")
-        server.process.send_signal(signal.SIGKILL)
+        try:
+            server.wait_until(lambda: len(documents(server, "long")) == 5, "documents of all kinds")
+        finally:
+            server.process.send_signal(signal.SIGKILL)
     server.process.wait()
     server = start_server(ready=False, **settings)
     listed = documents(server, "long")
@@ -335,3 +340,25 @@ def test_an_agent_reads_what_its_run_may_read(start_server: Callable[..., Server
     server.wait_until(lambda: documents(server, "lab")[0]["state"] == "ready", "the vectors of the lab's document")
     answer = server.session.post("/run_script", json={**asked, "workspace": "bob"}).json()
     assert json.loads(answer["answer"])["documents"] == ["lab.md"]
+
+
+@pytest.mark.slow
+def test_without_a_model_and_without_a_sandbox_documents_are_found_by_words(
+    tmp_path: Path, start_server: Callable[..., Server]
+) -> None:
+    settings = {**SETTINGS, "DATA_DIR": tmp_path / "data"}
+    server = start_server(ready=False, EMBEDDING_MODEL="/nowhere", SANDBOX="off", **settings)
+    add(server, "words", "a.md", "The zirconium is in drawer seven.")
+    [shown] = server.wait_until(
+        lambda: [one for one in documents(server, "words") if one["state"] == "words_only"], "its embedding failed"
+    )
+    assert "HEARTH_EMBEDDING_MODEL" in shown["error"] and shown["vectors"] == 0
+    [found] = search(server, "words", "zirconium")
+    assert found["document"] == "a.md" and set(found["ranks"]) == {"words"}
+    refused = upload(server, "words", ("b.md", b"A text."))
+    assert refused.status_code == 503 and refused.json()["error"]["type"] == "sandbox_unavailable"
+    end(server)
+    # The next server has a model: it cuts the text by its tokens, and embeds it.
+    server = start_server(ready=False, **settings)
+    wait_until_ready(server, "words")
+    assert set(search(server, "words", "zirconium")[0]["ranks"]) == {"words", "vectors"}

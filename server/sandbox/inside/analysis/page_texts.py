@@ -50,8 +50,8 @@ def write_page_texts(path: str, target: Path) -> dict[str, Any]:
             kind = kinds.text_kind(file, found)
         if kind not in _MODULES:
             raise Refused(
-                f"It is of the kind {kind}, which has no text by page. Documents are PDF, DOCX, PPTX, HTML, Markdown, "
-                "and plain text."
+                f"It is of the kind {kind}, which has no text by page. Documents are PDF, DOCX, PPTX, HTML, "
+                "Markdown, and plain text."
             )
         skipped: list[str] = []
         module = importlib.import_module(f".{_MODULES[kind]}", __package__)
