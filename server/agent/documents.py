@@ -154,7 +154,7 @@ class Documents(Agent):
 def _query(question: str, history: Sequence[HistoryMessage]) -> str:
     """What to search for. A question such as "and at 60 °C?" is about what the one before it was about."""
     before = next((one["content"] for one in reversed(history) if one["role"] == "user"), None)
-    if before is None or len(subject_words(question)) > SHORT_QUESTION:
+    if before in (None, question) or len(subject_words(question)) > SHORT_QUESTION:
         return question
     return f"{before}\n{question}"
 

@@ -13,8 +13,8 @@ from .quotes import Line, one_line
 from .subject import common_share, subject_words
 
 NEARLY_ALL, ENOUGH_SIMILARITY = 0.9, 0.42
-"""A passage has to do with a question if it has this share of the words that say what the question is about, or if the
-cosine of their vectors is at least this, …"""
+"""A passage has to do with a question if it has this share of the words that say what the question is about, or if
+the cosine of their vectors is at least this, …"""
 MANY, SOME_SIMILARITY = 0.6, 0.3
 """… or if it has both of these."""
 ENOUGH_WORDS = 0.5

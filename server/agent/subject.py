@@ -16,6 +16,7 @@ STOP_WORDS = frozenset(
     "tell than that the their them then there these they this those to too up us was we were what when where which "
     "who whom whose why will with would you your does must may might shall between each much many more most other "
     "such used use using explain describe mean means called say says said according find "
+    "large big small long short high low deep wide old fast slow often far "
     "document documents file files page pages passage text pdf paper report summarise summarize summary "
     "aber als am an auch auf aus bei bin bis da das dass dem den der des die doch ein eine einem einen einer eines "
     "er es für hat hatte ich ihr im in ist ja kann man mit nach nicht noch nur ob oder sein sich sie sind so über um "

@@ -162,9 +162,9 @@ class Question(WorkspaceChoice):
     question: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_QUESTION), AfterValidator(_not_blank)]
     agent: Name = Field(
         "react",
-        description="`react` (tools, one after the other), `chat` (the model alone), `documents` (from documents, with "
-        "citations), `plan_execute` (a plan, step by step), `auto` (one of these, by the model's choice), or an agent "
-        "of the workspace",
+        description="`react` (tools, one after the other), `chat` (the model alone), `documents` (from documents, "
+        "with citations), `plan_execute` (a plan, step by step), `auto` (one of these, by the model's choice), or an "
+        "agent of the workspace",
     )
     model: LongName | None = Field(None, description="a model in `/health`; default: the first one")
     max_steps: int | None = Field(

@@ -32,8 +32,8 @@ For agents:
 - `shown_tools`: how many tools to show the model, and how to report which.
 - `usage.measured()`, `logprobs.measured()`: tokens and log-probabilities of what the model writes in a block.
 - `Prepared(words)`: a guidance grammar in its serialised form, for one that is used again and again.
-- `DocumentNotFoundError`, `PromptTooLongError`, `UnreadableReplyError`, `SchemaRefusedError`, `RunCancelledError`: the errors that models
-  raise, and agents may handle or raise themselves.
+- `DocumentNotFoundError`, `PromptTooLongError`, `UnreadableReplyError`, `SchemaRefusedError`, `RunCancelledError`:
+  the errors that documents and models raise, and agents may handle or raise themselves.
 """
 
 import importlib

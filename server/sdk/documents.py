@@ -15,8 +15,8 @@ from server.sdk import context
 class Passage:
     """A passage that a search has found. `page`, `last_page`: from 0, the pages that it begins and ends on;
     `page_label`: as printed there, None where there are no pages. `start`, `end`: its place in the document's text,
-    in characters. `score`: compares the passages of one search. `similarity`: the cosine of its vector and the query's;
-    None: not among the best by vectors."""
+    in characters. `score`: compares the passages of one search. `similarity`: the cosine of its vector and the
+    query's; None: not among the best by vectors."""
 
     id: str
     document: str

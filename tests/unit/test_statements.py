@@ -14,8 +14,9 @@ from server.engine import GuidedEngine
 from server.sdk import DocumentPage
 
 WORDS = (
-    "the warpage of parts grows with mould-\ntemperature ﬁlled polymers shrink less “thus” 80 °C [3] (see 4.2) c(1, 2) "
-    "0.4 mm; a\\b is\tread – Größe, naïve state-of-\nthe-art x_y <b> 温度 of laser triangulation. It was measured; "
+    "the warpage of parts grows with mould-\ntemperature ﬁlled polymers shrink less “thus” 80 °C [3] (see 4.2) "
+    "c(1, 2) 0.4 mm; a\\b is\tread \u2013 Größe, naïve state-of-\nthe-art x_y <b> 温度 "
+    "of laser triangulation. It was measured; "
 ).split(" ")
 
 
