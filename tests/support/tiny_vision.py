@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import AddedToken, AutoModelForImageTextToText, AutoTokenizer, PreTrainedConfig
+from transformers import AddedToken, AutoConfig, AutoModelForImageTextToText, AutoTokenizer, PreTrainedConfig
 
 from server.images.image_part import ImagePart
 
@@ -83,9 +83,10 @@ def picture(folder: Path, seed: int, size: tuple[int, int] = (80, 60)) -> ImageP
 
 
 def _llava(tokenizer: Any) -> tuple[PreTrainedConfig, Any]:
-    from transformers import CLIPImageProcessorPil, LlavaConfig, LlavaProcessor
+    from transformers import CLIPImageProcessorPil, LlavaProcessor
 
-    config = LlavaConfig(
+    config = AutoConfig.for_model(
+        "llava",
         text_config=dict(TEXT),
         vision_config={"model_type": "clip_vision_model", "projection_dim": 32, **TOWER},
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
@@ -97,10 +98,11 @@ def _llava(tokenizer: Any) -> tuple[PreTrainedConfig, Any]:
 
 
 def _llava_next(tokenizer: Any) -> tuple[PreTrainedConfig, Any]:
-    from transformers import LlavaNextConfig, LlavaNextImageProcessorPil, LlavaNextProcessor
+    from transformers import LlavaNextImageProcessorPil, LlavaNextProcessor
 
     grids = [[SIDE, 2 * SIDE], [2 * SIDE, SIDE], [2 * SIDE, 2 * SIDE]]
-    config = LlavaNextConfig(
+    config = AutoConfig.for_model(
+        "llava_next",
         text_config=dict(TEXT),
         vision_config={"model_type": "clip_vision_model", "projection_dim": 32, **TOWER},
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
@@ -116,9 +118,10 @@ def _llava_next(tokenizer: Any) -> tuple[PreTrainedConfig, Any]:
 
 
 def _idefics3(tokenizer: Any) -> tuple[PreTrainedConfig, Any]:
-    from transformers import Idefics3Config, Idefics3ImageProcessorPil, Idefics3Processor
+    from transformers import Idefics3ImageProcessorPil, Idefics3Processor
 
-    config = Idefics3Config(
+    config = AutoConfig.for_model(
+        "idefics3",
         text_config=dict(TEXT),
         vision_config=dict(TOWER),
         scale_factor=2,
@@ -132,9 +135,10 @@ def _idefics3(tokenizer: Any) -> tuple[PreTrainedConfig, Any]:
 
 def _gemma3(tokenizer: Any) -> tuple[PreTrainedConfig, Any]:
     """Its image tokens see each other in both directions."""
-    from transformers import Gemma3Config, Gemma3ImageProcessorPil, Gemma3Processor
+    from transformers import Gemma3ImageProcessorPil, Gemma3Processor
 
-    config = Gemma3Config(
+    config = AutoConfig.for_model(
+        "gemma3",
         text_config={**TEXT, "model_type": "gemma3_text", "head_dim": 16, "sliding_window": 512},
         vision_config={"model_type": "siglip_vision_model", **TOWER},
         mm_tokens_per_image=4,
