@@ -109,8 +109,7 @@ class CollectionIndex:
             rankings = {"words": [one for one, _ in self._words.search(query, DEPTH, allowed)]}
             if vector is not None:
                 rankings["vectors"] = [one for one, _ in self._vectors.search(vector, DEPTH, allowed)]
-            document_of = dict.fromkeys(one for ranking in rankings.values() for one in ranking)
-            document_of = {one: self._document_of[one] for one in document_of}
+            document_of = {one: self._document_of[one] for ranking in rankings.values() for one in ranking}
             listings = self._listings.intersection(document_of)
         # Tables of contents come last: they have the words of every heading, and say nothing.
         rankings = {name: sorted(ranking, key=lambda one: one in listings) for name, ranking in rankings.items()}
