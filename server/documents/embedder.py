@@ -169,7 +169,7 @@ class _Model:
                 pooled = hidden[:, 0]
             else:
                 pooled = (hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
-            vectors: "np.ndarray" = torch.nn.functional.normalize(pooled.float(), dim=1).cpu().numpy()
+            vectors: np.ndarray = torch.nn.functional.normalize(pooled.float(), dim=1).cpu().numpy()
         return vectors
 
 
