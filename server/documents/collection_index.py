@@ -113,8 +113,7 @@ class CollectionIndex:
             if vector is not None:
                 cosines = dict(self._vectors.search(vector, DEPTH, allowed))
                 rankings["vectors"] = list(cosines)
-            document_of = dict.fromkeys(one for ranking in rankings.values() for one in ranking)
-            document_of = {one: self._document_of[one] for one in document_of}
+            document_of = {one: self._document_of[one] for ranking in rankings.values() for one in ranking}
             listings = self._listings.intersection(document_of)
         # Tables of contents come last: they have the words of every heading, and say nothing.
         rankings = {name: sorted(ranking, key=lambda one: one in listings) for name, ranking in rankings.items()}

@@ -64,7 +64,8 @@ class Embedder:
 
     def embed_query(self, text: str) -> "np.ndarray":
         """The vector of a query, before passages that wait. Raises `EmbeddingError`."""
-        return self._embed([text], is_query=True)[0]
+        vector: np.ndarray = self._embed([text], is_query=True)[0]
+        return vector
 
     def _embed(self, texts: Sequence[str], is_query: bool) -> "np.ndarray":
         import numpy as np

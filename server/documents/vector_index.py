@@ -3,6 +3,7 @@
 faiss is imported at the first vector, and never in a process that is forked later: it hangs there (faiss#5206).
 """
 
+import importlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -55,8 +56,7 @@ class VectorIndex:
         only ids to find; None: all."""
         if not self._ids or limit < 1 or (allowed is not None and not len(allowed)):
             return []
-        import faiss
-
+        faiss: Any = importlib.import_module("faiss")  # its types lack the arguments
         # One thread: the resident model needs the others. The number is that of the calling thread.
         faiss.omp_set_num_threads(1)
         only = None

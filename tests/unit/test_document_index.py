@@ -41,7 +41,10 @@ class Library:
     def embed(self, text: str) -> np.ndarray:
         if self.fails:
             raise EmbeddingError("it is broken")
-        return AXES[next((place for place, word in enumerate(("oven", "heat", "glass")) if word in text), 3)]
+        vector: np.ndarray = AXES[
+            next((place for place, word in enumerate(("oven", "heat", "glass")) if word in text), 3)
+        ]
+        return vector
 
     def index(self) -> CollectionIndex:
         index = CollectionIndex(self.load, self.embed)
