@@ -141,9 +141,10 @@ def test_gps_is_stripped_and_the_orientation_obeyed(server: Server, api: Scripte
 
 
 def test_openais_messages_have_pictures(server: Server, api: ScriptedApi) -> None:
-    part = {"type": "image_url", "image_url": {"url": data_url(RED), "detail": "low"}}
+    body: dict[str, Any]
+    part: dict[str, Any] = {"type": "image_url", "image_url": {"url": data_url(RED), "detail": "low"}}
     text = {"type": "text", "text": "What is it?"}
-    earlier = [{"role": "user", "content": [part, text]}, {"role": "assistant", "content": "A picture."}]
+    earlier: list[Any] = [{"role": "user", "content": [part, text]}, {"role": "assistant", "content": "A picture."}]
     body = {"model": "hearth/chat", "messages": [*earlier, {"role": "user", "content": "Which colour?"}]}
     # The default model reads text alone.
     answer = server.session.post("/v1/chat/completions", json=body)
@@ -156,7 +157,7 @@ def test_openais_messages_have_pictures(server: Server, api: ScriptedApi) -> Non
     assert answer.status_code == 200, answer.text
     assert answer.json()["x_hearth"]["images"][0]["read_by"] == "ocr"
     assert answer.json()["usage"]["prompt_tokens_details"]["image_tokens"] == 0
-    items = [{"type": "input_text", "text": "What?"}, {"type": "input_image", "image_url": data_url(RED)}]
+    items: list[Any] = [{"type": "input_text", "text": "What?"}, {"type": "input_image", "image_url": data_url(RED)}]
     body = {"model": "hearth", "input": [{"role": "user", "content": items}], "max_output_tokens": 8}
     answer = server.session.post("/v1/responses", json=body)
     assert answer.status_code == 200, answer.text
@@ -175,7 +176,10 @@ def test_openais_messages_have_pictures(server: Server, api: ScriptedApi) -> Non
 def test_what_is_refused(server: Server) -> None:
     web = refused(server, "https://example.org/chart.png")
     assert web["status"] == 422 and "data URL" in web["message"]
-    message = {"role": "user", "content": [{"type": "image_url", "image_url": "http://127.0.0.1/x.png"}]}
+    message: dict[str, Any] = {
+        "role": "user",
+        "content": [{"type": "image_url", "image_url": "http://127.0.0.1/x.png"}],
+    }
     answer = server.session.post("/v1/chat/completions", json={"model": "hearth", "messages": [message]})
     assert answer.status_code == 400 and "data URL" in answer.json()["error"]["message"]
     message = {"role": "assistant", "content": [{"type": "image_url", "image_url": data_url(RED)}]}
@@ -220,7 +224,7 @@ def test_a_model_that_reads_text_gets_the_text_of_the_picture(server: Server) ->
 def test_agents_look_at_pictures_of_the_session(server: Server, api: ScriptedApi) -> None:
     assert upload(server, "look", ("red.png", RED), ("notes.txt", b"none")).status_code == 201
     before = len(api.asked)
-    steps = iter(
+    steps: Iterator[dict[str, Any]] = iter(
         [
             {"action": "look_at_image", "action_input": {"name": "red.png", "question": "Which colour?"}},
             {"answer": "red"},
