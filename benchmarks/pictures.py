@@ -10,6 +10,7 @@ from benchmarks.tables import milliseconds, p95, print_table
 from constants import Settings
 from server.files.folders import SessionFolders
 from server.files.session_files import SessionFiles
+from server.images.image_part import ImagePart
 from server.images.pictures import Pictures
 from server.sandbox.sandboxes import Sandboxes
 from tests.support.pictures import data_url, page, saved
@@ -20,6 +21,10 @@ class _TextModel:
 
     takes_images = False
     context_length = 100_000
+
+    def image_tokens(self, part: ImagePart) -> int:
+        """None: it sees no picture."""
+        return 0
 
 
 def report(folder: Path, few: bool) -> None:

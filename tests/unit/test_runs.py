@@ -34,6 +34,7 @@ class Result:
     steps: list[dict[str, Any]] = field(default_factory=list)
     usage: dict[str, int] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
+    citations: list[Any] = field(default_factory=list)
 
 
 class Lab:
