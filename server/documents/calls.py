@@ -1,5 +1,6 @@
 """What agents and tools ask of documents, over the worker's channel."""
 
+import logging
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -7,9 +8,12 @@ from pydantic import Field, TypeAdapter
 
 from server.documents.documents import Documents
 from server.documents.search import Filters, Passage
+from server.errors import StoreError
 from server.runs.run import Run
 from server.sessions.asked import Asked, read
 from server.store.document_types import Collection, Scope
+
+log = logging.getLogger(__name__)
 
 MOST_LISTED = 1000
 MOST_PAGES = 50
@@ -60,8 +64,13 @@ class DocumentCalls:
         return self._list(run)
 
     def are_of_use(self, run: Run) -> bool:
-        """Whether there is a document that the run may read."""
-        return self._store.any_document(_scopes(run))
+        """Whether there is a document that the run may read. Without the database there is none: a question is
+        answered all the same."""
+        try:
+            return self._store.any_document(_scopes(run))
+        except StoreError as error:
+            log.warning("run %s reads no documents: %s", run.id, error.message)
+            return False
 
     def _search(self, call: _Search, run: Run) -> dict[str, Any]:
         readable = self._readable(run, call.collections)

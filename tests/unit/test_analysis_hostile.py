@@ -39,6 +39,8 @@ REFUSED = {
     "cut_a.parquet": "cut off",
     "noise.bin": "binary",
 }
+MOST_SECONDS = 10.0
+"""A deadline, and no measure: then the sandbox ends an analysis. benchmarks/RESULTS.md has how long they take."""
 NAMES = list(hostile_files())
 # Each takes a second or more, to make or to read.
 LARGE = {
@@ -76,7 +78,7 @@ def check(tmp_path: Path, names: list[str]) -> None:
     reports = analyse_all(tmp_path, names)
     assert reports.keys() == set(names)
     for name, report in reports.items():
-        assert report["seconds"] <= 2.0, (name, report)
+        assert report["seconds"] <= MOST_SECONDS, (name, report)
         assert report["outcome"] != "died" or name in MAY_DIE, (name, report)
         if name in REFUSED:
             assert REFUSED[name] in report.get("reason", ""), (name, report)

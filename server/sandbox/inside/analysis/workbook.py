@@ -16,6 +16,8 @@ MAX_CELLS = 2_500_000
 """Of a sheet's bounding box, which calamine holds in memory: more are described by their first rows."""
 MAX_XLS = 24 * 1024 * 1024
 """Bytes."""
+SECONDS = 1.2
+"""Until what is not read yet is left out."""
 _MAX_SHEETS = 20
 _HEAD_CELLS = 100_000
 _TAIL_ROWS = 30
@@ -31,7 +33,7 @@ class _Workbook:
     """calamine's, or None if the file is too large for it."""
     extents: dict[str, Extent]
     """Of the sheets of an xlsx, by their names."""
-    deadline: Deadline = field(default_factory=lambda: Deadline(1.2))
+    deadline: Deadline = field(default_factory=lambda: Deadline(SECONDS))
 
 
 def analyse(file: File, kind: str) -> Analysis:
