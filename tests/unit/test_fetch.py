@@ -193,7 +193,8 @@ def test_endless_redirects_end(web: WebServer, fetcher: Fetcher) -> None:
     web.pages["/loop"] = redirect("/loop")
     web.requests.clear()
     assert "redirects more than" in refusal(fetcher, web.url("/loop")).message
-    assert len(web.requests) == MOST_REDIRECTS + 1
+    # One that an earlier test gave up may arrive now.
+    assert len([one for one in web.requests if "/loop" in one]) == MOST_REDIRECTS + 1
 
 
 def test_nothing_of_the_environment_is_sent_or_asked(

@@ -14,6 +14,7 @@ _CELL = re.compile(rb"<(?:\w+:)?c\s[^>]*?\br=\"([A-Z]{1,3})(\d{1,7})\"")
 _ROW = re.compile(rb"<(?:\w+:)?row\s[^>]*?\br=\"(\d{1,7})\"")
 _FORMULA = re.compile(rb"<(?:\w+:)?f[\s>/]")
 _MAX_WORKBOOK = 4 * 1024 * 1024
+COUNTING_SECONDS = 0.8
 _MAX_SHARED = 48 * 1024 * 1024
 """Bytes of the part that has the texts of all cells: it is loaded whole."""
 _REPEATED = re.compile(
@@ -38,11 +39,12 @@ class Extent:
 
 
 def sheet_extents(file: File, maximum: int) -> dict[str, Extent]:
-    """The extent of each worksheet, by name. Counting stops above `maximum` cells, or after 0.8 s.
+    """The extent of each worksheet, by name. Counting stops above `maximum` cells, or after
+    `COUNTING_SECONDS`.
 
     Raises `Refused` if the workbook has too many texts.
     """
-    deadline = Deadline(0.8)
+    deadline = Deadline(COUNTING_SECONDS)
     extents = {}
     with open_zip(file) as archive:
         shared = archive.NameToInfo.get("xl/sharedStrings.xml")
