@@ -7,15 +7,16 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import requests
 
-from tests.support.event_stream import read
+from tests.support.event_stream import EVENT_STREAM, read
 from tests.support.postgres_process import Postgres
-from tests.support.server_process import REPOSITORY, Server, Session
+from tests.support.server_process import REPOSITORY, Server, Session, copy_code, end, start
 
 DEPLOY = REPOSITORY / "deploy"
 CHANGED_TOOL = """
@@ -25,6 +26,23 @@ from langchain_core.tools import tool
 def door_code(room: str) -> str:
     \"\"\"Tell the code of a room's door.\"\"\"
     return "4711"
+"""
+
+
+AGENT = """
+import os, time
+from pathlib import Path
+from server.sdk import tell_step
+from .agent import Agent, AgentResult, Step
+
+class Gated(Agent):
+    name = "gated"
+
+    def __call__(self, question, history=()):
+        tell_step(Step("now", "none", {}, "the gate is shut", None))
+        while not Path(%r).exists():
+            time.sleep(0.01)
+        return AgentResult("through", None, [], {})
 """
 
 
@@ -88,48 +106,48 @@ def running(command: list[str], server: Server, url: str, **environment: str) ->
         process.wait(30)
 
 
+@dataclass(frozen=True)
+class Gated:
+    """A server with an agent that reports a step, and answers when the file `gate` is there."""
+
+    server: Server
+    gate: Path
+
+
+@pytest.fixture(scope="module")
+def gated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gated]:
+    folder = tmp_path_factory.mktemp("gated")
+    code, gate = copy_code(folder), folder / "gate"
+    (code / "server" / "agent" / "gated.py").write_text(AGENT % str(gate), encoding="utf-8")
+    server = start(folder / "server", code, {})
+    try:
+        server.wait_until_ready()
+        yield Gated(server, gate)
+    finally:
+        end(server)
+
+
 @pytest.mark.parametrize(("program", "proxy"), [("nginx", nginx), ("caddy", caddy)], ids=["nginx", "caddy"])
 def test_events_pass_a_proxy_at_once(
-    start_server: Callable[..., Server], code_copy: Path, tmp_path: Path, program: str, proxy: Callable[..., object]
+    gated: Gated,
+    tmp_path: Path,
+    program: str,
+    proxy: Callable[[Server, Path], AbstractContextManager[str]],
 ) -> None:
     if shutil.which(program) is None:
         pytest.skip(f"{program} is not installed")
-    gate = tmp_path / "gate"
-    (code_copy / "server" / "agent" / "gated.py").write_text(
-        f"""
-import os, time
-from pathlib import Path
-from server.sdk import tell_step
-from .agent import Agent, AgentResult, Step
-
-class Gated(Agent):
-    name = "gated"
-
-    def __call__(self, question, history=()):
-        tell_step(Step("now", "none", {{}}, "the gate is shut", None))
-        while not Path({str(gate)!r}).exists():
-            time.sleep(0.01)
-        return AgentResult("through", None, [], {{}})
-""",
-        encoding="utf-8",
-    )
-    server = start_server(code=code_copy)
-    with proxy(server, tmp_path) as url:  # type: ignore[attr-defined]
-        session = Session(url, server.token)
+    gated.gate.unlink(missing_ok=True)
+    with proxy(gated.server, tmp_path) as url, Session(url, gated.server.token) as session:
         answer = session.post(
-            "/run_script",
-            json={"question": "?", "agent": "gated"},
-            headers={"Accept": "text/event-stream"},
-            stream=True,
+            "/run_script", json={"question": "?", "agent": "gated"}, headers=EVENT_STREAM, stream=True
         )
-        assert answer.status_code == 200, answer.text
         events = read(answer)
-        # The step arrives while the tool still waits: nothing on the way has held it back.
+        # The step arrives while the agent still waits: nothing on the way has held it back.
         step = next(one for one in events if one.kind == "step")
         assert step.data["observation"] == "the gate is shut"
-        gate.touch()
-        end = list(events)[-1]
-        assert (end.kind, end.data["answer"]) == ("answer", "through")
+        gated.gate.touch()
+        last = list(events)[-1]
+        assert (last.kind, last.data["answer"]) == ("answer", "through")
         upload = session.post("/sessions/a/files", files={"files": ("big.bin", b"x" * 3_000_000)})
         assert upload.status_code == 201, upload.text
 
@@ -191,6 +209,7 @@ def test_a_backup_of_sqlite_becomes_a_server(start_server: Callable[..., Server]
     check(start_server(DATA_DIR=tmp_path / "restored"), before)
 
 
+@pytest.mark.slow
 def test_a_backup_of_postgresql_becomes_a_server(
     start_server: Callable[..., Server], tmp_path: Path, postgres: Postgres
 ) -> None:
