@@ -91,6 +91,15 @@ def test_openapi_describes_the_routes(empty_server: Server) -> None:
         Draft202012Validator.check_schema(schema)
     routes = {(path, method) for path, methods in document["paths"].items() for method in methods}
     assert routes == {
+        ("/collections", "get"),
+        ("/collections/{name}", "delete"),
+        ("/collections/{name}/documents", "get"),
+        ("/collections/{name}/documents", "post"),
+        ("/collections/{name}/documents/{document_id}", "delete"),
+        ("/collections/{name}/documents/{document_id}", "get"),
+        ("/collections/{name}/documents/{document_id}/pages/{index}", "get"),
+        ("/collections/{name}/events", "get"),
+        ("/collections/{name}/search", "get"),
         ("/health", "get"),
         ("/metrics", "get"),
         ("/tools", "get"),
