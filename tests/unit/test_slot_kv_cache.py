@@ -149,6 +149,8 @@ TOLERANCES: dict[str, tuple[float, dict[str, Any]]] = {
     "fp8, float32": (1e-4, {"dtype": "float32", "load_in_8bit": True, "quantizer": "torchao_fp8"}),
     "fp8, bfloat16": (0.25, {"dtype": "bfloat16", "load_in_8bit": True, "quantizer": "torchao_fp8"}),
 }
+SLOW_ON_A_CPU = ("8bit, float32", "8bit, bfloat16")
+"""Of the three with bitsandbytes, one is in the ordinary run."""
 
 
 def written_alone(cache: KVCache, prompt: list[int]) -> tuple[list[int], list[torch.Tensor]]:
@@ -179,7 +181,9 @@ def read_together(cache: KVCache, texts: list[list[int]]) -> list[list[torch.Ten
     return logits
 
 
-@pytest.mark.parametrize("kind", TOLERANCES)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] if kind in SLOW_ON_A_CPU else []) for kind in TOLERANCES]
+)
 def test_in_a_batch_logits_are_nearly_those_alone(kind: str) -> None:
     tolerance, options = TOLERANCES[kind]
     options = {"device_map": "cpu", "int8_threshold": 6.0, **options}
