@@ -240,8 +240,8 @@ def chat(**more: Any) -> tuple[str, dict[str, Any]]:
             "assistant",
         ),
         (
-            chat(messages=[{"role": "user", "content": [{"type": "image_url"}]}]),
-            "messages[0].content[0].type",
+            chat(messages=[{"role": "user", "content": [{"type": "input_audio"}]}]),
+            "messages[0].content[0]",
             "text",
         ),
         (chat(messages=[{"role": "user", "content": 5}]), "messages[0].content", "list"),

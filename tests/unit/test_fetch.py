@@ -19,6 +19,11 @@ from server.internet.fetch import MOST_REDIRECTS, Fetcher
 from tests.support.ssrf_urls import NAMES, urls
 from tests.support.web_server import WebServer, response, web_server
 
+# A socket that a deadline has shut down, under urllib3, is closed when it is collected.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
+)
+
 RESOLVE = socket.getaddrinfo
 
 

@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 
 import pytest
-from langchain_tavily._utilities import TavilySearchAPIWrapper
 
 from server.errors import SearchFailedError, SearchLimitedError
 from server.internet.calls import _domain
 from server.internet.search import SearXNG, Tavily, WebSearch, is_within
-from tests.support.search_engines import KEY, RESULTS, as_json, asked, failing, searxng, serve, tavily
+from tests.support.search_engines import KEY, as_json, failing, searxng, serve, tavily
 from tests.support.web_server import WebServer, response, web_server
 
 
@@ -23,21 +22,6 @@ def search(request: pytest.FixtureRequest, web: WebServer) -> WebSearch:
     url = f"http://127.0.0.1:{web.port}"
     serve(web, tavily if request.param == "tavily" else searxng)
     return WebSearch(Tavily(KEY, url) if request.param == "tavily" else SearXNG(url))
-
-
-def test_the_stand_in_speaks_as_tavilys_own_client_expects(web: WebServer) -> None:
-    serve(web, tavily)
-    client = TavilySearchAPIWrapper(tavily_api_key=KEY, api_base_url=f"http://127.0.0.1:{web.port}")
-    named = dict.fromkeys(
-        "search_depth include_domains exclude_domains include_answer include_raw_content include_images "
-        "include_image_descriptions include_favicon topic time_range country auto_parameters start_date end_date "
-        "include_usage exact_match".split()
-    )
-    theirs = client.raw_results(query="warpage", max_results=2, **named)
-    assert [one["url"] for one in theirs["results"]] == [one["url"] for one in RESULTS[:2]]
-    their_request = asked(web.requests[0])
-    Tavily(KEY, f"http://127.0.0.1:{web.port}").search("warpage", 2, [])
-    assert {**their_request, "search_depth": "basic"} == asked(web.requests[1])
 
 
 def test_results(search: WebSearch) -> None:
