@@ -72,7 +72,8 @@ def check(statements: Sequence[Statement], shown: Sequence[Shown], pages: Pages)
 
 
 def _found(quote: Quote, passages: Mapping[int, Shown], pages: Pages) -> tuple[list[Citation], str]:
-    """The citations that a quote makes: one, or one a page if it goes on over the end of one. Without any, why."""
+    """The citations that a quote makes: one for each page that it stands on. Without any,
+    why."""
     passage = passages.get(quote.passage)
     if passage is None:
         return [], "there is no passage with this number"

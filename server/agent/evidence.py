@@ -143,19 +143,21 @@ def in_words(passages: Sequence[Shown], question: str) -> str:
 
 
 def numbered(passages: Iterable[Shown]) -> list[Shown]:
-    """The passages with numbers from 1, and names that tell two documents apart."""
+    """The passages with numbers from 1, and names that distinguish two documents."""
     found = [one for one in passages if one.line.text]
     ids: dict[str, set[str]] = {}
     for one in found:
         ids.setdefault(_plain_name(one), set()).add(one.document_id)
-    return [replace(one, number=number, document=_told_apart(one, ids)) for number, one in enumerate(found, start=1)]
+    return [
+        replace(one, number=number, document=_distinct_name(one, ids)) for number, one in enumerate(found, start=1)
+    ]
 
 
 def _plain_name(one: Shown) -> str:
     return one.document.removesuffix(f" ({one.document_id[:6]})")
 
 
-def _told_apart(one: Shown, ids: Mapping[str, set[str]]) -> str:
+def _distinct_name(one: Shown, ids: Mapping[str, set[str]]) -> str:
     name = _plain_name(one)
     return name if len(ids[name]) == 1 else f"{name} ({one.document_id[:6]})"
 

@@ -22,7 +22,8 @@ DEPTH = 100
 RERANKED = 20
 """Number of the best passages that are ranked again."""
 WEIGHTS = {"words": 1.0, "vectors": 0.5}
-"""Of the rankings. Tuned on every other question of benchmarks/retrieval_set.py; RESULTS.md has the others."""
+"""Of the rankings. Tuned on every other question of benchmarks/retrieval_set.py, with the others in view;
+benchmarks/RESULTS.md has both halves."""
 CONTEXT_WEIGHT = 2
 """How often a word of a chunk's context counts in the search by words."""
 
