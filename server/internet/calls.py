@@ -1,6 +1,5 @@
 """What agents and tools ask of the web, over the worker's channel: workers hold no keys."""
 
-import importlib.util
 import os
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -10,6 +9,7 @@ from pydantic import AfterValidator, Field, TypeAdapter
 
 from constants import Settings
 from server.errors import InvalidRequestError, SearchFailedError
+from server.internet.fetch import MISSING, is_installed
 from server.internet.pages import WebPages
 from server.internet.search import (
     LONGEST_QUERY,
@@ -27,8 +27,6 @@ from server.sessions.asked import Asked, read
 KEY = "TAVILY_API_KEY"
 PART = 8_000
 """Characters of a page that a model reads at once."""
-PACKAGES = "requests_hardened"
-MISSING = "the package requests-hardened is missing: install requirements-documents.txt"
 
 
 def _domain(text: str) -> str:
@@ -68,9 +66,8 @@ class InternetCalls:
         self._search: WebSearch | None = None
         self.absent: dict[str, str] = {}
         """What can't be asked, `search` or `page`, and why."""
-        is_installed = importlib.util.find_spec(PACKAGES) is not None
         engine = search_engine(settings)
-        if not is_installed:
+        if not is_installed():
             self.absent = {"search": MISSING, "page": MISSING}
         elif engine is None:
             self.absent["search"] = f"no search engine is set up: set {KEY} or HEARTH_SEARXNG_URL"

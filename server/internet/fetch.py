@@ -1,5 +1,6 @@
 """Loading from the web: the one function that opens a connection to an address that others have chosen."""
 
+import importlib.util
 import json
 import threading
 import time
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from server.internet.connection import Guard
 
+PACKAGE = "requests_hardened"
+MISSING = "the package requests-hardened is missing: install requirements-documents.txt"
 MOST_REDIRECTS = 5
 MOST_FETCHES = 16
 """At the same time. Each takes a thread."""
@@ -120,6 +123,8 @@ class Fetcher:
     def _in_time(self, work: "Callable[[Guard], Reply]", seconds: float, should_stop: Callable[[], bool]) -> Reply:
         """The result of `work` on a thread of its own, which is left alone if it does not end with its connections:
         it looks a name up then."""
+        if not is_installed():
+            raise FetchFailedError(f"Nothing can be loaded: {MISSING}.")
         from server.internet.connection import Guard  # it imports requests
 
         if not self._places.acquire(timeout=WAIT_SECONDS):
@@ -211,6 +216,11 @@ class Fetcher:
                 raise too_long
             guard.left  # noqa: B018 - raises after the deadline
         return bytes(content)
+
+
+def is_installed() -> bool:
+    """Whether there is the package that connects."""
+    return importlib.util.find_spec(PACKAGE) is not None
 
 
 def _is_document(kind: str) -> bool:

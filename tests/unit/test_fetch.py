@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from server.errors import FetchFailedError, FetchRefusedError, HearthError, RunCancelledError
-from server.internet import addresses
+from server.internet import addresses, fetch
 from server.internet.addresses import AllowList
 from server.internet.fetch import MOST_REDIRECTS, Fetcher
 from tests.support.ssrf_urls import NAMES, urls
@@ -192,6 +192,15 @@ def test_redirects_are_followed_by_hand_and_checked_each(web: WebServer, canary:
         web.pages["/start"] = redirect(place)
         refusal(fetcher, web.url("/start"))
     assert canary.requests == []
+
+
+def test_without_the_package_it_is_a_sentence(
+    web: WebServer, fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "PACKAGE", "no_such_package")
+    web.requests.clear()
+    assert "requirements-documents.txt" in refusal(fetcher, web.url("/")).message
+    assert web.requests == []
 
 
 def test_endless_redirects_end(web: WebServer, fetcher: Fetcher) -> None:
