@@ -32,6 +32,7 @@ def create_app(host: "Host") -> "Flask":
         generations,
         health,
         jobs,
+        live,
         metrics,
         models,
         older_api,
@@ -48,6 +49,7 @@ def create_app(host: "Host") -> "Flask":
     from server.http.openai import errors as openai_errors
     from server.http.openai import models as openai_models
     from server.http.schemas import ErrorAnswer
+    from server.web import pages
 
     _allow_nested_loops()
     settings = host.settings
@@ -92,6 +94,8 @@ def create_app(host: "Host") -> "Flask":
         documents.blueprint(host, transfers, event_streams, slow_requests),
         jobs.blueprint(host, event_streams, slow_requests),
         code.blueprint(host, slow_requests),
+        live.blueprint(host, event_streams),
+        pages.blueprint(host),
         openai_models.blueprint(host),
         chat_routes,
         completions.blueprint(host),

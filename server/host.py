@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,10 @@ from server.jobs.ray_cluster import RayCluster
 from server.jobs.wakes import Waker
 from server.models.autoload import Autoload
 from server.models.background import BackgroundModel
+from server.models.described import describe_all
 from server.models.loading import ModelLoader, background_model
 from server.models.resident import ResidentModels
+from server.observability.load import Load
 from server.providers import PROVIDERS
 from server.reload import MAIN, CodeFolders, CodeLoader, CodeRunner, Workspaces
 from server.runs import Runs
@@ -149,6 +152,7 @@ class Host:
         self.waker = Waker(settings, self.job_store, self.questions)
         self.jobs.on_change(self.feeds.on_job)
         self.jobs.on_change(lambda job, is_progress: self.waker.notice(job))
+        self.load = Load(lambda: self.runs.written, self._load_sample)
         self.closing = threading.Event()
 
     def open(self) -> None:
@@ -157,6 +161,7 @@ class Host:
         threading.Thread(target=self._begin, name="autoload", daemon=True).start()
 
     def _begin(self) -> None:
+        self.load.open()
         if self.settings.AUTOLOAD:
             self.autoload.run()
         self.jobs.open()
@@ -173,9 +178,21 @@ class Host:
             messages, workspace=MAIN, max_tokens=8, schema=schema, words='Reply with "yes" or "no" in quotes.'
         )
 
+    def _load_sample(self) -> dict[str, Any]:
+        """What runs and waits at this moment."""
+        return {
+            **describe_all(self.models),
+            "kv_bytes": self.models.kv_bytes,
+            "runs": [run.as_load() for run in self.runs.in_flight()],
+            "jobs": self.jobs.counts(),
+            "workers": [asdict(one) for one in self.workers.describe()],
+            "sandbox": self.sandboxes.health(),
+        }
+
     def close(self) -> None:
         """Refuse new runs, let runs in flight end within the grace period, cancel the rest, and save all of them."""
         self.closing.set()
+        self.load.close()
         self.background.close()
         self.models.close()
         self.note_taker.close()

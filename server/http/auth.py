@@ -2,8 +2,9 @@
 
 import hmac
 import re
+from typing import Any
 
-from flask import Flask, Response, request
+from flask import Flask, Response, redirect, request
 from werkzeug.wrappers import Request
 
 from constants import Settings, is_loopback
@@ -13,13 +14,23 @@ from server.errors import ForbiddenError, UnauthorizedError
 def register(app: Flask, settings: Settings) -> None:
     """Check every request before any view, except `GET /health`."""
 
-    def before() -> Response | None:
+    def before() -> Any:
         if request.path == "/health" and request.method in ("GET", "HEAD"):
             return None
         if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
             # A CORS preflight request, which has no token. The answer is the same for every path.
             return Response(status=204)
+        if request.path.startswith("/ui/static/"):
+            return None
         check(settings, request)
+        if (
+            request.method == "GET"
+            and "token" in request.args
+            and (request.path == "/" or request.path.startswith("/ui/"))
+        ):
+            answer = redirect("/ui/ask" if request.path == "/" else request.path, 303)
+            answer.set_cookie("hearth_session", settings.TOKEN, httponly=True, samesite="Lax")
+            return answer
         return None
 
     app.before_request(before)
@@ -55,6 +66,7 @@ def _check_token(token: str, asked: Request) -> None:
     scheme, _, credentials = asked.headers.get("Authorization", "").partition(" ")
     given = [credentials.strip()] if scheme.lower() in ("bearer", "token") else []
     given += asked.args.getlist("token")
+    given += [asked.cookies["hearth_session"]] if "hearth_session" in asked.cookies else []
     if not any(hmac.compare_digest(candidate.encode(), token.encode()) for candidate in given):
         found = "The token is wrong." if given else "There is no token."
         raise UnauthorizedError(

@@ -8,11 +8,11 @@ from flask import request
 from flask_openapi3 import APIBlueprint
 
 from server import VERSION
-from server.errors import HearthError, StoreError
+from server.errors import StoreError
 from server.host import Host
 from server.http.auth import is_authorized
 from server.http.schemas import Health
-from server.models.resident import ResidentModel, ResidentModels
+from server.models.described import describe_all, error_shown
 
 
 def blueprint(host: Host) -> APIBlueprint:
@@ -47,32 +47,3 @@ def blueprint(host: Host) -> APIBlueprint:
         return answer
 
     return routes
-
-
-def describe_all(residents: ResidentModels, trusted: bool = True) -> dict[str, Any]:
-    """The models as the routes show them: the default, and all."""
-    models = [describe(one, trusted) for one in residents.all]
-    return {"model": models[0] if models else None, "models": models}
-
-
-def describe(resident: ResidentModel, trusted: bool = True) -> dict[str, Any]:
-    """A model as the routes show it."""
-    shown: dict[str, Any] = {
-        "name": resident.name,
-        "state": resident.state,
-        "device": resident.device,
-        "quantization": resident.quantization,
-        "memory_bytes": resident.memory_bytes,
-        "takes_images": resident.takes_images,
-    }
-    if resident.state == "loading":
-        shown["progress"] = dict(zip(("stage", "done", "total"), resident.progress, strict=True))
-    if resident.error is not None:
-        shown["error"] = error_shown(resident.error, trusted)
-    return shown
-
-
-def error_shown(error: HearthError, trusted: bool) -> dict[str, str]:
-    """An error without its details. Without the token, also without its message, which may quote providers, code and
-    paths."""
-    return {"type": error.code, "message": error.message if trusted else "With the token, the message says why."}

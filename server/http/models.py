@@ -15,7 +15,6 @@ from flask_openapi3 import APIBlueprint
 from server.errors import HearthError, as_hearth_error
 from server.host import Host
 from server.http.concurrency_limit import ConcurrencyLimit
-from server.http.health import describe, describe_all
 from server.http.schemas import (
     EmptyRequest,
     ErrorAnswer,
@@ -26,6 +25,7 @@ from server.http.schemas import (
     ModelsSlept,
 )
 from server.http.sse import LOOK_SECONDS, ServerSentEvent, event_stream, wants_events
+from server.models.described import describe, describe_all
 from server.models.resident import Report
 
 

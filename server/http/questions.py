@@ -8,8 +8,9 @@ from flask_openapi3 import APIBlueprint
 
 from server.errors import InvalidRequestError
 from server.host import Host
-from server.http.schemas import Answer, ErrorAnswer, Question
-from server.http.sse import stream, wait_for, wants_events
+from server.http.access import access
+from server.http.schemas import Answer, ErrorAnswer, Question, RunStarted
+from server.http.sse import prefers_no_wait, stream, wait_for, wants_events
 from server.images.sources import is_url
 from server.runs import Run
 
@@ -20,6 +21,7 @@ def blueprint(host: Host) -> APIBlueprint:
     settings = host.settings
     responses: dict[int | str | HTTPStatus, Any] = {
         200: Answer,
+        202: RunStarted,
         **dict.fromkeys((404, 408, 409, 413, 422, 429, 499, 503, 507), ErrorAnswer),
     }
 
@@ -28,7 +30,8 @@ def blueprint(host: Host) -> APIBlueprint:
         summary="Answer a question, at the end or, with Accept: text/event-stream, as it is answered",
         responses=responses,
     )
-    def run_script(body: Question) -> dict[str, Any] | Response:
+    @access("ask", "session")
+    def run_script(body: Question) -> dict[str, Any] | tuple[dict[str, Any], int] | Response:
         run = Run(
             body.question,
             body.workspace,
@@ -46,6 +49,8 @@ def blueprint(host: Host) -> APIBlueprint:
             run.question = "\n".join([f"{run.question}\n", *dict.fromkeys(marks)])
             run.add_images(intake.parts)
         host.questions.start(run, body.generation, body.model)
+        if prefers_no_wait():
+            return {"run_id": run.id, "state": run.state}, HTTPStatus.ACCEPTED
         return stream(run, body.detach) if wants_events() else wait_for(run, body.detach)
 
     return routes

@@ -99,6 +99,13 @@ class DiffQuery(TokenQuery):
     to: Name = Field(description="a generation's hash, or at least the first 4 digits of it")
 
 
+class RunStarted(BaseModel):
+    """A run that continues after this answer: with `Prefer: respond-async`."""
+
+    run_id: str
+    state: str
+
+
 class RunsQuery(TokenQuery):
     """The workspace of runs or sessions, and their maximum number."""
 

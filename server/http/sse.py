@@ -33,6 +33,12 @@ def wants_events() -> bool:
     return request.accept_mimetypes.best_match(["application/json", EVENT_STREAM]) == EVENT_STREAM
 
 
+def prefers_no_wait() -> bool:
+    """Whether the client wants the run's id at once, and follows it by its events: https://www.rfc-editor.org/rfc/rfc7240"""
+    preferences = ",".join(request.headers.getlist("Prefer")).split(",")
+    return any(one.split(";")[0].strip().lower() == "respond-async" for one in preferences)
+
+
 def client_gone() -> Callable[[], bool]:
     """A function that returns whether the client has closed its connection. It works outside of the request too."""
     gone: Callable[[], bool] = request.environ.get("waitress.client_disconnected", lambda: False)

@@ -8,12 +8,12 @@ from server.bounds import characters
 
 Kind = Literal[
     "queued", "started", "token", "step", "plan", "choice", "answer", "error",
-    "state", "progress", "log", "end", "message", "job",
+    "state", "progress", "log", "end", "message", "job", "sample",
 ]  # fmt: skip
-"""Those of a run, and then those of jobs and sessions."""
+"""Those of a run, and then those of jobs, sessions and the server's load."""
 LAST: tuple[Kind, ...] = ("answer", "error")
 """The kinds of a run's last event."""
-LATEST_ONLY: tuple[Kind, ...] = ("queued", "progress")
+LATEST_ONLY: tuple[Kind, ...] = ("queued", "progress", "sample")
 """Of several in a row, only the last one counts."""
 
 
@@ -78,6 +78,22 @@ class Events:
         """How much text they have."""
         self._ended = False
         self._changed = threading.Condition()
+        self._listeners: list[threading.Event] = []
+
+    def listen(self, listener: threading.Event) -> None:
+        """Set `listener` at each new event, until `unlisten`. For a reader of several `Events` at once."""
+        with self._changed:
+            self._listeners.append(listener)
+
+    def unlisten(self, listener: threading.Event) -> None:
+        """Undo `listen`."""
+        with self._changed:
+            self._listeners.remove(listener)
+
+    def _notify(self) -> None:
+        self._changed.notify_all()
+        for listener in self._listeners:
+            listener.set()
 
     def publish(self, kind: Kind, data: dict[str, Any]) -> None:
         """Add an event. Events after the last one are ignored."""
@@ -92,7 +108,7 @@ class Events:
             while self._longest is not None and self.characters > self._longest and len(self._entries) > 1:
                 self.characters -= self._entries.pop(0).characters
             self._ended = kind in self._last
-            self._changed.notify_all()
+            self._notify()
 
     def publish_text(self, text: str, tool: str | None) -> None:
         """Add text that the model wrote for the agent or, if `tool` is given, for that tool."""
@@ -106,7 +122,7 @@ class Events:
             last.chunks.append(text)
             self._count += 1
             self.characters += len(text)
-            self._changed.notify_all()
+            self._notify()
 
     def since(self, number: int, seconds: float = 0.0) -> list[Event]:
         """The events after the one with that number (0: all). Waits up to `seconds` for one."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Outcome = Literal["done", "failed", "cancelled"]
 Priority = Literal["interactive", "batch"]
+LOAD_QUESTION = 200
+"""Maximum length of a question in a sample of the server's load, in characters."""
 
 
 @dataclass(eq=False)
@@ -251,6 +253,24 @@ class Run:
             assert self.answer is not None, "it was settled"
             self.events.publish("answer", self.answer)
         self.ended.set()
+
+    def as_load(self) -> dict[str, Any]:
+        """What others may see of it while it is in flight, and its question, which only its owner may see."""
+        return {
+            "run_id": self.id,
+            "owner": self.owner,
+            "workspace": self.workspace,
+            "session_id": self.session_id,
+            "agent": self.agent,
+            "model": self.model,
+            "priority": self.priority,
+            "question": self.question[:LOAD_QUESTION],
+            "state": self.state,
+            "position": self.position if self.started is None else None,
+            "seconds": round(self.seconds, 2),
+            "steps": len(self.steps),
+            "tokens": self.written,
+        }
 
     @property
     def queued_seconds(self) -> float:

@@ -39,6 +39,7 @@ class Runs:
         self._in_flight: dict[str, Run] = {}
         self._remembered: OrderedDict[str, tuple[Run, int]] = OrderedDict()
         self._remembered_size = 0
+        self._written = 0
         self._closing = False
         self._timekeeper: threading.Thread | None = None
         self._changed = threading.Condition()
@@ -104,6 +105,7 @@ class Runs:
             run.mark_not_recorded(reason)
         with self._changed:
             del self._in_flight[run.id]
+            self._written += run.written
             self._remember(run)
             self._changed.notify_all()
         run.publish_end()
@@ -133,6 +135,12 @@ class Runs:
         """The runs that have not ended, in the order of their arrival."""
         with self._changed:
             return list(self._in_flight.values())
+
+    @property
+    def written(self) -> int:
+        """Tokens that all runs have written since the server's start."""
+        with self._changed:
+            return self._written + sum(run.written for run in self._in_flight.values())
 
     def get(self, run_id: str) -> Run:
         """A run in flight, or one of the last that have ended. Raises `RunNotFoundError`."""

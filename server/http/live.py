@@ -1,0 +1,145 @@
+"""`GET /events`: everything that a browser follows, over one connection; and `GET /load`.
+
+A browser opens few connections to a server. Its tabs share one stream, which carries the events of several topics.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from http import HTTPStatus
+from itertools import chain
+from typing import Annotated, Any
+
+from flask import Response
+from flask_openapi3 import APIBlueprint
+from pydantic import BaseModel, ConfigDict, Field
+
+from server.errors import HearthError, InvalidRequestError
+from server.host import Host
+from server.http.access import access
+from server.http.concurrency_limit import ConcurrencyLimit
+from server.http.schemas import EVENTS, ErrorAnswer, TokenQuery
+from server.http.sse import LOOK_SECONDS, PING, ServerSentEvent, event_stream
+from server.runs import Events
+
+BATCH_SECONDS = 0.03
+"""Minimum interval between two batches: text that a model writes is merged within it."""
+MOST_TOPICS = 64
+
+Answers = dict[int | str | HTTPStatus, Any]
+
+
+class FollowQuery(BaseModel):
+    """What to follow."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    follow: Annotated[list[str], Field(min_length=1, max_length=MOST_TOPICS)] = Field(
+        description="`KEY:AFTER:TOPIC` for each topic. KEY: a name that its events carry; AFTER: the id of the last "
+        "event that was read, 0 for all; TOPIC: `run/ID`, `job/ID`, `session/WORKSPACE/ID` or `load`."
+    )
+
+
+class LoadShown(BaseModel):
+    """The server's load."""
+
+    model_config = ConfigDict(extra="allow")
+
+    sample: dict[str, Any]
+    history: list[dict[str, float]]
+
+
+@dataclass
+class _Followed:
+    key: str
+    after: int
+    events: Events
+
+
+def blueprint(host: Host, event_streams: ConcurrencyLimit) -> APIBlueprint:
+    """The routes, over `host`."""
+    routes = APIBlueprint("live", __name__)
+
+    def events_of(topic: str) -> Events:
+        match topic.split("/"):
+            case ["run", run]:
+                return host.runs.get(run).events
+            case ["job", job]:
+                return host.jobs.events(job)
+            case ["session", workspace, session]:
+                return host.feeds.events(host.workspaces.get(workspace).name, session)
+            case ["load"]:
+                return host.load.events
+        raise InvalidRequestError(
+            f"There is no topic {topic!r}. There are run/ID, job/ID, session/WORKSPACE/ID and load."
+        )
+
+    @routes.get(
+        "/events",
+        summary="Follow several runs, jobs, sessions or the server's load over one connection",
+        responses={200: EVENTS, **dict.fromkeys((422, 429), ErrorAnswer)},
+    )
+    @access("read", "caller")
+    def follow(query: FollowQuery) -> Response:
+        followed: list[_Followed] = []
+        missing: list[ServerSentEvent] = []
+        for wish in query.follow:
+            key, after, topic = _read(wish)
+            try:
+                followed.append(_Followed(key, after, events_of(topic)))
+            except HearthError as error:
+                # The others are followed all the same.
+                missing.append(
+                    (None, None, {"key": key, "id": 0, "kind": "missing", "data": error.to_dict()["error"]})
+                )
+        held = ExitStack()
+        held.enter_context(event_streams.acquire())
+        if any(one.events is host.load.events for one in followed):
+            host.load.watch()
+            held.callback(host.load.unwatch)
+        batches = chain([[PING, *missing]], _batches(followed, host.closing.is_set))
+        return event_stream(lambda _: batches, when_left=held.close)
+
+    @routes.get(
+        "/load", summary="What runs and waits now, and the last hour's tokens a second", responses={200: LoadShown}
+    )
+    @access("read", "caller")
+    def load(query: TokenQuery) -> dict[str, Any]:
+        return {"sample": host.load.now(), "history": host.load.history()}
+
+    return routes
+
+
+def _read(wish: str) -> tuple[str, int, str]:
+    key, _, rest = wish.partition(":")
+    after, _, topic = rest.partition(":")
+    if not (key and topic and after.isascii() and after.isdigit() and len(after) <= 18):
+        raise InvalidRequestError(f"follow: {wish[:100]!r} is not KEY:AFTER:TOPIC, like 1:0:load.")
+    return key, int(after), topic
+
+
+def _batches(followed: list[_Followed], is_closing: Callable[[], bool]) -> Iterator[list[ServerSentEvent]]:
+    """The events of all topics in batches, with an empty batch now and then."""
+    news = threading.Event()
+    for one in followed:
+        one.events.listen(news)
+    try:
+        news.set()
+        while not is_closing():
+            if not news.wait(LOOK_SECONDS):
+                yield []
+                continue
+            news.clear()
+            batch: list[ServerSentEvent] = []
+            for one in followed:
+                for event in one.events.since(one.after):
+                    one.after = event.number
+                    data = {"key": one.key, "id": event.number, "kind": event.kind, "data": event.data}
+                    batch.append((None, None, data))
+            yield batch
+            time.sleep(BATCH_SECONDS)
+    finally:
+        for one in followed:
+            one.events.unlisten(news)

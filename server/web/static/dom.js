@@ -1,0 +1,67 @@
+// Elements from values. Text becomes text nodes: nothing that a model, a tool or a file says can become markup.
+
+/**
+ * An element. `properties`: `class`, `data` (an object), `on` (handlers by event), `aria` (an object), any other attribute;
+ * false, null and undefined leave an attribute out, true sets it. `children`: nodes, strings, numbers, arrays; null is nothing.
+ */
+export function h(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties ?? {})) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name === "on") for (const [kind, handler] of Object.entries(value)) element.addEventListener(kind, handler);
+    else if (name === "data") Object.assign(element.dataset, value);
+    else if (name === "aria") for (const [key, one] of Object.entries(value)) element.setAttribute(`aria-${key}`, one);
+    else if (name === "href" || name === "src") element.setAttribute(name, safeUrl(value));
+    else if (name === "value") element.value = value;
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...nodes(children));
+  return element;
+}
+
+/** Replace what is in an element. */
+export function fill(element, ...children) {
+  element.replaceChildren(...nodes(children));
+  return element;
+}
+
+export const find = (selector, within = document) => within.querySelector(selector);
+
+function nodes(children) {
+  return children.flat(Infinity).filter((one) => one !== null && one !== undefined && one !== false).map((one) => (one instanceof Node ? one : String(one)));
+}
+
+/** A URL of this origin, or of the web; anything else, such as `javascript:`, becomes `#`. */
+export function safeUrl(url) {
+  try {
+    return ["http:", "https:", "blob:"].includes(new URL(url, location.href).protocol) ? String(url) : "#";
+  } catch {
+    return "#";
+  }
+}
+
+const rendered = globalThis.trustedTypes?.createPolicy("hearth", { createHTML: (html) => html }) ?? { createHTML: (html) => html };
+
+/** Show HTML that `POST /ui/markdown` has made, and nothing else. The only place where markup is read. */
+export function showRendered(element, html) {
+  element.innerHTML = rendered.createHTML(html);
+  return element;
+}
+
+/** A message in the corner, for some seconds; errors stay until they are clicked away. */
+export function toast(message, kind = "") {
+  const shown = h("div", { class: `toast ${kind}` }, message);
+  if (kind === "bad") shown.append(" ", h("button", { class: "quiet", on: { click: () => shown.remove() } }, "Close"));
+  else setTimeout(() => shown.remove(), 5000);
+  find("#toasts").append(shown);
+}
+
+/** An error as an element: what was wrong, where, and what to do. `error`: as `api.js` throws it. */
+export function errorNote(error) {
+  const errors = error.details?.errors ?? [];
+  return h("div", { class: "note bad", role: "alert" }, h("div", { class: "plain" }, error.message),
+    errors.map((one) => h("div", { class: "small mono" }, [one.file, one.line].filter(Boolean).join(":"), " ", one.message)));
+}
+
+/** What a page shows when there is nothing yet: what it is for, and what to do first. */
+export const empty = (title, ...children) => h("div", { class: "empty" }, h("h2", {}, title), children);

@@ -1,0 +1,57 @@
+// Following runs, jobs, sessions and the server's load. All tabs share one connection, in `live-worker.js`, where the browser has
+// shared workers; elsewhere a tab opens its own. A hidden tab follows nothing, and catches up when it is shown again.
+
+import { Stream } from "./stream.js";
+
+let port = null;
+let stream = null;
+let counter = 0;
+const following = new Map(); // id -> {topic, after, handle}
+
+/**
+ * Call `handle({kind, data, id})` for the events of a topic (`run/ID`, `job/ID`, `session/WORKSPACE/ID`, `load`) after the one
+ * with the id `after`. The kind `missing` says that there is no such thing (any more). Returns a function that stops it.
+ */
+export function follow(topic, handle, after = 0) {
+  const id = String((counter += 1));
+  following.set(id, { topic, after, handle });
+  if (!document.hidden) tell({ follow: id, topic, after });
+  return () => {
+    if (following.delete(id)) tell({ leave: id });
+  };
+}
+
+document.addEventListener("visibilitychange", () => {
+  for (const [id, { topic, after }] of following) tell(document.hidden ? { leave: id } : { follow: id, topic, after });
+});
+addEventListener("pagehide", () => {
+  for (const id of following.keys()) tell({ leave: id });
+});
+addEventListener("pageshow", (event) => {
+  if (event.persisted) for (const [id, { topic, after }] of following) tell({ follow: id, topic, after });
+});
+
+function receive({ key, id, kind, data }) {
+  const one = following.get(key);
+  if (!one) return;
+  if (id) one.after = id;
+  one.handle({ kind, data, id });
+}
+
+function tell(message) {
+  if (!port && !stream) connect();
+  if (port) port.postMessage(message);
+  else stream.tell(message);
+}
+
+function connect() {
+  try {
+    const worker = new SharedWorker(new URL("./live-worker.js", import.meta.url), { type: "module", name: "hearth" });
+    port = worker.port;
+    port.onmessage = (event) => receive(event.data);
+  } catch {
+    // Browsers of phones have none. There few tabs are open.
+    port = null;
+    stream = new Stream(receive);
+  }
+}

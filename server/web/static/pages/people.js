@@ -1,0 +1,3 @@
+import { empty, fill, find } from "../dom.js";
+
+fill(find("#page"), empty("Soon"));
