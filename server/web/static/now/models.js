@@ -1,0 +1,60 @@
+// The resident models: what they are, loading, and giving their memory back.
+
+import { post } from "../api.js";
+import { errorNote, fill, find, h, toast } from "../dom.js";
+import { bytes } from "../format.js";
+
+const dialog = find("#load-dialog");
+const form = find("#load-form");
+
+async function act(button, path, body, done) {
+  button.disabled = true;
+  fill(find("#model-error"));
+  try {
+    await post(path, body);
+    toast(done);
+  } catch (error) {
+    fill(find("#model-error"), errorNote(error));
+  } finally {
+    button.disabled = false;
+  }
+}
+
+function card(model) {
+  const { name, state, progress, error } = model;
+  return h("article", { class: "card" },
+    h("div", { class: "spread" }, h("h3", { class: "text" }, name), h("span", { class: "tag" }, h("span", { class: `dot ${state}` }), state)),
+    progress && h("label", {}, `${progress.stage}: ${progress.done} of ${progress.total}`,
+      h("progress", { value: progress.done, max: progress.total || 1 })),
+    h("p", { class: "soft small" }, [model.device, model.quantization && model.quantization !== "none" && `${model.quantization} weights`, model.memory_bytes && bytes(model.memory_bytes),
+      model.takes_images && "sees pictures"].filter(Boolean).join(" · ")),
+    error && h("p", { class: "bad plain small" }, error.message),
+    h("button", { on: { click: (event) => act(event.target, "/unload_model", { model: name }, `${name} is unloaded.`) } }, "Unload"));
+}
+
+/** Show the models of a sample. Unchanged ones keep their elements, and so the focus. */
+let shown = "";
+export function showModels(models) {
+  const now = JSON.stringify(models);
+  if (now === shown) return;
+  shown = now;
+  fill(find("#models"), models.length ? models.map(card) : h("p", { class: "soft" }, "No model is loaded. Load one to answer questions."));
+}
+
+export function open() {
+  const acts = [
+    h("button", { class: "primary", on: { click: () => dialog.showModal() } }, "Load a model"),
+    h("button", { title: "Free the memory of all models for a while", on: { click: (event) => act(event.target, "/sleep", {}, "The models sleep.") } }, "Sleep"),
+    h("button", { on: { click: (event) => act(event.target, "/wake", {}, "The models are awake.") } }, "Wake"),
+  ];
+  fill(find("#model-acts"), acts);
+  find("#load-cancel").addEventListener("click", () => dialog.close());
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const given = new FormData(form);
+    const eight = given.get("load_in_8bit");
+    const body = { model: given.get("model"), replace: given.has("replace"), ...(eight ? { load_in_8bit: eight === "true" } : {}) };
+    dialog.close();
+    act(acts[0], "/load_model", body, `${body.model} is loaded.`);
+  });
+}
