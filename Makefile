@@ -14,12 +14,20 @@ NEWS := awk '!/^Requirement already satisfied/ { print; fflush() }'
 QUICK_ALLOCATION := MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=8589934592 \
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
-.PHONY: run setup test test-unit test-slow coverage hooks lint picture bench bench-rivals train eval-embedded
+.PHONY: run setup packages test test-unit test-slow coverage hooks lint picture bench bench-rivals train eval-embedded
+
+# What tests start of Debian. A test whose program is missing is skipped, and says so.
+PACKAGES := chromium fonts-dejavu-core postgresql nginx-light caddy r-doc-pdf python3-doc
 
 run: .venv/installed
 	$(VENV) app.py
 
 setup: .venv/installed-dev
+
+# Debian, Ubuntu: sudo make packages
+packages:
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $(PACKAGES)
 
 # Two tests at a time, and a core for each: with more threads than cores they take longer.
 test: .venv/installed-dev
