@@ -81,7 +81,7 @@ function showWorkers(workers) {
   fill(find("#workers"), h("table", { class: "stacks" }, h("thead", {}, h("tr", {}, heads.map((one) => h("th", {}, one)))), h("tbody", {},
     workers.map((one) => {
       const values = [one.workspace, h("code", {}, short(one.generation)), one.retired ?? one.state, one.runs, bytes(one.memory_bytes), seconds(one.cpu_seconds), time(one.started_at)];
-      return h("tr", {}, values.map((value, at) => h("td", { data: { label: heads[at] } }, value)));
+      return h("tr", {}, values.map((value, at) => h("td", { class: "tight", data: { label: heads[at] } }, value)));
     }))));
 }
 

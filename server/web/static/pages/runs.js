@@ -1,3 +1,65 @@
-import { empty, fill, find } from "../dom.js";
+// The list of runs, with filters that are in the address.
 
-fill(find("#page"), empty("Soon"));
+import { get, part, withQuery } from "../api.js";
+import { empty, errorNote, fill, find, h } from "../dom.js";
+import { count, seconds, short, shortened, time } from "../format.js";
+import { follow } from "../live.js";
+import { currentWorkspace } from "../workspace.js";
+
+const LIMIT = 50;
+const HEADS = ["Question", "State", "Answer", "Agent", "Code", "Tokens", "Took", "Asked"];
+const form = find("#filters");
+const asked = new URLSearchParams(location.search);
+let last = null;
+let inFlight = "";
+
+const filters = () => Object.fromEntries([...new FormData(form)].filter(([, value]) => value));
+
+function row(run) {
+  const tokens = run.usage ? run.usage.completion_tokens + run.usage.forced_tokens : null;
+  const cells = [
+    h("a", { href: `/ui/runs/${part(run.run_id)}` }, shortened(run.question, 120)),
+    h("span", { class: `tag ${{ done: "good", failed: "bad", running: "live", queued: "live" }[run.state] ?? ""}` }, run.state),
+    run.error ? h("span", { class: "bad" }, shortened(run.error.message ?? "", 120)) : shortened(run.answer ?? "", 120),
+    run.agent, h("code", {}, short(run.generation)), tokens === null ? "" : count(tokens), seconds(run.seconds), time(run.asked)];
+  const kinds = ["", "tight", "", "tight extra", "tight extra", "tight extra", "tight", "tight"];
+  return h("tr", {}, cells.map((cell, at) => h("td", { class: kinds[at], data: { label: HEADS[at] } }, cell)));
+}
+
+async function show(before = null) {
+  const { runs } = await get("/runs", { ...filters(), limit: LIMIT, before });
+  fill(find("#problem"));
+  if (!before && !runs.length) {
+    fill(find("#runs"), Object.keys(filters()).some((name) => name !== "workspace")
+      ? empty("No run fits", h("p", {}, "Take a filter away."))
+      : empty("No runs yet", h("p", {}, "Ask a question, here or in a notebook."), h("a", { class: "button primary", href: "/ui/ask" }, "Ask")));
+  } else if (before) find("#runs tbody").append(...runs.map(row));
+  else fill(find("#runs"), h("table", { class: "stacks" }, h("thead", {}, h("tr", {}, HEADS.map((one) => h("th", {}, one)))), h("tbody", {}, runs.map(row))));
+  last = runs.at(-1)?.run_id;
+  find("#more").hidden = runs.length < LIMIT;
+}
+
+const failed = (error) => fill(find("#problem"), errorNote(error));
+
+async function open() {
+  const { workspaces } = await get("/workspaces");
+  const names = [...new Set([currentWorkspace(), ...workspaces.map((one) => one.workspace)])];
+  fill(form.elements.workspace, h("option", { value: "" }, "all"), names.map((name) => h("option", { value: name }, name)));
+  for (const element of form.elements) if (element.name) element.value = asked.get(element.name) ?? (element.name === "workspace" ? currentWorkspace() : "");
+  await show();
+}
+
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  history.replaceState(null, "", withQuery("/ui/runs", filters()));
+  show().catch(failed);
+});
+find("#more").addEventListener("click", () => show(last).catch(failed));
+open().catch(failed);
+// Runs that begin or end change the list.
+follow("load", ({ kind, data }) => {
+  if (kind !== "sample") return;
+  const now = data.runs.map((run) => run.run_id + run.state).join();
+  if (now !== inFlight && scrollY < 200) show().catch(failed);
+  inFlight = now;
+});
