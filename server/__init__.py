@@ -42,6 +42,7 @@ def create_app(host: "Host") -> "Flask":
         runs,
         sessions,
         tools,
+        traces,
         workspaces,
     )
     from server.http.concurrency_limit import ConcurrencyLimit, max_waiting
@@ -89,6 +90,7 @@ def create_app(host: "Host") -> "Flask":
         workspaces.blueprint(host),
         generations.blueprint(host),
         runs.blueprint(host, event_streams),
+        traces.blueprint(host, slow_requests),
         sessions.blueprint(host),
         files.blueprint(host, transfers),
         documents.blueprint(host, transfers, event_streams, slow_requests),

@@ -86,6 +86,12 @@ class RunNotFoundError(NotFoundError):
     code = "run_not_found"
 
 
+class StepNotFoundError(NotFoundError):
+    """The run has no step, or no model call, of that number."""
+
+    code = "step_not_found"
+
+
 class JobNotFoundError(NotFoundError):
     """There is no job of that name."""
 

@@ -36,6 +36,7 @@ from server.providers import PROVIDERS
 from server.reload import MAIN, CodeFolders, CodeLoader, CodeRunner, Workspaces
 from server.runs import Runs
 from server.runs.questions import Questions
+from server.runs.traces import Traces
 from server.sandbox.analyses import Analyses
 from server.sandbox.calls import CodeCalls
 from server.sandbox.sandboxes import Sandboxes
@@ -46,6 +47,7 @@ from server.store import Database, GenerationStore, RunStore, SessionStore
 from server.store.documents import DocumentStore
 from server.store.jobs import JobStore
 from server.store.shared_values import SharedValues
+from server.store.traces import TraceStore
 from server.workers.model_calls import ModelCalls
 from server.workers.pool import Workers
 
@@ -67,6 +69,7 @@ class Host:
 
         self.database = Database(settings.DATA_DIR, settings.DATABASE_URL)
         self.generations = GenerationStore(self.database)
+        self.run_store = RunStore(self.database)
         self.session_store = SessionStore(self.database)
         self.job_store = JobStore(self.database, str(settings.DATA_DIR))
         self.sessions = Sessions(self.session_store)
@@ -136,6 +139,7 @@ class Host:
         self.jobs = Jobs(settings, self.job_store, self.workspaces, self.runs.queue, cluster)
         self.feeds = SessionFeeds()
         self.note_taker = NoteTaker(self.session_store, self.workspaces)
+        self.traces = Traces(self.runs, self.run_store, TraceStore(self.database), self.models)
         self.questions = Questions(
             settings,
             self.runs,
@@ -144,7 +148,7 @@ class Host:
             self.code_loader,
             self.generations,
             self.sessions,
-            RunStore(self.database),
+            self.run_store,
             self.note_taker,
             self.feeds,
             self.pictures,

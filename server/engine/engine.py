@@ -3,6 +3,8 @@
 import codecs
 import json
 import logging
+import threading
+import time
 import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping
 from collections.abc import Sequence as Several
@@ -23,16 +25,19 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from server.engine import stop_sequences
 from server.engine.compiled_grammars import CompiledGrammars, is_panic, too_costly_to_follow
 from server.engine.image_features import ImageProbe
+from server.engine.kv_cache import common_prefix
 from server.engine.offload import FreedMemory, Weights
 from server.engine.per_sequence_cache import PerSequenceCache
 from server.engine.scheduler import Scheduler
+from server.engine.scored_text import ScoredText, ScoredToken
 from server.engine.sequence import ENDS, Progress, Sampling, Sequence, SharedLimitError
 from server.engine.slot_kv_cache import SlotKVCache, fits, tolerance
 from server.engine.tokenizer import EngineTokenizer, Prompt, too_long
-from server.errors import OutOfTokensError
+from server.errors import InvalidRequestError, OutOfTokensError
 from server.images.image_part import ImagePart
 from server.observability import metrics
-from server.sdk import context, usage
+from server.sdk import context, model_call, usage
+from server.sdk.model_call import ModelCall
 from server.sdk.program import Program
 from server.sdk.schema_grammar import grammar_schema
 
@@ -95,6 +100,8 @@ class GuidedEngine(Engine):
         self._scheduler = Scheduler(
             self._kv_cache, self._weights, self.tokenizer.eos_token_id, self.context_length, threads
         )
+        self._scoring = threading.Lock()
+        self._token_names = {token: name for name, token in self.tokenizer.control_tokens.items()}
         self.close = weakref.finalize(self, _close, self._scheduler, self._grammars)
         """Ends all sequences and releases the model."""
 
@@ -173,6 +180,39 @@ class GuidedEngine(Engine):
                     return whole
         return text
 
+    def score(
+        self, prompt: str, bos: bool, prompt_tokens: int, tokens: Several[int], after: int, limit: int
+    ) -> list[ScoredToken]:
+        """The log-probabilities of up to `limit` of `tokens`, after the first `after` ones: see `ModelCall`. For this
+        the model reads the first `prompt_tokens` tokens of `prompt`, and these. One text at a time is scored.
+
+        Raises `InvalidRequestError` if the prompt has other tokens now, and what calling the engine raises.
+        """
+        read, _ = self._read(prompt, bos)
+        if len(read.tokens) < prompt_tokens or read.images:
+            raise InvalidRequestError("The prompt can't be read again as the model has read it then.")
+        text = [*read.tokens[:prompt_tokens], *tokens[: after + limit]]
+        first = max(prompt_tokens + after, 1)
+        # Nothing comes before the first token of a text.
+        unscored = [ScoredToken(token, None, []) for token in text[prompt_tokens + after : first]]
+        if first >= len(text):
+            return unscored
+        scored = ScoredText(text, first)
+        with self._scoring:
+            self._scheduler.submit(scored)
+            return [*unscored, *scored.result()]
+
+    def token_text(self, token: int) -> tuple[str, bytes | None]:
+        """A token as text; with its bytes if they are no UTF-8 by themselves."""
+        name = self._token_names.get(token)
+        if name is not None:
+            return name, None
+        data = self.tokenizer.decode([token])
+        try:
+            return data.decode(), None
+        except UnicodeDecodeError:
+            return data.decode(errors="replace"), data
+
     def get_chat_template(self) -> None:
         """None, so that guidance's role blocks fail: they know a few templates and use ChatML for all other models.
         `tokenizer.render_chat` uses the model's own template."""
@@ -197,13 +237,12 @@ class GuidedEngine(Engine):
         """
         if step_config is not None:
             raise ValueError("GuidedEngine has no step callbacks; run a grammar a step instead.")
-        prompt = self.tokenizer.read_prompt(state.prompt)
-        bos = self.tokenizer.bos_token_id
-        if ensure_bos_token and bos is not None and prompt.tokens[:1] != [bos]:
-            prompt.tokens.insert(0, bos)
+        began = time.monotonic()
+        prompt, bos = self._read(state.prompt, ensure_bos_token)
         parser = self._grammars.parser(grammar)
         # A model has to read something: the end of a text comes before a new one.
         tokens = self._started(parser, prompt) or [self.tokenizer.eos_token_id]
+        unchanged = common_prefix(prompt.tokens, tokens)
         if self.tokenizer.images is not None:
             tokens = self.tokenizer.images.with_ids(tokens, prompt.images)
         counted = usage.Usage(prompt_tokens=max(len(prompt.tokens), 1))
@@ -217,12 +256,15 @@ class GuidedEngine(Engine):
             context.current().logprobs,
             prompt.images,
         )
+        sequence.unchanged = unchanged
+        written = list[bytes]()
         # A small model may write an incomplete character, which guidance could not decode.
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         try:
             self._begin(sequence, sequence.look_ahead)
             for progress, last in self._progress(sequence, grammar, prompt):
                 response = _response(progress, decoder, last, self.tokenizer)
+                written.append(response.new_bytes)
                 context.send_text(response.new_bytes, counted)
                 yield response
         finally:
@@ -231,6 +273,22 @@ class GuidedEngine(Engine):
                 self._grammars.drop(grammar)
             metrics.count_tokens(counted)
             usage.record(counted)
+            tokens, first = sequence.tokens, sequence.unchanged
+            model_call.record(
+                ModelCall(
+                    "text",
+                    state.prompt,
+                    b"".join(written).decode(),
+                    counted,
+                    time.monotonic() - began,
+                    {name: value for name, value in sequence.sampling.items() if value is not None},
+                    bos,
+                    bool(prompt.images),
+                    first,
+                    tuple(tokens[first:]),
+                    frozenset(place - first for place in sequence.chosen),
+                )
+            )
         if sequence.out_of_tokens:
             raise OutOfTokensError("The text was not at its end when its max_tokens were used up.")
         reason = sequence.parser.stop_reason()
@@ -243,6 +301,14 @@ class GuidedEngine(Engine):
             ff_tokens=counted.forced_tokens,
             round_trips=1,
         )
+
+    def _read(self, text: str, ensure_bos: bool) -> tuple[Prompt, bool]:
+        """A prompt as the model reads it, and whether the beginning-of-sequence token was put before it."""
+        prompt, bos = self.tokenizer.read_prompt(text), self.tokenizer.bos_token_id
+        if not ensure_bos or bos is None or prompt.tokens[:1] == [bos]:
+            return prompt, False
+        prompt.tokens.insert(0, bos)
+        return prompt, True
 
     def _take_images(self, probe: ImageProbe) -> str:
         """Take images if the test with one succeeds; else the reason in a sentence."""

@@ -17,7 +17,9 @@ from server.engine.kv_cache import KVCache, common_prefix, is_out_of_memory
 from server.engine.offload import FreedMemory, Weights
 from server.engine.prompt_lookup import MAX_DRAFT_TOKENS, RecentTexts
 from server.engine.sampling import choose
+from server.engine.scored_text import ScoredText
 from server.engine.sequence import Sequence
+from server.engine.text import Text
 from server.engine.tokenizer import too_long
 from server.errors import (
     ModelAsleepError,
@@ -50,6 +52,16 @@ class Chunk:
     draft_tokens: list[int] = field(default_factory=list)
     logits: int = 0
 
+    @property
+    def tokens(self) -> list[int]:
+        """The tokens that the model reads."""
+        return self.new + self.draft_tokens
+
+    @property
+    def rows(self) -> int:
+        """After how many of the last ones logits are needed."""
+        return 1 + len(self.draft_tokens)
+
     def verify_draft(self) -> bool:
         """Compare the draft with the tokens that were chosen. True if the draft has them all, so that this pass has
         the logits of the next token as well. Otherwise the rejected draft tokens are dropped."""
@@ -64,6 +76,26 @@ class Chunk:
         if self.draft_tokens:
             self.sequence.lookup.report(accepted)
         return False
+
+
+@dataclass
+class ScoredChunk:
+    """The tokens of a scored text in a pass. `scored`: those whose successors are scored, the last ones."""
+
+    sequence: ScoredText
+    new: list[int]
+    scored: int
+    end: int
+
+    @property
+    def tokens(self) -> list[int]:
+        """See `Chunk`."""
+        return self.new
+
+    @property
+    def rows(self) -> int:
+        """See `Chunk`. A pass gives at least one."""
+        return max(self.scored, 1)
 
 
 Batch = list[Chunk]
@@ -90,19 +122,19 @@ class Scheduler:
         self._context_length = context_length
         self._threads = threads
         self._changed = threading.Condition()
-        self._arrived: list[Sequence] = []
+        self._arrived: list[Text] = []
         self._closed = False
         self._asleep = False
         """New sequences are refused. Those that were accepted still run to their end."""
         self._errand: tuple[Callable[[], FreedMemory | None], Future[FreedMemory | None]] | None = None
         """What the thread does as soon as no sequence is active or waiting."""
-        self._waiting: deque[Sequence] = deque()
-        self._active: list[Sequence] = []
+        self._waiting: deque[Text] = deque()
+        self._active: list[Text] = []
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._thread.start()
 
-    def submit(self, sequence: Sequence) -> None:
-        """Decode `sequence`, from the next pass that has a slot for it."""
+    def submit(self, sequence: Text) -> None:
+        """Decode or score `sequence`, from the next pass that has a slot for it."""
         with self._changed:
             if self._closed:
                 raise _unloaded()
@@ -197,7 +229,7 @@ class Scheduler:
         self._make_room()
         self._admit()
         # Decoding sequences have one or a few new tokens each; prompts get the rest.
-        batch: Batch = []
+        batch: list[Chunk | ScoredChunk] = []
         room = TOKENS_A_PASS
         for sequence in sorted(self._active, key=lambda one: len(one.new)):
             chunk = self._chunk(sequence, room)
@@ -206,7 +238,8 @@ class Scheduler:
                 room -= len(chunk.new)
         room -= TOKENS_A_PASS - TOKENS_WITH_DRAFTS
         for chunk in batch:
-            chunk.draft_tokens = self._draft(chunk, room // len(batch))
+            if isinstance(chunk, Chunk):
+                chunk.draft_tokens = self._draft(chunk, room // len(batch))
         if batch:
             self._pass(batch)
 
@@ -237,13 +270,13 @@ class Scheduler:
                 continue
             if slot is None:
                 return
-            sequence.slot = slot
+            sequence.use(slot)
             if not sequence.usage.forward_passes:
                 sequence.usage.cached_tokens = min(len(slot.cached_tokens), sequence.usage.prompt_tokens - 1)
             self._waiting.remove(sequence)
             self._active.append(sequence)
 
-    def _read_by_another(self, sequence: Sequence) -> bool:
+    def _read_by_another(self, sequence: Text) -> bool:
         """Whether a long prefix of it is just being read for another sequence."""
         ahead = max(
             (
@@ -255,9 +288,13 @@ class Scheduler:
         )
         return ahead > WORTH_WAITING and ahead > self._kv_cache.prefix_match(sequence.tokens) + WORTH_WAITING
 
-    def _chunk(self, sequence: Sequence, most: int) -> Chunk:
+    def _chunk(self, sequence: Text, most: int) -> Chunk | ScoredChunk:
         """Up to `most` tokens of the sequence that the model has not read yet."""
         assert sequence.slot is not None
+        if isinstance(sequence, ScoredText):
+            new, scored = sequence.chunk(most)
+            return ScoredChunk(sequence, new, scored, len(sequence.slot.cached_tokens) + len(new))
+        assert isinstance(sequence, Sequence), "there are two kinds of texts"
         new = sequence.new[:most]
         return Chunk(sequence, new, len(sequence.slot.cached_tokens) + len(new))
 
@@ -276,11 +313,11 @@ class Scheduler:
         # No model chooses an image token.
         return list(takewhile(lambda token: token < FIRST_ID, proposed))
 
-    def _pass(self, batch: Batch) -> None:
+    def _pass(self, batch: list[Chunk | ScoredChunk]) -> None:
         try:
             logits = self._kv_cache.run(
-                [(one.sequence.slot, one.new + one.draft_tokens) for one in batch if one.sequence.slot],
-                [1 + len(one.draft_tokens) for one in batch],
+                [(one.sequence.slot, one.tokens) for one in batch if one.sequence.slot],
+                [one.rows for one in batch],
             )
             likeliest = logits.argmax(-1)
         except Exception as error:  # boundary: the model's code comes from elsewhere
@@ -290,13 +327,29 @@ class Scheduler:
         metrics.BATCH.observe(len(batch))
         # On a GPU the pass is still running, and the grammars are computed meanwhile.
         ready = []
-        for one, end in zip(batch, accumulate(1 + len(one.draft_tokens) for one in batch), strict=True):
+        for one, end in zip(batch, accumulate(one.rows for one in batch), strict=True):
+            if isinstance(one, ScoredChunk):
+                self._score(one, logits[end - one.rows : end])
+                continue
             one.logits = end - 1 - len(one.draft_tokens)
             one.sequence.usage.forward_passes += 1
             if one.end == len(one.sequence.tokens) and self._guarded(one.sequence, one.sequence.look_ahead):
                 ready.append(one)
         while ready:
             ready = self._choose(logits, likeliest, ready)
+
+    def _score(self, chunk: ScoredChunk, logits: torch.Tensor) -> None:
+        """Score the tokens that follow those of a chunk, if they are to be scored."""
+        sequence = chunk.sequence
+        sequence.usage.forward_passes += 1
+        if chunk.scored:
+            try:
+                continues = sequence.read(logits)
+            except Exception as error:  # boundary: of the device
+                self._refuse(sequence, error)
+            else:
+                if not continues:
+                    self._end(sequence)
 
     def _choose(self, logits: torch.Tensor, likeliest: torch.Tensor, ready: Batch) -> Batch:
         """Choose each sequence's next token. Returns those for which this pass has the logits after it as well."""
@@ -308,7 +361,7 @@ class Scheduler:
             for sequence in sequences:
                 assert sequence.slot is not None
                 sequence.slot.cached_tokens = sequence.slot.cached_tokens[: len(sequence.tokens) - 1]
-            self._failed(sequences, error)
+            self._failed(list(sequences), error)
             return []
         now = time.monotonic()
         further = []
@@ -335,7 +388,7 @@ class Scheduler:
             self._end(sequence)
         return continues
 
-    def _failed(self, sequences: list[Sequence], error: Exception) -> None:
+    def _failed(self, sequences: list[Text], error: Exception) -> None:
         """Repeat a failed pass with each sequence alone, to find the one that fails."""
         if len(sequences) == 1:
             self._refuse(sequences[0], error)
@@ -344,7 +397,7 @@ class Scheduler:
         for sequence in sequences:
             self._pass([self._chunk(sequence, TOKENS_A_PASS)])
 
-    def _refuse(self, sequence: Sequence, error: Exception) -> None:
+    def _refuse(self, sequence: Text, error: Exception) -> None:
         """End a sequence with the error that it causes."""
         self._free(error)
         if is_out_of_memory(error):
@@ -369,16 +422,17 @@ class Scheduler:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _end(self, sequence: Sequence, error: BaseException | None = None) -> None:
+    def _end(self, sequence: Text, error: BaseException | None = None) -> None:
         if sequence in self._active:
             self._active.remove(sequence)
         else:
             self._waiting.remove(sequence)
         self._release(sequence)
-        self._recent_texts.remember(sequence.tokens, sequence.lookup.start)
+        if isinstance(sequence, Sequence):
+            self._recent_texts.remember(sequence.tokens, sequence.lookup.start)
         sequence.end(error)
 
-    def _release(self, sequence: Sequence) -> None:
+    def _release(self, sequence: Text) -> None:
         if sequence.slot is not None:
             self._kv_cache.release(sequence.slot)
             sequence.slot = None

@@ -13,8 +13,8 @@ from guidance._schema import SamplingParams
 
 from server.engine.compiled_grammars import is_panic, too_costly_to_follow
 from server.engine.images import PreparedImage
-from server.engine.kv_cache import Slot
 from server.engine.prompt_lookup import PromptLookup
+from server.engine.text import Text
 from server.grammar_check.bounds import DECODE_SECONDS, TOKEN_SECONDS
 from server.sdk.logprobs import LogProbs
 from server.sdk.usage import Usage
@@ -25,6 +25,8 @@ ENDS = ("NoExtension", "EndOfSentence", "NoExtensionBias")
 """llguidance's stop reasons for a grammar that is complete."""
 LIMITS = ("LexerTooComplex", "ParserTooComplex")
 """llguidance's stop reasons for a grammar that exceeds its limits."""
+
+_ONE_BIT = [bytes([1 << bit]) for bit in range(8)]
 
 
 class SharedLimitError(Exception):
@@ -39,7 +41,7 @@ class Sampling(SamplingParams, total=False):
     seed: int
 
 
-class Sequence:
+class Sequence(Text):
     """One thread creates it and reads its progress; the scheduler's thread decodes it."""
 
     def __init__(
@@ -55,18 +57,15 @@ class Sequence:
     ) -> None:
         """`tokens`: the prompt as `parser` returned it, with the image tokens of `images`. `usage` and `logprobs` are
         updated; `cancelled` may be set at any time."""
-        self.tokens = tokens
-        self.images = tuple(images)
-        """Held here as long as the model may have to read them."""
+        super().__init__(tokens, cancelled, usage, images)
         self.sampling: dict[str, Any] = dict(sampling or {})
-        self.cancelled = cancelled or threading.Event()
-        self.usage = usage
         self.logprobs = logprobs
         self.parser = parser
-        self.slot: Slot | None = None
         self.lookup = PromptLookup(tokens)
-        self.abandoned = False
-        """Its reader is gone."""
+        self.unchanged = 0
+        """The number of the prompt's first tokens that are as they were. Its last ones may be tokenized anew."""
+        self.chosen: list[int] = []
+        """The places in `tokens` of those that the model chose among several."""
         self.unread: Progress = []
         self.sent_at = 0.0
         """When progress was last sent to the reader, by the monotonic clock."""
@@ -93,17 +92,6 @@ class Sequence:
         """Whether the `max_tokens` of the whole grammar are used up. llguidance raises an error in that case."""
         return bool(self.parser.stop_reason() == "MaxTokensTotal")
 
-    @property
-    def image_tokens(self) -> int:
-        """The number of tokens of pictures."""
-        return sum(image.length for image in self.images)
-
-    @property
-    def new(self) -> list[int]:
-        """The tokens that are not cached yet."""
-        assert self.slot is not None
-        return self.tokens[len(self.slot.cached_tokens) :]
-
     def allows(self, token: int) -> bool:
         """Whether the grammar allows `token` next, by `mask`."""
         return bool(self._buffer[token >> 3] >> (token & 7) & 1)
@@ -120,16 +108,28 @@ class Sequence:
 
     def commit(self, token: int) -> bool:
         """Add the token that the model chose, and those that the grammar then forces. False if that was the end."""
+        has_choice = self._has_choice()
         backtrack, forced = self._step(token)
         self._looked = False
         self.usage.completion_tokens += 1
         self.usage.forced_tokens += len(forced) - (forced[:1] == [token])
         if backtrack:
             self.tokens = self.tokens[:-backtrack]
+            self.unchanged = min(self.unchanged, len(self.tokens))
+            while self.chosen and self.chosen[-1] >= len(self.tokens):
+                self.chosen.pop()
             if self.slot is not None:
                 self.slot.cached_tokens = self.slot.cached_tokens[: len(self.tokens)]
+        if has_choice and forced[:1] == [token]:
+            self.chosen.append(len(self.tokens))
         self.tokens = self.tokens + forced
         return self.look_ahead() if self.parser.has_pending_stop() else True
+
+    def _has_choice(self) -> bool:
+        """Whether the grammar allows several tokens next, by `mask`."""
+        # Stripped at both ends, it is short only if few tokens are allowed: no need to count all bits.
+        rest = self._buffer.strip(b"\0")
+        return len(rest) > 1 or rest[:1] not in _ONE_BIT
 
     def recover(self, parser: llguidance.LLInterpreter) -> bool:
         """After `SharedLimitError`: continue with `parser`, which shares nothing, and do again what was done so far.

@@ -13,7 +13,7 @@ from server.http.openai.agent_chat import accept_forms, answer_json
 from server.http.openai.agent_schemas import AgentChatRequest, ApiMessage
 from server.http.openai.schemas import ChatMessage, OpenAIAnswer
 from server.http.openai.serializers import REFUSED
-from server.http.schemas import ErrorAnswer, RunsQuery, SessionsListed, WorkspaceQuery
+from server.http.schemas import ErrorAnswer, SessionsListed, SessionsQuery, WorkspaceQuery
 from server.http.sessions import sessions_listed
 
 
@@ -43,7 +43,7 @@ def blueprint(host: Host, transfers: ConcurrencyLimit) -> APIBlueprint:
         return save(host, transfers, query.workspace, None), 201
 
     @routes.get("/api/conversations", summary="The older LLM API: list sessions", responses={200: SessionsListed})
-    def conversations(query: RunsQuery) -> dict[str, Any]:
+    def conversations(query: SessionsQuery) -> dict[str, Any]:
         return sessions_listed(host, query)
 
     return routes

@@ -22,6 +22,7 @@ from server.http.schemas import (
     TokenQuery,
 )
 from server.http.sse import PING, event_stream, events_after, last_event_id, wait_for
+from server.store.runs import RunFilter
 
 
 def blueprint(host: Host, event_streams: ConcurrencyLimit) -> APIBlueprint:
@@ -32,9 +33,23 @@ def blueprint(host: Host, event_streams: ConcurrencyLimit) -> APIBlueprint:
         **dict.fromkeys((404, 408, 409, 422, 429, 499, 503), ErrorAnswer),
     }
 
-    @routes.get("/runs", summary="List runs, those in flight first, then the latest", responses={200: RunsListed})
+    @routes.get(
+        "/runs",
+        summary="List runs, those in flight first, then the latest",
+        responses={200: RunsListed, 404: ErrorAnswer},
+    )
     def list_runs(query: RunsQuery) -> dict[str, Any]:
-        return {"runs": host.questions.records(query.workspace, query.limit)}
+        wanted = RunFilter(
+            workspace=query.workspace,
+            state=query.state,
+            agent=query.agent,
+            model=query.model,
+            session_id=query.session_id,
+            text=query.text,
+            since=None if query.since is None else query.since.timestamp(),
+            before=query.before,
+        )
+        return {"runs": host.questions.records(wanted, query.limit)}
 
     @routes.get("/runs/<run_id>", summary="A run", responses={200: RunShown, 404: ErrorAnswer})
     def show(path: RunId, query: TokenQuery) -> dict[str, Any]:

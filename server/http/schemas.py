@@ -5,7 +5,7 @@ Over 400 lines, one short class for each body.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.functional_validators import AfterValidator, field_validator
 from pydantic_core import PydanticCustomError
 
@@ -106,11 +106,25 @@ class RunStarted(BaseModel):
     state: str
 
 
-class RunsQuery(TokenQuery):
-    """The workspace of runs or sessions, and their maximum number."""
+class SessionsQuery(TokenQuery):
+    """The workspace of sessions, and their maximum number."""
 
     workspace: Name | None = Field(None, description="default: all workspaces")
     limit: int = Field(100, ge=1, le=1000, strict=False)
+
+
+class RunsQuery(SessionsQuery):
+    """Filters of runs, and their maximum number."""
+
+    state: Literal["queued", "running", "done", "failed", "cancelled"] | None = None
+    agent: Name | None = None
+    model: LongName | None = None
+    session_id: SessionId | None = None
+    text: Name | None = Field(None, description="a part of the question, in capital letters or small ones")
+    since: AwareDatetime | None = Field(
+        None, strict=False, description="only runs that were asked at this time or later: ISO 8601, with a time zone"
+    )
+    before: Name | None = Field(None, description="only runs that come after this one in the list")
 
 
 class WorkspaceName(StrictRequest):

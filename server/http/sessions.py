@@ -15,12 +15,12 @@ from server.http.schemas import (
     HistoryQuery,
     Notepad,
     NotepadShown,
-    RunsQuery,
     SessionDeleted,
     SessionExported,
     SessionMessages,
     SessionPath,
     SessionsListed,
+    SessionsQuery,
     WorkspaceQuery,
 )
 from server.sessions.markdown import as_markdown
@@ -37,7 +37,7 @@ def blueprint(host: Host) -> APIBlueprint:
         return {200: of, **dict.fromkeys(errors, ErrorAnswer)}
 
     @routes.get("/sessions", summary="List sessions, the last used first", responses=answers(SessionsListed))
-    def list_sessions(query: RunsQuery) -> dict[str, Any]:
+    def list_sessions(query: SessionsQuery) -> dict[str, Any]:
         return sessions_listed(host, query)
 
     @routes.get(
@@ -110,7 +110,7 @@ def blueprint(host: Host) -> APIBlueprint:
     return routes
 
 
-def sessions_listed(host: Host, query: RunsQuery) -> dict[str, Any]:
+def sessions_listed(host: Host, query: SessionsQuery) -> dict[str, Any]:
     """The last used sessions."""
     return {"sessions": [_shown(one) for one in host.session_store.latest(query.workspace, query.limit)]}
 

@@ -28,7 +28,8 @@ from server.providers.catalog import NO_KEY, PROVIDERS
 from server.providers.content import with_images
 from server.providers.failures import RetryableError, explained
 from server.providers.schemas import NotStrictError, as_asked, as_object, strict
-from server.sdk import context, usage
+from server.sdk import context, model_call, usage
+from server.sdk.model_call import ModelCall
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -171,7 +172,7 @@ class RemoteModel:
         is closed, `ImageNotFoundError`, and `RunCancelledError` as soon as the run is cancelled.
         """
         reply = _Reply(sum(self.count(message["content"]) for message in messages))
-        number = 1
+        number, began, text = 1, time.monotonic(), ""
         try:
             while True:
                 try:
@@ -191,6 +192,9 @@ class RemoteModel:
         finally:
             metrics.count_tokens(reply.counted)
             usage.record(reply.counted)
+            prompt = json.dumps(messages, ensure_ascii=False, indent=1)
+            seconds = time.monotonic() - began
+            model_call.record(ModelCall("messages", prompt, text or reply.sent, reply.counted, seconds))
 
     def _ask(
         self,
@@ -361,7 +365,7 @@ class _Reply:
         """The provider's counts of this try; 0: none yet."""
         self._lost = 0
         """Tokens of earlier tries."""
-        self._sent = ""
+        self.sent = ""
         self.was_cut = False
         """Whether it reached its limit."""
 
@@ -379,12 +383,12 @@ class _Reply:
         self.counted.completion_tokens = self._lost + (self._completion_tokens or tokens)
         self.counted.prompt_tokens = self.prompt_tokens or self.counted.prompt_tokens
         self.counted.cached_tokens = self._cached_tokens
-        if self._sent.startswith(text):
+        if self.sent.startswith(text):
             # This try repeats text that an earlier one has sent.
             context.send_text(b"", self.counted)
             return
-        fresh = text.removeprefix(self._sent) if text.startswith(self._sent) else "\n" + text
-        self._sent = text
+        fresh = text.removeprefix(self.sent) if text.startswith(self.sent) else "\n" + text
+        self.sent = text
         context.send_text(fresh.encode("utf-8", "replace"), self.counted)
 
 

@@ -5,6 +5,7 @@ The way of a question begins here. `server/host.py` makes what this needs.
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,6 @@ from server.errors import (
     AgentNotFoundError,
     GenerationNotFoundError,
     InvalidRequestError,
-    ModelChangedError,
     ReloadFailedError,
     RunCancelledError,
     RunNotFoundError,
@@ -27,11 +27,14 @@ from server.reload import MAIN, CodeLoader, Generation, Workspace, Workspaces
 from server.runs.record import AgentResult, record_of, summary_of
 from server.runs.run import Run
 from server.runs.runs import Runs
+from server.runs.same_model import model_of
+from server.runs.trace import lines
 from server.sdk import context
 from server.sessions import NoteTaker, Sessions
 from server.sessions.feed import SessionFeeds
 from server.store import GenerationStore, RunStore
 from server.store.jobs import reported
+from server.store.runs import RunFilter
 
 if TYPE_CHECKING:
     from server.engine import GuidedEngine
@@ -166,7 +169,9 @@ class Questions:
         """The model, after `run` has got its turn. Within this block the run is the context's."""
         with self._runs.queue.take(run) as run.turn, self._models.use(wanted) as model:
             run.start(model.name, self._provenance(run, model))
-            with context.scope(cancelled=run.cancelled, on_text=run.on_text, images=run.images):
+            with context.scope(
+                cancelled=run.cancelled, on_text=run.on_text, on_model_call=run.on_model_call, images=run.images
+            ):
                 yield model
 
     def _provenance(self, run: Run, model: ResidentModel) -> dict[str, Any]:
@@ -187,7 +192,9 @@ class Questions:
             changes = [exchange] if exchange is not None else []
             if run.answer is not None and run.reported_jobs:
                 changes.append(reported(run.reported_jobs))
-            self._store.add(record, run.owner, changes)
+            calls = run.trace.calls()
+            step_lines = lines(record.get("steps", []), run.step_ends, calls)
+            self._store.add(record, run.owner, changes, step_lines, calls)
             if exchange is not None:
                 self._feeds.on_exchange(run)
         finally:
@@ -197,15 +204,16 @@ class Questions:
 
     # Showing and stopping
 
-    def records(self, workspace: str | None, limit: int) -> list[dict[str, Any]]:
-        """Summaries of the last runs, of one workspace or of all: runs in flight, then the latest first."""
-        flying = {
-            run.id: summary_of(record_of(run, saved=run.ended.is_set()))
-            for run in reversed(self._runs.in_flight())
-            if workspace in (None, run.workspace)
-        }
+    def records(self, wanted: RunFilter, limit: int) -> list[dict[str, Any]]:
+        """Summaries of the last runs: runs in flight, then the latest first. Raises `RunNotFoundError`."""
+        records = [record_of(run, saved=run.ended.is_set()) for run in reversed(self._runs.in_flight())]
+        ids = [record["run_id"] for record in records]
+        if wanted.before in ids:
+            records = records[ids.index(wanted.before) + 1 :]
+            wanted = replace(wanted, before=None)
+        flying = {record["run_id"]: summary_of(record) for record in records if wanted.matches(record)}
         # A run that has just ended may be among both.
-        ended = [record for record in self._store.latest(workspace, limit) if record["run_id"] not in flying]
+        ended = [record for record in self._store.latest(wanted, limit) if record["run_id"] not in flying]
         return [*flying.values(), *ended][:limit]
 
     def record(self, run_id: str) -> dict[str, Any]:
@@ -248,23 +256,10 @@ class Questions:
             self._pictures.store.find(record["workspace"], record.get("session_id"), one["sha256"], one["name"])
             for one in record.get("images", ())
         )
-        self.start(run, record["generation"], self._model_of(record))
+        # Of a run without an answer, the name is enough.
+        model = model_of(record, self._models) if "answer" in record and "provenance" in record else record["model"]
+        self.start(run, record["generation"], model)
         return run, record
-
-    def _model_of(self, record: dict[str, Any]) -> ResidentModel | str | None:
-        """The model that a run was answered with. Raises `ModelChangedError`."""
-        if "provenance" not in record:
-            name: str | None = record["model"]
-            return name
-        identity, resident = record["provenance"]["model"], self._models.all
-        for model in resident:
-            if model.identity() == identity:
-                return model
-        names = "; ".join(_shown(model.identity()) for model in resident) or "none"
-        raise ModelChangedError(
-            f"Run {record['run_id']} was answered with {_shown(identity)}. Resident is: {names}. Load that model "
-            "first."
-        )
 
 
 def _engine(model: ResidentModel) -> "GuidedEngine":
@@ -273,7 +268,3 @@ def _engine(model: ResidentModel) -> "GuidedEngine":
             f"{model.name} is behind an API itself: ask it there, or ask one of the agents here, like hearth/react."
         )
     return model.own_engine
-
-
-def _shown(identity: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in identity.items() if value is not None)

@@ -107,6 +107,8 @@ def record_of(run: Run, saved: bool = True) -> dict[str, Any]:
         return {**record, **run.answer}
     if run.images:
         record["images"] = run.images_as_json()
+    if run.provenance:
+        record["provenance"] = run.provenance
     if run.tools_shown:
         record["tools_shown"] = run.tools_shown
     if run.steps:

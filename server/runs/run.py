@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from server.errors import HearthError, RunCancelledError, RunTimedOutError, ShuttingDownError, TokenLimitError
 from server.runs.events import Events
+from server.runs.trace import Trace
 from server.sdk import context
 
 if TYPE_CHECKING:
     from server.images.image_part import ImagePart
     from server.images.shown import ShownImage
     from server.runs.fair_queue import Turn
+    from server.sdk.model_call import ModelCall
     from server.sdk.usage import Usage
 
 Outcome = Literal["done", "failed", "cancelled"]
@@ -71,6 +73,10 @@ class Run:
     """What else determines the answer, besides question and code; needed for a replay."""
     steps: list[dict[str, Any]] = field(default_factory=list)
     """Finished steps, as the routes show them."""
+    step_ends: list[float] = field(default_factory=list)
+    """When each of them was done, in seconds after the start."""
+    trace: Trace = field(default_factory=Trace)
+    """Its model calls; emptied when they are saved."""
     tools_shown: list[str] = field(default_factory=list)
     """The tools that the model was shown, in this order; empty: all of them, or none."""
     answer: dict[str, Any] | None = None
@@ -179,8 +185,13 @@ class Run:
 
     def add_step(self, step: dict[str, Any]) -> None:
         """Add a finished step."""
+        self.step_ends.append(0.0 if self.started is None else time.monotonic() - self.started)
         self.steps.append(step)
         self.events.publish("step", step)
+
+    def on_model_call(self, call: "ModelCall") -> None:
+        """A model call has ended. It belongs to the step that is being made."""
+        self.trace.add(call, len(self.steps) + 1, context.current().tool)
 
     def add_tools_shown(self, names: Sequence[str]) -> None:
         """The model was shown these tools, and not all. An agent may show others later."""

@@ -13,6 +13,7 @@ from server.observability import logs, metrics
 from server.runs.fair_queue import RESERVED_SHARE, FairQueue
 from server.runs.record import AgentResult, answer_of
 from server.runs.run import Run
+from server.runs.trace import Trace
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +107,8 @@ class Runs:
         with self._changed:
             del self._in_flight[run.id]
             self._written += run.written
+            # It is saved; what is remembered are the events.
+            run.trace = Trace()
             self._remember(run)
             self._changed.notify_all()
         run.publish_end()

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from server.images.image_part import ImagePart
     from server.sdk.jobs import SessionJobs
     from server.sdk.logprobs import LogProbs
+    from server.sdk.model_call import ModelCall
     from server.sdk.run import Listener
     from server.sdk.tool_absent import AbsentTool
     from server.sdk.usage import Usage
@@ -35,6 +36,8 @@ class Context:
     on_text: "Callable[[str, Usage], None] | None" = None
     """In the server: gets each chunk of text, and the usage so far of the engine call that wrote it. The usage is the
     same object for all chunks of a call, and keeps counting."""
+    on_model_call: "Callable[[ModelCall], None] | None" = None
+    """In the server: gets each model call at its end."""
     model: Any = None
     """In the server: the `ResidentModel` in use; None: the default one."""
     images: "Mapping[str, ImagePart]" = field(default_factory=dict)

@@ -186,6 +186,12 @@ def _postgresql(url: URL) -> Engine:
     return engine
 
 
+def storable(text: str | None) -> str | None:
+    """`text` without the characters for which PostgreSQL has no place. Texts that must come back exactly are saved as
+    JSON instead."""
+    return None if text is None else text.replace("\0", "").encode(errors="replace").decode()
+
+
 def _reason(error: OSError | SQLAlchemyError) -> str:
     """The error message, without the statement and its values."""
     cause = error.orig if isinstance(error, DBAPIError) else error

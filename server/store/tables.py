@@ -53,10 +53,42 @@ RUN = Table(
     Column("workspace", Text, nullable=False),
     Column("owner", Text, nullable=False, server_default=""),  # the person; today the name of the workspace
     Column("generation", Text, ForeignKey("generation.hash")),  # NULL: it ended before any code was pinned
-    Column("record", Text, nullable=False),  # JSON
+    Column("record", Text, nullable=False),  # JSON; without the steps, which have a table
     Column("summary", Text),  # JSON, what lists show; NULL: the record of an older format
+    Column("state", Text),
+    Column("agent", Text),
+    Column("model", Text),
+    Column("session", Text),
+    Column("searched", Text),  # the question in lower case
+    Column("asked", Double),  # seconds since 1970
     Index("run_workspace", "workspace", "number"),
     Index("run_generation", "generation"),
+    Index("run_session", "workspace", "session", "number"),
+    Index("run_asked", "asked"),
+)
+STEP = Table(  # a tool call of a run. Runs of older formats have their steps in their records
+    "step",
+    METADATA,
+    Column("run", Text, ForeignKey("run.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),  # 1, 2, ...
+    Column("line", Text, nullable=False),  # JSON, what lists show
+    Column("step", Text, nullable=False),  # JSON
+    Column("written", Text),  # a JSON string: the model's text that made it, with which a fork repeats it
+)
+MODEL_CALL = Table(  # see server.runs.trace.TracedCall
+    "model_call",
+    METADATA,
+    Column("run", Text, ForeignKey("run.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),  # 1, 2, ...
+    Column("step", Integer, nullable=False),
+    Column("tool", Text),
+    Column("kind", Text, nullable=False),
+    Column("shared", Integer, nullable=False),
+    Column("rest", Text),  # a JSON string; NULL: the run's trace was too long
+    Column("written", Text),  # the same
+    Column("tokens", LargeBinary, nullable=False),  # uint32, little-endian: twice the id, and 1 if it was chosen
+    Column("details", Text, nullable=False),  # JSON
+    Index("model_call_step", "run", "step"),
 )
 SESSION = Table(
     "session",

@@ -29,6 +29,7 @@ from server.errors import (
 from server.reload import Snapshot
 from server.store import Database, Exchange, GenerationStore, RunStore, SessionStore
 from server.store.group_writer import GroupWriter
+from server.store.runs import RunFilter
 from server.store.schema import LATEST
 from server.store.tables import METADATA
 from tests.support.full_disk import full_disk
@@ -135,9 +136,9 @@ def test_runs_come_back_the_latest_first(generations: GenerationStore, runs: Run
     kept = [record("r1", HASH), record("r2", None, "alice"), record("r3", HASH)]
     for one in kept:
         runs.add(one, one["workspace"])
-    assert runs.latest(None, 10) == kept[::-1]
-    assert runs.latest("alice", 10) == [kept[1]]
-    assert runs.latest(None, 1) == [kept[2]]
+    assert runs.latest(RunFilter(), 10) == kept[::-1]
+    assert runs.latest(RunFilter("alice"), 10) == [kept[1]]
+    assert runs.latest(RunFilter(), 1) == [kept[2]]
     assert runs.get("r2") == kept[1]
     with pytest.raises(RunNotFoundError):
         runs.get("r4")
@@ -152,7 +153,7 @@ def test_what_is_kept_with_a_record_is_kept_with_it_or_not_at_all(database: Data
     with pytest.raises(StoreError):
         runs.add(record("r4", None), "main", [sessions.adding("main", "monday", "main", turn("nobody's"))])
     assert [(one.number, one.run) for one in sessions.exchanges("main", "monday")] == [(1, "r1"), (2, "r2")]
-    assert [one["run_id"] for one in runs.latest(None, 10)] == ["r2", "r1"]
+    assert [one["run_id"] for one in runs.latest(RunFilter(), 10)] == ["r2", "r1"]
 
 
 def turn(run: str) -> Exchange:
@@ -173,7 +174,7 @@ def test_a_note_that_somebody_has_changed_is_not_written_over(database: Database
 def test_a_run_of_code_that_was_never_kept_is_refused(runs: RunStore) -> None:
     with pytest.raises(StoreError):
         runs.add(record("r1", HASH), "main")
-    assert runs.latest(None, 10) == []
+    assert runs.latest(RunFilter(), 10) == []
 
 
 def test_many_threads_and_two_servers_on_one_database(tmp_path: Path, database_url: str | None) -> None:
@@ -190,7 +191,7 @@ def test_many_threads_and_two_servers_on_one_database(tmp_path: Path, database_u
             assert runs.get(f"{number}-{turn}")["generation"] == generation
 
     at_once(8, work)
-    assert len(RunStore(both[0]).latest(None, 1000)) == 80
+    assert len(RunStore(both[0]).latest(RunFilter(), 1000)) == 80
     assert all(len(GenerationStore(both[1]).history(f"w{number}", 100)) == 10 for number in range(8))
     for database in both:
         database.close()
@@ -263,7 +264,9 @@ def test_a_record_that_is_refused_takes_no_other_with_it(generations: Generation
                 runs.add(record(f"r{number}", OTHER), "main")
 
     at_once(16, work)
-    assert {one["run_id"] for one in runs.latest(None, 100)} == {f"r{number}" for number in range(16) if number % 4}
+    assert {one["run_id"] for one in runs.latest(RunFilter(), 100)} == {
+        f"r{number}" for number in range(16) if number % 4
+    }
 
 
 def test_nobody_waits_for_ever_for_a_database_that_does_not_answer() -> None:
@@ -333,9 +336,9 @@ def test_nobody_reads_for_ever_where_somebody_has_locked_a_table(tmp_path: Path,
         with psycopg.connect(url) as other:
             other.execute("LOCK TABLE run IN ACCESS EXCLUSIVE MODE")
             with pytest.raises(StoreError, match="timeout"):
-                RunStore(database).latest(None, 10)
+                RunStore(database).latest(RunFilter(), 10)
             other.rollback()
-        assert RunStore(database).latest(None, 10) == []
+        assert RunStore(database).latest(RunFilter(), 10) == []
 
 
 def test_what_waits_is_kept_at_the_end_and_nothing_later_is_taken(tmp_path: Path, database_url: str | None) -> None:
@@ -352,7 +355,7 @@ def test_what_waits_is_kept_at_the_end_and_nothing_later_is_taken(tmp_path: Path
     with pytest.raises(StoreError, match="has ended"):
         runs.add(record("late", None), "main")
     again = Database(tmp_path, database_url)
-    assert len(RunStore(again).latest(None, 100)) == 4
+    assert len(RunStore(again).latest(RunFilter(), 100)) == 4
     again.close()
 
 
@@ -429,7 +432,7 @@ def test_a_file_of_the_time_before_migrations_is_taken_over_whole(tmp_path: Path
         (OTHER, 1762934401.25, 0, ["tools/x.py"]),
         (HASH, 1762934400.5, 1, None),
     ]
-    assert [one["run_id"] for one in runs.latest(None, 10)] == ["r2", "r1"]
+    assert [one["run_id"] for one in runs.latest(RunFilter(), 10)] == ["r2", "r1"]
     assert runs.get("r1") == record("r1", HASH)
     # And it is one like any other.
     runs.add(record("r3", OTHER), "main")
@@ -439,7 +442,7 @@ def test_a_file_of_the_time_before_migrations_is_taken_over_whole(tmp_path: Path
         generations.delete(OTHER)
     database.close()
     again = Database(tmp_path)
-    assert [one["run_id"] for one in RunStore(again).latest(None, 10)] == ["r3", "r2", "r1"]
+    assert [one["run_id"] for one in RunStore(again).latest(RunFilter(), 10)] == ["r3", "r2", "r1"]
     again.close()
 
 
@@ -466,7 +469,7 @@ def test_a_full_disk_is_reported_and_loses_nothing(tmp_path: Path) -> None:
         assert generations.files(HASH) == FILES
     assert [one.generation for one in generations.history("main", 10)] == [HASH]
     runs.add(record("r1", HASH), "main")
-    assert database.failure is None and [one["run_id"] for one in runs.latest(None, 10)] == ["r1"]
+    assert database.failure is None and [one["run_id"] for one in runs.latest(RunFilter(), 10)] == ["r1"]
     database.close()
 
 
@@ -504,7 +507,7 @@ def test_a_record_that_can_not_be_read_hides_no_other(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "hearth.db")) as broken, broken:
         broken.execute("UPDATE run SET summary = NULL, record = ? WHERE id = 'r1'", ['{"run_id": "r1'])
         broken.execute("UPDATE run SET summary = CAST(x'ff7b' AS TEXT) WHERE id = 'r2'")
-    assert [one["run_id"] for one in runs.latest(None, 10)] == ["r3", "r0"]
+    assert [one["run_id"] for one in runs.latest(RunFilter(), 10)] == ["r3", "r0"]
     with pytest.raises(StoreError, match="can't be read"):
         runs.get("r1")
     database.close()
@@ -514,7 +517,7 @@ def test_a_list_has_summaries(runs: RunStore) -> None:
     long = {**record("r1", None), "answer": "x" * 100_000, "history": [{"role": "user", "content": "x"}]}
     long["steps"] = [{"thought": "y" * 100_000, "tool": "none", "input": {}, "observation": "z"}] * 100
     runs.add(long, "main")
-    [listed] = runs.latest(None, 10)
+    [listed] = runs.latest(RunFilter(), 10)
     assert runs.get("r1") == long
     assert len(str(listed)) < 100_000 and "history" not in listed and len(listed["steps"]) == 32
     assert "99,000 characters left out" in listed["answer"]
