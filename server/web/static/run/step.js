@@ -38,7 +38,7 @@ function callView(run, call, continueFrom) {
       `${count(usage.completion_tokens)} chosen`, `${count(usage.forced_tokens)} forced`, `${count(usage.forward_passes)} forward passes`, sampling].filter(Boolean).join(" · ")),
     h("h4", {}, "Prompt"), promptView(call),
     h("h4", {}, "Written"), h("pre", { class: "block", tabindex: 0 }, call.written ?? ""),
-    call.tokens > 0 && call.kind === "text" && h("p", {}, show), probabilities);
+    call.tokens > 0 && call.kind === "text" && h("div", { class: "row acts" }, show), probabilities);
 }
 
 /** Show a step, as `GET /runs/<id>/steps/<k>` gives it. `forkButton`: continues the run from here. */
@@ -47,7 +47,7 @@ export function showStep(element, step, forkButton, continueFrom) {
   const failure = isAnswer ? step.error : null;
   fill(element,
     h("div", { class: "spread" }, h("h2", {}, isAnswer ? (failure ? "How the run ended" : "Answer") : `Step ${step.step}: ${step.tool}`), forkButton),
-    isAnswer ? [failure && h("div", { class: "note bad plain" }, failure.message ?? String(failure)), block("Answer", step.answer)]
+    isAnswer ? [failure && h("div", { class: "note bad plain" }, failure.message ?? String(failure)), step.answer && h("pre", { class: "block", tabindex: 0 }, step.answer)]
       : [block("Thought", step.thought), block("Input", JSON.stringify(step.input, null, 2)), block("Result that the model read", step.observation),
         block("Error", step.error, "bad"), block("Traceback", step.traceback)],
     h("h2", {}, "What the model saw"),

@@ -9,7 +9,9 @@ const percent = (logprob) => {
   return value >= 99.95 ? "100 %" : value >= 1 ? `${value.toFixed(1)} %` : value >= 0.01 ? `${value.toFixed(2)} %` : "< 0.01 %";
 };
 /** A token's text, with white space that can be seen. */
-const visible = (token) => (token.bytes ? `⟨${token.bytes}⟩` : token.text.replaceAll("\n", "↵\n").replaceAll("\t", "⇥"));
+const visible = (token) => (token.bytes ? `⟨${token.bytes}⟩` : token.text.replaceAll("\n", "↵").replaceAll("\t", "⇥"));
+/** The line breaks after a token's button, so that the text keeps its shape. */
+const breaks = (token) => "\n".repeat(token.bytes ? 0 : token.text.split("\n").length - 1);
 
 /** An element with the tokens of a call. `continueFrom(call, token, text)`: another text in the place of a token, from 0. */
 export function tokenView(run, call, continueFrom) {
@@ -23,7 +25,7 @@ export function tokenView(run, call, continueFrom) {
   async function load() {
     try {
       const found = await get(`/runs/${part(run)}/tokens`, { call: call.call, after: loaded, limit: PART });
-      shown.append(...found.tokens.map((token, at) => tokenButton(token, loaded + at)));
+      shown.append(...found.tokens.flatMap((token, at) => [tokenButton(token, loaded + at), breaks(token)]));
       loaded += found.tokens.length;
       more.hidden = loaded >= found.count;
     } catch (error) {
