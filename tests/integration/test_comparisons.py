@@ -10,85 +10,11 @@ from typing import Any
 
 import pytest
 
+from server.store import Database
+from server.store.comparisons import ComparisonStore
+from tests.support.compared_code import SPACE, put_version
 from tests.support.event_stream import Event, read
 from tests.support.server_process import REPOSITORY, Server, end, start
-
-SPACE = "compared"
-AGENT = '''
-from server.sdk import call_tool
-
-from .agent import Agent, AgentResult
-
-
-class Direct(Agent):
-    """Answers with what a tool says of the question."""
-
-    name = "direct"
-
-    def __call__(self, question, history=()):
-        said = [one["content"] for one in history]
-        answer = call_tool(self.tools["grade"], {"sample": question, "said": said}, self.tool_seconds)
-        return AgentResult(answer, "grade", [], {})
-'''
-TOOLS = '''
-import os
-import signal
-import time
-
-from langchain_core.tools import tool
-
-from server.sdk import check_cancelled
-
-
-@tool
-def grade(sample: str, said: list[str]) -> str:
-    """Grade a sample."""
-    if "crash" in sample and "VERSION" == "new":
-        os.kill(os.getpid(), signal.SIGKILL)
-    while "wait" in sample and not os.path.exists("GATE"):
-        check_cancelled()
-        time.sleep(0.02)
-    if "formula" in sample:
-        return "=1+1"
-    return "VERSION " + sample if "differ" in sample else " ".join([*said, sample.upper()])
-
-
-@tool
-def judge(question: str, answer: str, expected: str) -> float:
-    """Judge an answer."""
-    if "die" in question:
-        os.kill(os.getpid(), signal.SIGKILL)
-    if "hang" in question:
-        time.sleep(60)
-    if "raise" in question:
-        raise ValueError("can't judge " + question)
-    if "odd" in question:
-        return "maybe"
-    return 0.9 if answer == expected else 0.1
-
-
-@tool
-def lenient(answer: str) -> bool:
-    """Judge any answer to be right."""
-    return True
-
-
-@tool
-def unfit(count: int) -> bool:
-    """Take no answer."""
-    return True
-'''
-
-
-def put_version(server: Server, version: str, gate: str = "/nowhere") -> str:
-    """Make a version of the tools live. Returns its generation."""
-    text = TOOLS.replace("VERSION", version).replace("GATE", gate)
-    for path, data in (("agent/direct.py", AGENT), ("tools/graded.py", text)):
-        answer = server.session.put(f"/workspaces/{SPACE}/files/{path}", data=data.encode())
-        assert answer.status_code in (200, 201), answer.text
-    answer = server.session.post("/reload_modules", json={"workspace": SPACE})
-    assert answer.status_code == 200, answer.text
-    return str(answer.json()["generation"])
 
 
 class Lab:
@@ -340,7 +266,7 @@ def test_cancel_resume_and_delete(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_a_restart_interrupts(start_server: Callable[..., Server], tmp_path: Path) -> None:
-    """After a crash and after an orderly end, its answers are there, and it can be resumed."""
+    """After a crash and after an orderly end, its answers are there; and it can be resumed."""
     gate, data = tmp_path / "gate", tmp_path / "data"
     server = start_server(DATA_DIR=data)
     generation = put_version(server, "old", str(gate))
@@ -348,19 +274,26 @@ def test_a_restart_interrupts(start_server: Callable[..., Server], tmp_path: Pat
     name = lab.begin(["one", "wait", "three"], at_once=1)
     server.wait_until(lambda: lab.rows(name, order="number")[0]["b"], "a first answer")
     first = lab.rows(name, order="number")[0]
-    for number in (signal.SIGKILL, signal.SIGTERM):
-        server.stop(number)
-        server = start_server(DATA_DIR=data)
-        lab = Lab(server, generation, generation)
-        shown = lab.ended(name)
-        assert (shown["state"], shown["answered"]) == ("interrupted", 1)
-        assert lab.rows(name, order="number")[0] == first
-        assert lab.events(name)[-1].data["state"] == "interrupted"
-        if number == signal.SIGTERM:
-            gate.touch()
-        assert lab.session.post(f"/comparisons/{name}/resume").status_code == 202
+    server.stop(signal.SIGKILL)
+    server = start_server(DATA_DIR=data)
+    lab = Lab(server, generation, generation)
+    shown = lab.ended(name)
+    assert (shown["state"], shown["answered"]) == ("interrupted", 1)
+    assert lab.rows(name, order="number")[0] == first
+    assert lab.events(name)[-1].data["state"] == "interrupted"
+    gate.touch()
+    assert lab.session.post(f"/comparisons/{name}/resume").status_code == 202
     assert lab.ended(name)["state"] == "done"
     assert [row["a"]["answer"] for row in lab.rows(name, order="number")] == ["ONE", "WAIT", "THREE"]
+
+    gate.unlink()
+    name = lab.begin(["one", "wait"], at_once=1)
+    server.wait_until(lambda: lab.rows(name, order="number")[0]["b"], "a first answer")
+    assert server.stop(signal.SIGTERM) == 0
+    database = Database(data)
+    saved = ComparisonStore(database, str(data)).get(name)
+    database.close()
+    assert (saved.state, saved.answered, saved.error) == ("interrupted", 1, None)
 
 
 def test_export(lab: Lab) -> None:
