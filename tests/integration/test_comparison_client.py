@@ -4,6 +4,7 @@ import csv
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hearth
 import pytest
@@ -24,7 +25,7 @@ def lab(server: Server) -> Iterator[tuple[hearth.Lab, str, str]]:
 def test_compare(lab: tuple[hearth.Lab, str, str], tmp_path: Path) -> None:
     ours, old, new = lab
     a, b = ({"generation": one, "agent": "direct"} for one in (old, new))
-    questions = ["same", (HOSTILE, f"new {HOSTILE}"), {"question": "crash", "expected": "CRASH"}]
+    questions: list[Any] = ["same", (HOSTILE, f"new {HOSTILE}"), {"question": "crash", "expected": "CRASH"}]
     found = ours.compare(questions, a, b, check="equal", name="first", at_once=1)
     assert (found.state, found.name, found.a["generation"], found.p) == ("done", "first", old, 1.0)
     assert found.summary["changed"] == 2

@@ -107,7 +107,7 @@ def test_the_list_and_its_parts(lab: Lab) -> None:
     names = [lab.begin(["one"]) for _ in range(3)]
     for name in names:
         lab.ended(name)
-    first = lab.session.get("/comparisons", params={"limit": 2, "workspace": SPACE}).json()
+    first = lab.session.get(f"/comparisons?limit=2&workspace={SPACE}").json()
     assert [one["comparison_id"] for one in first["comparisons"]] == names[:0:-1]
     second = lab.session.get("/comparisons", params={"limit": 2, "before": first["next"]}).json()
     assert second["comparisons"][0]["comparison_id"] == names[0]
@@ -118,7 +118,7 @@ def test_the_list_and_its_parts(lab: Lab) -> None:
     for order, expected in (("changed", [2, 4, 6, 1, 3, 5, 7]), ("number", [1, 2, 3, 4, 5, 6, 7])):
         found, after = [], None
         while True:
-            query = {"order": order, "limit": 3, **({} if after is None else {"after": after})}
+            query: dict[str, Any] = {"order": order, "limit": 3, **({} if after is None else {"after": after})}
             part = lab.session.get(f"/comparisons/{name}/rows", params=query).json()
             found += [row["number"] for row in part["rows"]]
             after = part["next"]
@@ -388,7 +388,7 @@ def test_the_number_of_comparisons_is_bounded(lab: Lab, tmp_path: Path) -> None:
     side = {"generation": put_version(lab.server, "bounded", str(gate)), "agent": "direct"}
     put_version(lab.server, "new")
     names = [lab.begin(["wait"], a=side, b=side) for _ in range(4)]
-    body = {"workspace": SPACE, "questions": [{"question": "one"}], "a": side, "b": side}
+    body: dict[str, Any] = {"workspace": SPACE, "questions": [{"question": "one"}], "a": side, "b": side}
     answer = lab.session.post("/comparisons", json=body)
     assert (answer.status_code, answer.json()["error"]["type"]) == (429, "queue_full")
     assert int(answer.headers["Retry-After"]) > 0
