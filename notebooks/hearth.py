@@ -51,7 +51,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
@@ -73,6 +73,8 @@ CHUNK_BYTES = 256 * 1024
 COLLECTION = "documents"
 """The collection of documents, where none is named."""
 MOST_LISTED = 1000
+MOST_SHOWN_ROWS = 50
+"""Of a comparison in a notebook; the frame has all."""
 RETRY_SECONDS = 1.0
 """How long to wait when the queue is full and the server does not say for how long."""
 
@@ -573,6 +575,79 @@ class CellResult:
         return str(self.error["traceback"]).rstrip() or f"{self.error['type']}: {self.error['message']}"
 
 
+@dataclass(frozen=True, repr=False, eq=False)
+class Comparison:
+    """Two sides that were asked the same questions."""
+
+    comparison_id: str
+    state: str
+    """`running`, `done`, `cancelled`, `interrupted`, or `failed`: see `error`."""
+    name: str
+    a: dict[str, Any]
+    """`workspace`, `generation`, `model`, `agent`, `max_steps`, `instructions`."""
+    b: dict[str, Any]
+    check: dict[str, Any] | None
+    summary: dict[str, Any]
+    """Counts: `questions`, `answered`, `changed`, `failed`, `judged`, `correct`; medians: `tokens`, `seconds`."""
+    rows: Any
+    """A row for each question, the changed ones first: a pandas `DataFrame` if pandas is installed, otherwise a
+    `Table` of dicts."""
+    created: datetime
+    error: str | None = None
+    _export: Callable[[], bytes] = field(default=bytes, compare=False)
+
+    @property
+    def p(self) -> float | None:
+        """The exact p-value of McNemar's test: how probable such a difference is if both sides are equally good.
+        None: nothing was judged."""
+        found: float | None = self.summary["p"]
+        return found
+
+    def to_csv(self, path: str | os.PathLike[str]) -> Path:
+        """Save all rows as a CSV file. Returns its path."""
+        place = Path(path)
+        try:
+            place.write_bytes(self._export())
+        except OSError as error:
+            raise HearthError(f"{place} can't be written: {error.strerror}.", "file_error") from None
+        return place
+
+    def __repr__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _repr_html_(self) -> str:
+        rows = self.rows if isinstance(self.rows, list) else self.rows.to_dict("records")
+        names = ("question", "expected", "a", "b")
+        head = "".join(f"<th>{name}</th>" for name in names)
+        body = "".join(
+            f"<tr>{''.join(_html_cell(row, name) for name in names)}</tr>" for row in rows[:MOST_SHOWN_ROWS]
+        )
+        more = f"<p>and {len(rows) - MOST_SHOWN_ROWS} more</p>" if len(rows) > MOST_SHOWN_ROWS else ""
+        lines = "".join(f"<div>{html.escape(line)}</div>" for line in self._lines())
+        return f"{lines}<table><tr>{head}</tr>{body}</table>{more}"
+
+    def _lines(self) -> list[str]:
+        counts, tokens, seconds = self.summary, self.summary["tokens"], self.summary["seconds"]
+        lines = [
+            f"Comparison {self.comparison_id}: {self.state}, {counts['answered']} of {counts['questions']} answered, "
+            f"{counts['changed']} changed",
+            *([] if self.error is None else [self.error]),
+            f"a: {_side_line(self.a)}, {counts['failed']['a']} failed",
+            f"b: {_side_line(self.b)}, {counts['failed']['b']} failed",
+        ]
+        if counts["judged"]:
+            lines.append(
+                f"correct: a {counts['correct']['a']}, b {counts['correct']['b']} of {counts['judged']}; "
+                f"only a {counts['only_a_correct']}, only b {counts['only_b_correct']}; p = {counts['p']:.3g}"
+            )
+        if seconds["median_a"] is not None:
+            lines.append(
+                f"median: tokens a {tokens['median_a']:g}, b {tokens['median_b']:g}; "
+                f"seconds a {seconds['median_a']:.2f}, b {seconds['median_b']:.2f}"
+            )
+        return lines
+
+
 @dataclass(frozen=True)
 class Progress:
     """The progress of loading a model."""
@@ -920,11 +995,85 @@ class Lab:
             interrupted.set()
             pool.shutdown(wait=False, cancel_futures=True)
             bar.close()
+        return _frame(rows, _ROW)
+
+    # Comparing
+
+    def compare(
+        self,
+        questions: Iterable[str | tuple[str, str] | Mapping[str, Any]] = (),
+        a: str | Mapping[str, Any] | None = None,
+        b: str | Mapping[str, Any] | None = None,
+        *,
+        check: str | Mapping[str, Any] | None = None,
+        runs: Iterable[str] = (),
+        name: str | None = None,
+        at_once: int | None = None,
+    ) -> Comparison:
+        """Ask two sides the same questions, and wait for all answers. Interactive questions go first. An interrupt
+        cancels the comparison; its answers stay.
+
+        `questions`: each a text, a pair of question and expected answer, or a dict with `question`, `expected` and
+        `history`. `runs`: ids of runs whose questions are asked instead. `a`, `b`: a generation's hash, or a dict
+        with some of `workspace`, `generation`, `model`, `agent`, `max_steps`, `instructions`; default: the live code.
+        `check`: `equal` or `contains`, which compare with the expected answer; `model`, which asks the model; or
+        `{"tool": NAME}`, a tool of side a that takes `answer`, and perhaps `question` and `expected`, and returns
+        true, false or a number.
+        """
+        asked, ids = [_compared_question(one) for one in questions], list(runs)
+        body = {
+            "questions": asked or None,
+            "runs": ids or None,
+            "a": _compared_side(a),
+            "b": _compared_side(b),
+            "check": _compared_check(check),
+            "name": name,
+            "at_once": at_once,
+        }
+        started = self._json("POST", "/comparisons", body=self._named(body), seconds=None)["comparison_id"]
+        path = f"/comparisons/{_quoted(started)}"
+        bar = _bar("answers")
         try:
-            import pandas
-        except ImportError:
-            return Table(rows)
-        return pandas.DataFrame(rows, columns=list(_ROW))
+            with contextlib.closing(self._events(f"{path}/events", None, "GET")) as events:
+                for kind, data in events:
+                    if kind == "progress":
+                        bar.show("answers", data["done"], data["total"])
+        except KeyboardInterrupt:
+            with contextlib.suppress(HearthError):
+                self._json("POST", f"{path}/cancel")
+            raise
+        finally:
+            bar.close()
+        return self.comparison(started)
+
+    def comparison(self, comparison_id: str) -> Comparison:
+        """A comparison as it is now, with its rows."""
+        path = f"/comparisons/{_quoted(comparison_id)}"
+        body = self._json("GET", path)
+        rows: list[dict[str, Any]] = []
+        query: dict[str, Any] | None = {"limit": MOST_LISTED}
+        while query is not None:
+            part = self._json("GET", f"{path}/rows", query=query)
+            rows += map(_compared_row, part["rows"])
+            query = None if part["next"] is None else {"limit": MOST_LISTED, "after": part["next"]}
+        return _made(
+            Comparison,
+            body,
+            rows=_frame(rows, _COMPARED_ROW),
+            created=_local_time(body["created_at"]),
+            error=_reason(body),
+            _export=lambda: self._call("GET", f"{path}/export", seconds=None).content,
+        )
+
+    def resume_comparison(self, comparison_id: str) -> None:
+        """Continue a comparison that was cancelled or interrupted. It does not wait for the end."""
+        self._json("POST", f"/comparisons/{_quoted(comparison_id)}/resume", seconds=None)
+
+    def comparisons(self, limit: int = 20) -> Table[dict[str, Any]]:
+        """The comparisons of this workspace, the latest first."""
+        body = self._json("GET", "/comparisons", query={"workspace": self.workspace, "limit": limit})
+        names = ("comparison_id", "name", "state", "questions", "answered", "created_at")
+        return Table({name: one[name] for name in names} for one in body["comparisons"])
 
     def sessions(self, limit: int = 20) -> Table[Conversation]:
         """The sessions of this workspace, the last used first."""
@@ -1589,6 +1738,75 @@ def _asked_row(question: str, answer: Answer) -> dict[str, Any]:
 
 def _failed_row(question: str, error: HearthError) -> dict[str, Any]:
     return dict.fromkeys(_ROW) | {"question": question, "error": f"{error.code}: {error.message}", "steps": []}
+
+
+def _frame(rows: list[dict[str, Any]], columns: Iterable[str]) -> Any:
+    """A pandas `DataFrame` if pandas is installed, otherwise a `Table`."""
+    try:
+        import pandas
+    except ImportError:
+        return Table(rows)
+    return pandas.DataFrame(rows, columns=list(columns))
+
+
+_OF_A_SIDE = ("correct", "error", "check_error", "tokens", "seconds", "run_id")
+_COMPARED_ROW = (
+    "number",
+    "question",
+    "expected",
+    "changed",
+    "a",
+    "b",
+    *(f"{side}_{name}" for side in "ab" for name in _OF_A_SIDE),
+)
+
+
+def _compared_row(body: Mapping[str, Any]) -> dict[str, Any]:
+    row = {name: body[name] for name in ("number", "question", "expected", "changed")}
+    for side in "ab":
+        cell = body[side] or {}
+        row[side] = cell.get("answer")
+        row |= {f"{side}_{name}": cell.get(name) for name in _OF_A_SIDE}
+        for name in ("error", "check_error"):
+            if row[f"{side}_{name}"] is not None:
+                row[f"{side}_{name}"] = f"{cell[name]['type']}: {cell[name]['message']}"
+    return row
+
+
+def _compared_question(given: str | tuple[str, str] | Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(given, str):
+        return {"question": given}
+    if isinstance(given, Mapping):
+        return dict(given)
+    question, expected = given
+    return {"question": question, "expected": expected}
+
+
+def _compared_side(given: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    if isinstance(given, str):
+        return {"generation": given}
+    return dict(given or {})
+
+
+def _compared_check(given: str | Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if given is None:
+        return None
+    return {"kind": given} if isinstance(given, str) else {"kind": "tool", **given}
+
+
+def _side_line(side: Mapping[str, Any]) -> str:
+    text = f"{side['workspace']}, generation {side['generation']}, {side['model']}, {side['agent']}"
+    return text if not side["instructions"] else f"{text}, with instructions"
+
+
+def _html_cell(row: Mapping[str, Any], name: str) -> str:
+    """A cell of a comparison: an answer or an error, and the verdict on it."""
+    value, verdict = row[name], row.get(f"{name}_correct")
+    if name in ("a", "b") and not isinstance(value, str):
+        value = row[f"{name}_error"]
+    text = html.escape(_short(value, 200)) if isinstance(value, str) else ""
+    mark = {True: " &#x2713;", False: " &#x2717;"}.get(verdict, "") if isinstance(verdict, bool) else ""
+    return f"<td>{text}{mark}</td>"
 
 
 def _form(paths: list[Path], boundary: str, texts: Mapping[str, str] | None = None) -> Iterator[bytes]:

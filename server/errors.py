@@ -98,6 +98,12 @@ class JobNotFoundError(NotFoundError):
     code = "job_not_found"
 
 
+class ComparisonNotFoundError(NotFoundError):
+    """There is no comparison of that id."""
+
+    code = "comparison_not_found"
+
+
 class ToolNotFoundError(NotFoundError):
     """The workspace has no tool of that name."""
 
@@ -223,6 +229,12 @@ class JobEndedError(ConflictError):
     """The job has ended already."""
 
     code = "job_ended"
+
+
+class ComparisonStateError(ConflictError):
+    """The comparison is running, or has ended, and the request needs the other."""
+
+    code = "comparison_state"
 
 
 class TooLargeError(HearthError):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from constants import MAY_HOLD_SECRETS, PREFIX, Settings
+from server.comparisons.comparisons import Comparisons
 from server.documents.calls import DocumentCalls
 from server.documents.documents import Documents
 from server.documents.embedder import Embedder
@@ -44,6 +45,7 @@ from server.sessions import NoteTaker, Sessions
 from server.sessions.calls import SessionCalls
 from server.sessions.feed import SessionFeeds
 from server.store import Database, GenerationStore, RunStore, SessionStore
+from server.store.comparisons import ComparisonStore
 from server.store.documents import DocumentStore
 from server.store.jobs import JobStore
 from server.store.shared_values import SharedValues
@@ -153,6 +155,14 @@ class Host:
             self.feeds,
             self.pictures,
         )
+        self.comparisons = Comparisons(
+            settings,
+            ComparisonStore(self.database, str(settings.DATA_DIR)),
+            self.questions,
+            self.models,
+            self.background,
+            self.runs.queue,
+        )
         self.waker = Waker(settings, self.job_store, self.questions)
         self.jobs.on_change(self.feeds.on_job)
         self.jobs.on_change(lambda job, is_progress: self.waker.notice(job))
@@ -197,6 +207,7 @@ class Host:
         """Refuse new runs, let runs in flight end within the grace period, cancel the rest, and save all of them."""
         self.closing.set()
         self.load.close()
+        self.comparisons.close()
         self.background.close()
         self.models.close()
         self.note_taker.close()

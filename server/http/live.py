@@ -38,7 +38,7 @@ class FollowQuery(BaseModel):
 
     follow: Annotated[list[str], Field(min_length=1, max_length=MOST_TOPICS)] = Field(
         description="`KEY:AFTER:TOPIC` for each topic. KEY: a name that its events carry; AFTER: the id of the last "
-        "event that was read, 0 for all; TOPIC: `run/ID`, `job/ID`, `session/WORKSPACE/ID` or `load`."
+        "event that was read, 0 for all; TOPIC: `run/ID`, `job/ID`, `comparison/ID`, `session/WORKSPACE/ID` or `load`."
     )
 
 
@@ -68,12 +68,14 @@ def blueprint(host: Host, event_streams: ConcurrencyLimit) -> APIBlueprint:
                 return host.runs.get(run).events
             case ["job", job]:
                 return host.jobs.events(job)
+            case ["comparison", comparison]:
+                return host.comparisons.events(comparison)
             case ["session", workspace, session]:
                 return host.feeds.events(host.workspaces.get(workspace).name, session)
             case ["load"]:
                 return host.load.events
         raise InvalidRequestError(
-            f"There is no topic {topic!r}. There are run/ID, job/ID, session/WORKSPACE/ID and load."
+            f"There is no topic {topic!r}. There are run/ID, job/ID, comparison/ID, session/WORKSPACE/ID and load."
         )
 
     @routes.get(

@@ -21,7 +21,8 @@ READ_AND_DROPPED_BYTES = 16 * 1024 * 1024
 """A body over the limit is read up to here, so that the client sees the error and not a broken connection."""
 FORM = "multipart/form-data"
 UPLOADS = re.compile(
-    r"/+(sessions/[^/]+/files|collections/[^/]+/documents|v1/chat/completions|api/upload|api/chat/completions)"
+    r"/+(sessions/[^/]+/files|collections/[^/]+/documents|comparisons|v1/chat/completions"
+    r"|api/upload|api/chat/completions)"
 )
 """The paths whose forms may be as large as an upload."""
 _TRANSFER_ENCODING = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)

@@ -21,7 +21,8 @@ SessionId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-
 Note = Annotated[str, StringConstraints(max_length=2000)]
 
 
-def _not_blank(text: str) -> str:
+def not_blank(text: str) -> str:
+    """`text`. Raises pydantic's error if it has only white space."""
     if not text.strip():
         raise PydanticCustomError("blank", "A question needs at least one character that is not white space")
     return text
@@ -180,7 +181,7 @@ class Notepad(StrictRequest):
 class Question(WorkspaceChoice):
     """A question, and how to answer it."""
 
-    question: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_QUESTION), AfterValidator(_not_blank)]
+    question: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_QUESTION), AfterValidator(not_blank)]
     agent: Name = Field(
         "react",
         description="`react` (tools, one after the other), `chat` (the model alone), `documents` (from documents, "

@@ -126,6 +126,19 @@ class Questions:
             return work(_engine(model))
 
     @contextmanager
+    def pinned(
+        self, workspace: str, generation: str | None = None, model: str | None = None
+    ) -> Iterator[tuple[Generation, str]]:
+        """The code, and the name of the model, that would answer a question now. The code stays loaded until the
+        block ends. Raises what a run of `start` may end with before it waits for its turn, and
+        `WorkspaceNotFoundError`."""
+        run, space = Run("", workspace, max_steps=0), self._workspaces.get(workspace)
+        with ExitStack() as held:
+            with self._models.use(model) as resident:
+                name, code = resident.name, held.enter_context(self._code(run, space, generation))
+            yield code, name
+
+    @contextmanager
     def _code(self, run: Run, space: Workspace, generation: str | None) -> Iterator[Generation]:
         """The generation of a run, pinned."""
         if generation is not None:

@@ -6,11 +6,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, exists, func, insert, select
+from sqlalchemy import Connection, delete, exists, func, insert, or_, select
 
 from server.errors import GenerationInUseError, GenerationNotFoundError
 from server.store.database import Database
-from server.store.tables import BLOB, FILE, GENERATION, JOB, RUN, TAKE_OVER
+from server.store.tables import BLOB, COMPARISON, FILE, GENERATION, JOB, RUN, TAKE_OVER
 
 _SHORTEST_PREFIX = 4
 _MOST_CANDIDATES = 5
@@ -100,9 +100,9 @@ class GenerationStore:
         return found
 
     def delete(self, generation: str) -> None:
-        """Delete a generation and the files that only it has. Raises `GenerationInUseError` if a recorded run or
-        a job names it, or if it was the last live one of a workspace: it may be live in another server with this
-        database."""
+        """Delete a generation and the files that only it has. Raises `GenerationInUseError` if a recorded run,
+        a job or a comparison names it, or if it was the last live one of a workspace: it may be live in another
+        server with this database."""
         with self._database.writing() as connection:
             runs = connection.execute(select(func.count()).where(RUN.c.generation == generation)).scalar_one()
             if runs:
@@ -112,6 +112,11 @@ class GenerationStore:
             jobs = connection.execute(select(func.count()).where(JOB.c.generation == generation)).scalar_one()
             if jobs:
                 raise GenerationInUseError(f"{jobs} jobs belong to generation {generation}. It can't be deleted.")
+            compared = or_(COMPARISON.c.generation_a == generation, COMPARISON.c.generation_b == generation)
+            if count := connection.execute(select(func.count()).where(compared)).scalar_one():
+                raise GenerationInUseError(
+                    f"{count} comparisons are of generation {generation}. It can't be deleted."
+                )
             last = select(func.max(TAKE_OVER.c.id)).group_by(TAKE_OVER.c.workspace)
             is_last = TAKE_OVER.c.id.in_(last), TAKE_OVER.c.generation == generation
             if workspace := connection.execute(select(TAKE_OVER.c.workspace).where(*is_last)).scalar():

@@ -233,3 +233,35 @@ CHUNK_VECTOR = Table(
     Column("model", Text, primary_key=True),
     Column("vector", LargeBinary, nullable=False),  # float32, little-endian, of length 1
 )
+COMPARISON = Table(  # of two versions, over a list of questions
+    "comparison",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("number", BigInteger, nullable=False, unique=True),  # the order of their arrival
+    Column("workspace", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("server", Text, nullable=False),  # the data folder of the server that runs it
+    Column("name", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("generation_a", Text, ForeignKey("generation.hash"), nullable=False),
+    Column("generation_b", Text, ForeignKey("generation.hash"), nullable=False),
+    Column("details", Text, nullable=False),  # JSON: both sides, the check, how many at once
+    Column("questions", Integer, nullable=False),
+    Column("error", Text),  # JSON
+    Column("created", Double, nullable=False),  # seconds since 1970
+    Column("ended", Double),
+    Index("comparison_workspace", "workspace", "number"),
+    Index("comparison_generation_a", "generation_a"),
+    Index("comparison_generation_b", "generation_b"),
+)
+COMPARISON_ROW = Table(  # a question of a comparison, and what both sides answered
+    "comparison_row",
+    METADATA,
+    Column("comparison", Text, ForeignKey("comparison.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),  # from 1
+    Column("question", Text, nullable=False),  # JSON: question, expected answer, history
+    Column("rank", Integer, nullable=False),  # as Row.rank has it
+    Column("a", Text),  # JSON; NULL: not answered yet
+    Column("b", Text),
+    Index("comparison_row_rank", "comparison", "rank", "number"),
+)

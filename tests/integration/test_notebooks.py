@@ -112,8 +112,10 @@ def test_compare_generations(run: Run) -> None:
     cells = run("compare_generations")
     [differ] = [text for source, text, _ in cells if "lab.diff" in source]
     assert '+    return f"{simple_eval(expression):.4f}"' in differ
-    [table] = [text for source, text, _ in cells if source.startswith("print")]
-    assert re.search(r"^What is 355 / 113\? +3\.1 +3\.1416$", table, re.MULTILINE)
+    [compared] = [text for source, text, _ in cells if "lab.compare" in source]
+    assert "done, 5 of 5 answered, 5 changed" in compared and "p = 0.0625" in compared
+    [table] = [text for source, text, _ in cells if source.startswith("compared.rows")]
+    assert re.search(r"What is 355 / 113\? +3\.1416 +3\.1 +3\.1416 +False +True$", table, re.MULTILINE)
     [plot] = cells[-1][2]
     assert len(plot["data"]["image/png"]) > 1000
 
