@@ -25,13 +25,16 @@ def create_app(host: "Host") -> "Flask":
         about,
         auth,
         body,
+        browser,
         code,
         documents,
         error_handler,
         files,
         generations,
         health,
+        host_names,
         jobs,
+        login_limits,
         metrics,
         models,
         older_api,
@@ -63,12 +66,16 @@ def create_app(host: "Host") -> "Flask":
     app.request_class = body.JsonRequest
     app.config["MAX_CONTENT_LENGTH"] = settings.MAX_BODY_BYTES
     error_handler.register(app, {"/v1/": openai_errors.shape, "/api/chat": openai_errors.shape})
+    browser.register_headers(app)
     CORS(
         app,
         origins=[auth.origin_pattern(origin) for origin in settings.CORS_ORIGINS],
         expose_headers=["Retry-After", "X-Request-Id"],
     )
     request_log.register(app)
+    host_names.register(app, settings)
+    browser.register_checks(app)
+    login_limits.register(app)
     auth.register(app, settings)
 
     slow_requests = ConcurrencyLimit(max_waiting(settings), "wait for a model, tools, a reload or the end of a job")

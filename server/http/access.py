@@ -7,7 +7,9 @@ from typing import Any, Literal, TypeVar
 Scope = Literal["public", "read", "ask", "code", "models", "admin"]
 """`public`: no credential. `read`: see one's own. `ask`: ask questions, and keep sessions, files and documents.
 `code`: change and run code. `models`: load and unload models. `admin`: people, quotas and the audit log."""
-Owner = Literal["nobody", "caller", "run", "session", "workspace", "generation", "job", "collection", "account", "key"]
+Owner = Literal[
+    "nobody", "caller", "run", "session", "workspace", "generation", "job", "collection", "account", "key"
+]
 """`nobody`: the route is about the server. `caller`: it lists or makes the caller's own. Otherwise the object that the
 path, the query or the body names: its owner is checked."""
 
