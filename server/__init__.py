@@ -23,6 +23,7 @@ def create_app(host: "Host") -> "Flask":
 
     from server.http import (
         about,
+        audit,
         auth,
         body,
         browser,
@@ -39,6 +40,7 @@ def create_app(host: "Host") -> "Flask":
         models,
         older_api,
         questions,
+        quotas,
         reload,
         request_log,
         runs,
@@ -77,6 +79,7 @@ def create_app(host: "Host") -> "Flask":
     browser.register_checks(app)
     login_limits.register(app)
     auth.register(app, settings)
+    audit.register(app)
 
     slow_requests = ConcurrencyLimit(max_waiting(settings), "wait for a model, tools, a reload or the end of a job")
     event_streams = ConcurrencyLimit(max_waiting(settings), "follow events")
@@ -105,6 +108,8 @@ def create_app(host: "Host") -> "Flask":
         responses.blueprint(host),
         older_api.blueprint(host, transfers),
         older_api.chat_blueprint(host, transfers),
+        audit.blueprint(host),
+        quotas.blueprint(host),
     ):
         app.register_api(routes)
     return app

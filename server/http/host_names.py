@@ -1,6 +1,5 @@
-"""The names that the server answers to, against DNS rebinding: a page under a name of its own that leads here would be
-the server's own page to the browser. https://www.rfc-editor.org/rfc/rfc9110#section-15.5.20
-"""
+"""The names that the server answers to, against DNS rebinding: a page under a name of its own that leads here would
+be the server's own page to the browser. https://www.rfc-editor.org/rfc/rfc9110#section-15.5.20"""
 
 import ipaddress
 import re

@@ -12,8 +12,8 @@ BELIEVED = frozenset({"x-forwarded-for", "x-forwarded-proto"})
 
 
 class Proxied:
-    """A WSGI application that believes the headers of the proxies in `trusted`, of one proxy for each request. It never
-    sees such headers of others."""
+    """A WSGI application that believes the headers of the proxies in `trusted`, of one proxy for each request. It
+    never sees such headers of others."""
 
     def __init__(self, app: Flask, trusted: Sequence[str]) -> None:
         self._trusted = [ipaddress.ip_network(one) for one in trusted]

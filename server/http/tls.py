@@ -1,9 +1,8 @@
 """TLS in front of waitress, which has none: an event loop accepts and decrypts connections, and hands each one to
 waitress as one end of a pair of sockets.
 
-The encryption and its flow control are asyncio's. A client that leaves closes its pair, so waitress sees that as it does
-without TLS.
-"""
+The encryption and its flow control are asyncio's. A client that leaves closes its pair, so waitress sees that as it
+does without TLS."""
 
 import asyncio
 import errno
@@ -31,8 +30,8 @@ Admit = Callable[[socket.socket, Any], None]
 
 
 def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
-    """What servers of this certificate speak: TLS 1.2 and 1.3. Raises `OSError` with a message for the person who starts
-    the server."""
+    """What servers of this certificate speak: TLS 1.2 and 1.3. Raises `OSError` with a message for the person who
+    starts the server."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
@@ -72,7 +71,8 @@ class TlsFront:
         ready.wait()
 
     def stop(self, seconds: float) -> bool:
-        """Wait until all connections, whose other ends are closed, have sent what is left. Returns whether they have."""
+        """Wait until all connections, whose other ends are closed, have sent what is left. Returns whether they
+        have."""
         loop = self._loop
         if loop is None or not self._tasks:
             return True

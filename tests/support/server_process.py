@@ -113,9 +113,8 @@ def start(
 ) -> Server:
     """Start a server whose own files are in `folder`, and wait until it answers `GET /health`.
 
-    `output`: a descriptor that gets what it prints and logs, instead of the file `output.txt`. `verify`: the file of a
-    certificate to trust.
-    """
+    `output`: a descriptor that gets what it prints and logs, instead of the file `output.txt`. `verify`: the file of
+    a certificate to trust."""
     folder.mkdir(parents=True, exist_ok=True)
     runtime = folder / "runtime"
     runtime.mkdir(mode=0o700)
