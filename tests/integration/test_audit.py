@@ -73,7 +73,7 @@ def test_an_empty_log_is_intact(database: Database) -> None:
     ],
 )
 def test_the_database_refuses_changes(audit: AuditLog, database: Database, change: str) -> None:
-    with pytest.raises(StoreError, match="append-only|syntax error"), database.writing() as connection:
+    with pytest.raises(StoreError, match=r"append-only|syntax error"), database.writing() as connection:
         connection.execute(text(change))
     assert audit.verify().count == 5
 

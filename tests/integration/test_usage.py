@@ -82,8 +82,8 @@ def test_many_threads_and_two_servers_lose_nothing(tmp_path: Path, database_url:
     both = [Database(tmp_path / "data", database_url) for _ in range(2)]
 
     def use(number: int) -> None:
-        RunStore(both[number % 2]).add(record(f"r{number}"), "alice", [adding(Used("alice", tokens_processed=1,
-        runs=1))])
+        used = Used("alice", tokens_processed=1, runs=1)
+        RunStore(both[number % 2]).add(record(f"r{number}"), "alice", [adding(used)])
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(use, range(60)))
@@ -159,16 +159,23 @@ def assert_reached(answer: requests.Response, quota: str, limit: int, used: int)
 
 
 def test_runs_and_jobs_are_counted(lab: Server) -> None:
-    session = lab.session answer = session.post("/run_script", json={"question": "What is 6 * 7?", "workspace":
-    "alice"}).json() used = answer["usage"] written = used["completion_tokens"] + used["forced_tokens"] counted =
-    usage_of(lab, "alice") assert counted["runs"] == 1 and counted["tokens_written"] == written > 0 assert
-    counted["tokens_processed"] == written + used["prompt_tokens"] - used["cached_tokens"] models = {one["model"]:
-    one["runs"] for one in session.get("/usage?by=model").json()["usage"]} assert models["embedded"] >= 1 job =
-    session.post("/jobs", json={"tool": "slow", "input": {"seconds": 0.2}, "workspace": "alice"}).json()["job_id"]
-    lab.wait_until(lambda: session.get(f"/jobs/{job}").json()["state"] == "succeeded", "the job") assert usage_of(lab,
-    "alice")["job_seconds"] >= 0.2 # What fails has used something too. failed = session.post("/run_script",
-    json={"question": "?", "workspace": "alice", "agent": "nobody"}) assert failed.status_code == 404 assert
-    usage_of(lab, "alice")["runs"] == 2
+    session = lab.session
+    answer = session.post("/run_script", json={"question": "What is 6 * 7?", "workspace": "alice"}).json()
+    used = answer["usage"]
+    written = used["completion_tokens"] + used["forced_tokens"]
+    counted = usage_of(lab, "alice")
+    assert counted["runs"] == 1 and counted["tokens_written"] == written > 0
+    assert counted["tokens_processed"] == written + used["prompt_tokens"] - used["cached_tokens"]
+    models = {one["model"]: one["runs"] for one in session.get("/usage?by=model").json()["usage"]}
+    assert models["embedded"] >= 1
+    wanted = {"tool": "slow", "input": {"seconds": 0.2}, "workspace": "alice"}
+    job = session.post("/jobs", json=wanted).json()["job_id"]
+    lab.wait_until(lambda: session.get(f"/jobs/{job}").json()["state"] == "succeeded", "the job")
+    assert usage_of(lab, "alice")["job_seconds"] >= 0.2
+    # What fails has used something too.
+    failed = session.post("/run_script", json={"question": "?", "workspace": "alice", "agent": "nobody"})
+    assert failed.status_code == 404
+    assert usage_of(lab, "alice")["runs"] == 2
 
 
 def test_tokens_of_a_day(lab: Server) -> None:
@@ -183,16 +190,21 @@ def test_tokens_of_a_day(lab: Server) -> None:
         refused = session.post("/run_script", json=question, headers=headers)
         error = assert_reached(refused, "tokens_per_day", 10, used)
     by_query = requests.post(f"{lab.url}/run_script", params={"token": lab.token}, json=question, timeout=60)
-    assert_reached(by_query, "tokens_per_day", 10, used) free = datetime.fromisoformat(error["free_at"]) assert
-    (free.hour, free.minute, free.second) == (0, 0, 0) assert timedelta(0) < free - datetime.now(UTC) <=
-    timedelta(days=1) assert abs(int(refused.headers["Retry-After"]) - (free - datetime.now(UTC)).total_seconds()) <
-    60 assert_reached(session.post("/jobs", json={"tool": "slow", "input": {"seconds": 0}, "workspace": "bob"}),
-    "tokens_per_day", 10, used) run = session.get("/runs?workspace=bob").json()["runs"][0]["run_id"]
-    assert_reached(session.post(f"/runs/{run}/replay"), "tokens_per_day", 10, used) streamed =
-    session.post("/run_script", json=question, headers={"Accept": "text/event-stream"}) assert_reached(streamed,
-    "tokens_per_day", 10, used) # Nobody else is refused. assert session.post("/run_script", json={**question,
-    "workspace": "main"}).status_code == 200 session.put("/quotas/bob", json={}) assert session.post("/run_script",
-    json=question).status_code == 200
+    assert_reached(by_query, "tokens_per_day", 10, used)
+    free = datetime.fromisoformat(error["free_at"])
+    assert (free.hour, free.minute, free.second) == (0, 0, 0)
+    assert timedelta(0) < free - datetime.now(UTC) <= timedelta(days=1)
+    assert abs(int(refused.headers["Retry-After"]) - (free - datetime.now(UTC)).total_seconds()) < 60
+    job = {"tool": "slow", "input": {"seconds": 0}, "workspace": "bob"}
+    assert_reached(session.post("/jobs", json=job), "tokens_per_day", 10, used)
+    run = session.get("/runs?workspace=bob").json()["runs"][0]["run_id"]
+    assert_reached(session.post(f"/runs/{run}/replay"), "tokens_per_day", 10, used)
+    streamed = session.post("/run_script", json=question, headers={"Accept": "text/event-stream"})
+    assert_reached(streamed, "tokens_per_day", 10, used)
+    # Nobody else is refused.
+    assert session.post("/run_script", json={**question, "workspace": "main"}).status_code == 200
+    session.put("/quotas/bob", json={})
+    assert session.post("/run_script", json=question).status_code == 200
 
 
 def test_openai_s_clients_see_their_own_error(lab: Server) -> None:
