@@ -64,8 +64,12 @@ def serve(settings: Settings, bound: socket.socket) -> int:
         print(error, file=sys.stderr)
         return FAILED
     host.jobs.settle()  # before anybody can ask
-    listener = Listener(create_app(host), bound, settings, host.session_folders.incoming)
-    urls = reachable_at(bound)
+    try:
+        listener = Listener(create_app(host), bound, settings, host.session_folders.incoming)
+    except OSError as error:
+        print(error, file=sys.stderr)
+        return BAD_SETTINGS
+    urls = reachable_at(bound, "http" if settings.TLS_CERT is None else "https")
     with runtime_file(urls[0], settings.TOKEN):
         try:
             ended = listener.start()
@@ -88,14 +92,16 @@ def serve(settings: Settings, bound: socket.socket) -> int:
             return 0
 
 
-def reachable_at(bound: socket.socket) -> list[str]:
-    """The URLs of a socket, the one for this machine first."""
+def reachable_at(bound: socket.socket, scheme: str = "http") -> list[str]:
+    """The URLs of a socket, the one for this machine first. A certificate is for the machine's name."""
     address, port = bound.getsockname()[:2]
     if address in ("0.0.0.0", "::"):
         names = ["127.0.0.1" if address == "0.0.0.0" else "[::1]", socket.gethostname()]
+        if scheme == "https":
+            names.reverse()
     else:
         names = [f"[{address}]" if ":" in address else address]
-    return [f"http://{name}:{port}" for name in names]
+    return [f"{scheme}://{name}:{port}" for name in names]
 
 
 def _stop(signum: int, frame: FrameType | None) -> NoReturn:

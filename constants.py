@@ -59,6 +59,21 @@ class Settings(BaseSettings):
         description="origins of web pages that may call the server, separated by commas, like "
         "https://lab.example.org; the port may be *, and a single * is every page",
     )
+    HOSTS: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="more names that browsers reach the server by, separated by commas, like hearth.example.org; "
+        "addresses, localhost and the machine's own name need not be listed",
+    )
+    TRUSTED_PROXIES: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="addresses or networks of proxies, separated by commas, like 127.0.0.1 or 10.1.0.0/16, whose "
+        "X-Forwarded-For and X-Forwarded-Proto say where a request comes from",
+    )
+    TLS_CERT: Path | None = Field(
+        None,
+        description="file of the server's certificate with its chain, in PEM; with TLS_KEY the server speaks HTTPS",
+    )
+    TLS_KEY: Path | None = Field(None, description="file of the certificate's private key, in PEM, not encrypted")
     MAX_BODY_BYTES: int = Field(
         # The longest question must fit, with characters that JSON writes in 12 bytes each.
         2 * 1024 * 1024,
@@ -367,7 +382,7 @@ class Settings(BaseSettings):
     )
     LOG_LEVEL: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="minimum log level")
 
-    @field_validator("DATA_DIR", "WORKSPACES_DIR")
+    @field_validator("DATA_DIR", "WORKSPACES_DIR", "TLS_CERT", "TLS_KEY")
     @classmethod
     def _expand(cls, folder: Path | None) -> Path | None:
         return None if folder is None else folder.expanduser().absolute()
@@ -408,7 +423,15 @@ class Settings(BaseSettings):
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
 
-    @field_validator("CORS_ORIGINS", "SANDBOX_PRELOAD", "SANDBOX_BLOCKED_IMPORTS", "FETCH_ALLOW", mode="before")
+    @field_validator(
+        "CORS_ORIGINS",
+        "HOSTS",
+        "TRUSTED_PROXIES",
+        "SANDBOX_PRELOAD",
+        "SANDBOX_BLOCKED_IMPORTS",
+        "FETCH_ALLOW",
+        mode="before",
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -423,6 +446,24 @@ class Settings(BaseSettings):
                 raise ValueError(f"{origin!r} is not an origin: scheme://host or scheme://host:port, and no path")
         return origins
 
+    @field_validator("HOSTS")
+    @classmethod
+    def _check_hosts(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?", name):
+                raise ValueError(f"{name!r} is not a host name: it has no scheme, no port and no path")
+        return names
+
+    @field_validator("TRUSTED_PROXIES")
+    @classmethod
+    def _check_proxies(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
+        for network in networks:
+            try:
+                ipaddress.ip_network(network)
+            except ValueError as error:
+                raise ValueError(f"{network!r} is not an address or a network: {error}") from error
+        return networks
+
     @field_validator("FETCH_ALLOW")
     @classmethod
     def _check_allowed(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
@@ -432,6 +473,12 @@ class Settings(BaseSettings):
         if entries:
             AllowList(entries)
         return entries
+
+    @model_validator(mode="after")
+    def _need_both(self) -> Self:
+        if (self.TLS_CERT is None) is not (self.TLS_KEY is None):
+            raise ValueError("HEARTH_TLS_CERT and HEARTH_TLS_KEY belong together. Set both, or neither.")
+        return self
 
     @model_validator(mode="after")
     def _need_token(self) -> Self:

@@ -23,8 +23,10 @@ def create_app(host: "Host") -> "Flask":
 
     from server.http import (
         about,
+        audit,
         auth,
         body,
+        browser,
         code,
         comparisons,
         documents,
@@ -32,12 +34,15 @@ def create_app(host: "Host") -> "Flask":
         files,
         generations,
         health,
+        host_names,
         jobs,
         live,
+        login_limits,
         metrics,
         models,
         older_api,
         questions,
+        quotas,
         reload,
         request_log,
         runs,
@@ -67,13 +72,18 @@ def create_app(host: "Host") -> "Flask":
     app.request_class = body.JsonRequest
     app.config["MAX_CONTENT_LENGTH"] = settings.MAX_BODY_BYTES
     error_handler.register(app, {"/v1/": openai_errors.shape, "/api/chat": openai_errors.shape})
+    browser.register_headers(app)
     CORS(
         app,
         origins=[auth.origin_pattern(origin) for origin in settings.CORS_ORIGINS],
         expose_headers=["Retry-After", "X-Request-Id"],
     )
     request_log.register(app)
+    host_names.register(app, settings)
+    browser.register_checks(app)
+    login_limits.register(app)
     auth.register(app, settings)
+    audit.register(app)
 
     slow_requests = ConcurrencyLimit(max_waiting(settings), "wait for a model, tools, a reload or the end of a job")
     event_streams = ConcurrencyLimit(max_waiting(settings), "follow events")
@@ -106,6 +116,8 @@ def create_app(host: "Host") -> "Flask":
         responses.blueprint(host),
         older_api.blueprint(host, transfers),
         older_api.chat_blueprint(host, transfers),
+        audit.blueprint(host),
+        quotas.blueprint(host),
     ):
         app.register_api(routes)
     return app

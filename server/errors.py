@@ -61,6 +61,12 @@ class ForbiddenError(HearthError):
     code = "forbidden"
 
 
+class CrossSiteError(ForbiddenError):
+    """A page of another site may have sent the request with the cookie of a browser."""
+
+    code = "cross_site"
+
+
 class NotFoundError(HearthError):
     """There is nothing of that name."""
 
@@ -244,6 +250,13 @@ class TooLargeError(HearthError):
     code = "too_large"
 
 
+class WrongHostError(HearthError):
+    """The request is for a name that is not the server's."""
+
+    status = 421
+    code = "wrong_host"
+
+
 class UnsupportedMediaTypeError(HearthError):
     """The route takes another Content-Type."""
 
@@ -394,6 +407,21 @@ class QueueFullError(HearthError):
 
     status = 429
     code = "queue_full"
+
+
+class QuotaReachedError(HearthError):
+    """A person's quota is used up. `quota`: its name; `limit`; `used`; `free_at`: when it is free again, UTC, None:
+    when something is deleted; `retry_after`: seconds until then."""
+
+    status = 429
+    code = "quota_reached"
+
+
+class TooManyAttemptsError(HearthError):
+    """Too many logins were tried. `retry_after`: seconds."""
+
+    status = 429
+    code = "too_many_attempts"
 
 
 class RunCancelledError(HearthError):

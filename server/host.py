@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from constants import MAY_HOLD_SECRETS, PREFIX, Settings
+from server.audit.actor import actor
+from server.audit.log import AuditLog
 from server.comparisons.comparisons import Comparisons
 from server.documents.calls import DocumentCalls
 from server.documents.documents import Documents
@@ -34,6 +36,7 @@ from server.models.loading import ModelLoader, background_model
 from server.models.resident import ResidentModels
 from server.observability.load import Load
 from server.providers import PROVIDERS
+from server.quotas.quotas import Quotas
 from server.reload import MAIN, CodeFolders, CodeLoader, CodeRunner, Workspaces
 from server.runs import Runs
 from server.runs.questions import Questions
@@ -50,6 +53,7 @@ from server.store.documents import DocumentStore
 from server.store.jobs import JobStore
 from server.store.shared_values import SharedValues
 from server.store.traces import TraceStore
+from server.store.usage import QuotaStore, UsageStore
 from server.workers.model_calls import ModelCalls
 from server.workers.pool import Workers
 
@@ -70,6 +74,7 @@ class Host:
         self.settings = settings
 
         self.database = Database(settings.DATA_DIR, settings.DATABASE_URL)
+        self.audit = AuditLog(self.database)
         self.generations = GenerationStore(self.database)
         self.run_store = RunStore(self.database)
         self.session_store = SessionStore(self.database)
@@ -101,6 +106,11 @@ class Host:
             None if fetcher is None else self.web_pages.document,
         )
 
+        self.quotas = Quotas(
+            QuotaStore(self.database),
+            UsageStore(self.database),
+            lambda person: self.session_files.bytes_of(person) + document_store.bytes_of(person),
+        )
         self.models = ResidentModels()
         self.runs = Runs(settings.MAX_RUNS, settings.MAX_CONCURRENT_RUNS)
         self.background = BackgroundModel(
@@ -127,10 +137,12 @@ class Host:
         self.workspaces = Workspaces(
             Path(__file__).parent,
             settings.WORKSPACES_DIR or data / "workspaces",
-            CodeRunner(self.workers, folders, self.generations, data / "kept", settings.RELOAD_TIMEOUT),
+            CodeRunner(
+                self.workers, folders, self.generations, data / "kept", settings.RELOAD_TIMEOUT, self._on_live
+            ),
         )
         self.code_loader = CodeLoader(self.workspaces, self.models, self.generations, folders, self.runs)
-        self.model_loader = ModelLoader(settings, self.models, self.workspaces.main)
+        self.model_loader = ModelLoader(settings, self.models, self.workspaces.main, self.audit)
         self.autoload = Autoload(settings, self.models, self.model_loader, self.code_loader, self.workspaces.main)
 
         cluster = (
@@ -138,7 +150,7 @@ class Host:
             if settings.RAY_ADDRESS
             else None
         )
-        self.jobs = Jobs(settings, self.job_store, self.workspaces, self.runs.queue, cluster)
+        self.jobs = Jobs(settings, self.job_store, self.workspaces, self.runs.queue, self.quotas, cluster)
         self.feeds = SessionFeeds()
         self.note_taker = NoteTaker(self.session_store, self.workspaces)
         self.traces = Traces(self.runs, self.run_store, TraceStore(self.database), self.models)
@@ -154,6 +166,7 @@ class Host:
             self.note_taker,
             self.feeds,
             self.pictures,
+            self.quotas,
         )
         self.comparisons = Comparisons(
             settings,
@@ -185,6 +198,10 @@ class Host:
         self.session_files.remove_leftovers()
         self.web_pages.remove_leftovers()
         self.pictures.open()
+
+    def _on_live(self, workspace: str, generation: str, previous: str | None, is_earlier: bool) -> None:
+        act = "code.rolled_back" if is_earlier else "code.reloaded"
+        self.audit.record(actor.get(), act, workspace, generation=generation, previous=previous)
 
     def _ask_about_passage(self, messages: list[dict[str, str]], schema: Mapping[str, Any]) -> str:
         """A reply that says whether a passage fits a query; see `server.documents.rerank.Ask`."""

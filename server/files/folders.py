@@ -9,6 +9,10 @@ STAGED = "staged-"
 """How the names of folders begin that belong to no session."""
 
 
+OWNER = "workspace"
+"""The file beside a session's folders that says whose they are. No sandbox sees it."""
+
+
 @dataclass(frozen=True)
 class SessionFolder:
     """The folders of one session, which code in its sandbox can change: never follow a link in them."""
@@ -45,7 +49,22 @@ class SessionFolders:
         folder.files.parent.mkdir(mode=0o700, exist_ok=True)
         folder.files.mkdir(mode=0o700, exist_ok=True)
         folder.state.mkdir(mode=0o700, exist_ok=True)
+        owner = folder.files.parent / OWNER
+        if not owner.exists():
+            owner.write_text(workspace, encoding="utf-8")
         return folder
+
+    def owned_by(self, workspace: str) -> list[SessionFolder]:
+        """The folders of a workspace's sessions."""
+        found = []
+        for file in self.root.glob(f"*/{OWNER}"):
+            try:
+                owner = file.read_text(encoding="utf-8")
+            except FileNotFoundError:
+                continue  # deleted since it was listed
+            if owner == workspace:
+                found.append(SessionFolder(file.parent / "files", file.parent / "state"))
+        return found
 
     def stage(self) -> SessionFolder:
         """New folders for a document that is being read; of no session."""

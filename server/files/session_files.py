@@ -103,6 +103,15 @@ class SessionFiles:
             ]
         return Listing(listed, tree.left_out, tree.is_complete, len(names) > limit)
 
+    def bytes_of(self, workspace: str) -> int:
+        """The size of all files and variables of a workspace's sessions."""
+        total = 0
+        for session in self._folders.owned_by(workspace):
+            for folder in (session.files, session.state):
+                with contextlib.suppress(FileNotFoundError), opened(open_root(folder)) as root:  # deleted meanwhile
+                    total += walk(root).total_bytes
+        return total
+
     def open(self, workspace: str, session: str, name: str) -> OpenFile:
         """Open a file. Raises `FileNotInSessionError`, `ForbiddenError`, `ConflictError`."""
         with self._root(workspace, session) as root, _reported(name, session):

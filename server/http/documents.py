@@ -18,6 +18,7 @@ from server.errors import DocumentNotFoundError, FileRefusedError, HearthError, 
 from server.files.beneath import opened
 from server.files.names import cleaned
 from server.host import Host
+from server.http.audit import caller
 from server.http.body import refuse
 from server.http.concurrency_limit import ConcurrencyLimit
 from server.http.document_schemas import (
@@ -105,6 +106,7 @@ def blueprint(
     )
     def delete_collection(path: CollectionPath, query: CollectionQuery) -> dict[str, Any]:
         gone = documents.delete_collection(scope_of(query), path.name)
+        host.audit.record(caller(), "collection.deleted", _place(gone), documents=gone.documents)
         return {"name": gone.name, "documents": gone.documents}
 
     @routes.get(
@@ -157,7 +159,9 @@ def blueprint(
         responses=answers(DocumentDeleted, 404),
     )
     def delete_document(path: DocumentPath, query: CollectionQuery) -> dict[str, Any]:
-        gone = documents.delete_document(collection_of(path, query), path.document_id)
+        collection = collection_of(path, query)
+        gone = documents.delete_document(collection, path.document_id)
+        host.audit.record(caller(), "document.deleted", f"{_place(collection)}/{gone.id}", name=gone.name)
         return {"document_id": gone.id, "name": gone.name}
 
     @routes.get(
@@ -202,14 +206,17 @@ def _add_one(host: Host, scope: Scope, collection: str) -> tuple[list[Document],
     documents, owner = host.documents, scope.workspace
     if given.text is not None:
         assert given.name is not None, "a text has a name"
+        host.quotas.check_disk(owner, len(given.text.encode()))
         return [documents.add_text(scope, owner, collection, given.name, given.text, given.date)], []
     if given.url is not None:
+        host.quotas.check_disk(owner, 0)  # nobody knows its size yet
         return [documents.add_url(scope, owner, collection, given.url, given.name, given.date)], []
     assert given.file is not None and given.session_id is not None, "one of three"
     file = host.session_files.open(scope.workspace, given.session_id, given.file)
     with opened(file.descriptor):
         name, place = given.name or given.file, f"{given.session_id}/{given.file}"
         content = Content(file.descriptor)
+        host.quotas.check_disk(owner, file.status.st_size)
         return [documents.add(scope, owner, collection, name, content, place, given.date)], []
 
 
@@ -226,6 +233,7 @@ def _add_form(host: Host, scope: Scope, collection: str) -> tuple[list[Document]
             refuse(error)
         if not upload.files:
             raise InvalidRequestError("The form has no file. Send each one as a part called 'files'.")
+        host.quotas.check_disk(scope.workspace, sum(file.bytes for file in upload.files))
         for file in upload.files:
             name = cleaned(file.uploaded_as)
             try:
@@ -237,6 +245,11 @@ def _add_form(host: Host, scope: Scope, collection: str) -> tuple[list[Document]
     if first is not None and not added:
         raise first
     return added, failed
+
+
+def _place(collection: Collection) -> str:
+    """What the audit log calls it."""
+    return "/".join(filter(None, (collection.scope.workspace, collection.scope.session, collection.name)))
 
 
 def _shown(document: Document) -> dict[str, Any]:

@@ -124,6 +124,7 @@ def save(host: Host, transfers: ConcurrencyLimit, workspace: str, session: str |
         if not upload.files:
             raise InvalidRequestError("The form has no file. Send each one as a part called 'files'.")
         session = session or _session_of(form.fields)
+        host.quotas.check_disk(workspace, sum(file.bytes for file in upload.files))
         saved = host.session_files.add(workspace, session, upload)
     return {"session_id": session, "workspace": workspace, "files": [_saved(file) for file in saved]}
 

@@ -5,6 +5,7 @@ from typing import Any
 from flask_openapi3 import APIBlueprint
 
 from server.host import Host
+from server.http.audit import caller
 from server.http.schemas import (
     DiffQuery,
     ErrorAnswer,
@@ -60,6 +61,8 @@ def blueprint(host: Host) -> APIBlueprint:
         responses={200: GenerationDeleted, 404: ErrorAnswer, 409: ErrorAnswer},
     )
     def delete(path: GenerationHash, query: TokenQuery) -> dict[str, Any]:
-        return {"generation": host.code_loader.delete_generation(path.generation)}
+        gone = host.code_loader.delete_generation(path.generation)
+        host.audit.record(caller(), "generation.deleted", gone)
+        return {"generation": gone}
 
     return routes

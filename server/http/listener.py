@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from heapq import nsmallest
 from pathlib import Path
@@ -21,8 +22,11 @@ from waitress.task import ErrorTask, ThreadedTaskDispatcher
 
 from constants import Settings
 from server.errors import TooLargeError, UnauthorizedError
+from server.http.browser import ALWAYS
 from server.http.concurrency_limit import max_waiting
+from server.http.proxies import Proxied
 from server.http.request_parser import READ_AND_DROPPED_BYTES, RequestParser
+from server.http.tls import DESCRIPTORS, TlsFront, tls_context
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +58,7 @@ class JsonErrorTask(ErrorTask):
         kind = codes.get(problem.code) or problem.reason.lower().replace(" ", "_")
         body = json.dumps({"error": {"type": kind, "message": f"{problem.reason}: {problem.body}."}}).encode()
         self.status = f"{problem.code} {problem.reason}"
-        self.response_headers.append(("Content-Type", "application/json"))
+        self.response_headers += [("Content-Type", "application/json"), *ALWAYS.items()]
         self.set_close_on_finish()
         self.content_length = len(body)
         self.write(body)
@@ -93,9 +97,17 @@ class Server(TcpWSGIServer):
     """waitress' own time for it, of the wall clock."""
 
     def __init__(
-        self, app: Flask, bound: socket.socket, channel: Callable[..., Channel], threads: int, adj: Adjustments
+        self,
+        app: Proxied,
+        bound: socket.socket,
+        channel: Callable[..., Channel],
+        threads: int,
+        adj: Adjustments,
+        is_fed: bool,
     ) -> None:
-        self._most = most_connections()
+        """`is_fed`: connections come by `admit` alone."""
+        self._is_fed = is_fed
+        self._most = most_connections(DESCRIPTORS if is_fed else 1)
         self._accepts_from = self._reports_from = self._cleans_from = 0.0
         self.channel_class = channel
         dispatcher = ThreadedTaskDispatcher()
@@ -109,7 +121,18 @@ class Server(TcpWSGIServer):
         if now >= self._cleans_from:
             self._cleans_from = now + self.adj.cleanup_interval
             self.maintenance(now)
-        return bool(super().readable()) and time.monotonic() >= self._accepts_from
+        return bool(super().readable()) and time.monotonic() >= self._accepts_from and not self._is_fed
+
+    def admit(self, connection: socket.socket, address: Any) -> None:
+        """Serve a connection that another thread has accepted. `address`: of its client."""
+
+        def begin() -> None:
+            connection.setblocking(False)
+            self.channel_class(self, connection, self.fix_addr(address), self.adj, map=self._map)
+            self._make_room()
+
+        # Only the loop's own thread may add to what it polls.
+        self.trigger.pull_trigger(begin)
 
     def accept(self) -> Any:
         """See `wasyncore.dispatcher`. Without a descriptor for the connection it waits a while."""
@@ -131,6 +154,9 @@ class Server(TcpWSGIServer):
             super().handle_accept()
         except Exception:  # boundary: one connection
             log.exception("a connection could not be accepted")
+        self._make_room()
+
+    def _make_room(self) -> None:
         if sum(not channel.will_close for channel in self.active_channels.values()) > self._most:
             self._close_idle(1)
 
@@ -140,12 +166,12 @@ class Server(TcpWSGIServer):
             channel.will_close = True
 
 
-def most_connections() -> int:
-    """Half of the descriptors that this process may have, and `MOST_CONNECTIONS` at most."""
+def most_connections(descriptors: int = 1) -> int:
+    """As many as fill half of the descriptors that this process may have, and `MOST_CONNECTIONS` at most."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if limit == resource.RLIM_INFINITY:
         return MOST_CONNECTIONS
-    return max(FEWEST_CONNECTIONS, min(MOST_CONNECTIONS, limit // 2))
+    return max(FEWEST_CONNECTIONS, min(MOST_CONNECTIONS, limit // 2 // descriptors))
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -169,7 +195,10 @@ class Listener:
     """Serves an application on a bound socket, from threads of its own."""
 
     def __init__(self, app: Flask, bound: socket.socket, settings: Settings, spool: Path) -> None:
-        """`spool`: the folder for uploads as they arrive."""
+        """`spool`: the folder for uploads as they arrive. Raises `OSError` if the certificate can't be used."""
+        context = None
+        if settings.TLS_CERT is not None and settings.TLS_KEY is not None:
+            context = tls_context(settings.TLS_CERT, settings.TLS_KEY)
         adjustments = Adjustments(
             sockets=[bound],
             # So that it is read, and noticed, when a client closes a connection that is being answered.
@@ -182,10 +211,23 @@ class Listener:
             outbuf_high_watermark=UNSENT_BYTES,
             max_request_body_size=max(settings.MAX_BODY_BYTES, READ_AND_DROPPED_BYTES) + 1,
             ident=None,
+            url_scheme="http" if context is None else "https",
+            # `Proxied` does it.
+            clear_untrusted_proxy_headers=False,
         )
         # The maximum that waits for runs, for something else, for events, and for files, plus some that never wait.
         threads = settings.MAX_RUNS + 3 * max_waiting(settings) + QUICK_THREADS
-        self._server = Server(app, bound, partial(Channel, settings, spool), threads, adjustments)
+        self._server = Server(
+            Proxied(app, settings.TRUSTED_PROXIES),
+            bound,
+            partial(Channel, settings, spool),
+            threads,
+            adjustments,
+            is_fed=context is not None,
+        )
+        self._front = (
+            None if context is None else TlsFront(bound, context, most_connections(DESCRIPTORS), self._server.admit)
+        )
 
     def start(self) -> threading.Event:
         """Begin to serve. The event is set should serving end by itself."""
@@ -199,6 +241,8 @@ class Listener:
             ended.set()
 
         threading.Thread(target=serve, name="listener", daemon=True).start()
+        if self._front is not None:
+            self._front.start()
         return ended
 
     def stop(self) -> None:
@@ -211,3 +255,9 @@ class Listener:
                 break
             # waitress does not report when a buffer is empty.
             time.sleep(0.01)
+        if self._front is not None:
+            for channel in list(self._server.active_channels.values()):
+                with suppress(OSError):  # it has just ended
+                    channel.socket.shutdown(socket.SHUT_WR)
+            if not self._front.stop(max(deadline - time.monotonic(), 0.1)):
+                log.warning("some answers could not be sent over TLS")

@@ -38,7 +38,7 @@ class FollowQuery(BaseModel):
 
     follow: Annotated[list[str], Field(min_length=1, max_length=MOST_TOPICS)] = Field(
         description="`KEY:AFTER:TOPIC` for each topic. KEY: a name that its events carry; AFTER: the id of the last "
-        "event that was read, 0 for all; TOPIC: `run/ID`, `job/ID`, `comparison/ID`, `session/WORKSPACE/ID` or `load`."
+        "event that was read, 0 for all; TOPIC: `run/ID`, `job/ID`, `comparison/ID`, `session/WORKSPACE/ID`, `load`."
     )
 
 

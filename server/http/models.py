@@ -14,6 +14,7 @@ from flask_openapi3 import APIBlueprint
 
 from server.errors import HearthError, as_hearth_error
 from server.host import Host
+from server.http.audit import caller
 from server.http.concurrency_limit import ConcurrencyLimit
 from server.http.schemas import (
     EmptyRequest,
@@ -59,6 +60,7 @@ def blueprint(host: Host, slow_requests: ConcurrencyLimit) -> APIBlueprint:
         started = time.perf_counter()
         with slow_requests.acquire():
             host.models.unload(body.model)
+        host.audit.record(caller(), "model.unloaded", body.model or "all")
         return shown(started)
 
     @routes.post(

@@ -9,6 +9,7 @@ from flask_openapi3 import APIBlueprint
 
 from server.errors import SessionNotFoundError
 from server.host import Host
+from server.http.audit import caller
 from server.http.schemas import (
     ErrorAnswer,
     ExportQuery,
@@ -79,6 +80,7 @@ def blueprint(host: Host) -> APIBlueprint:
         had_files = host.session_files.delete_all(workspace, session)
         if not_found is not None and not had_documents and not had_files:
             raise not_found
+        host.audit.record(caller(), "session.deleted", f"{workspace}/{session}")
         return {"session_id": path.session_id, "workspace": query.workspace}
 
     def notepad(workspace: str, session: str) -> dict[str, Any]:

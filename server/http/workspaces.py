@@ -1,5 +1,6 @@
 """`/workspaces`: the files that people have over the common code, and what their code keeps."""
 
+import hashlib
 from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any
@@ -10,6 +11,7 @@ from werkzeug.routing import PathConverter
 
 from server.errors import NotKeptError, WorkspaceNotFoundError
 from server.host import Host
+from server.http.audit import caller
 from server.http.body import read_bytes
 from server.http.schemas import (
     ErrorAnswer,
@@ -68,6 +70,8 @@ def blueprint(host: Host) -> APIBlueprint:
     def put_file(path: FilePath, query: TokenQuery) -> tuple[dict[str, Any], int]:
         data = read_bytes(request)
         new = host.workspaces.files(path.workspace).write(path.path, data)
+        digest = hashlib.sha256(data).hexdigest()
+        host.audit.record(caller(), "file.written", f"{path.workspace}/{path.path}", bytes=len(data), sha256=digest)
         return {"workspace": path.workspace, "path": path.path, "bytes": len(data)}, 201 if new else 200
 
     @routes.get(
@@ -89,6 +93,7 @@ def blueprint(host: Host) -> APIBlueprint:
     def delete_file(path: FilePath, query: TokenQuery) -> dict[str, Any]:
         host.workspaces.get(path.workspace)
         host.workspaces.files(path.workspace).delete(path.path)
+        host.audit.record(caller(), "file.deleted", f"{path.workspace}/{path.path}")
         return {"workspace": path.workspace, "path": path.path, "bytes": 0}
 
     @routes.get(
@@ -108,6 +113,7 @@ def blueprint(host: Host) -> APIBlueprint:
     def drop_kept(path: KeptName, query: TokenQuery) -> dict[str, Any]:
         if not host.workspaces.get(path.workspace).forget(path.name):
             raise NotKeptError(f"The workspace {path.workspace!r} keeps nothing under the name {path.name!r}.")
+        host.audit.record(caller(), "kept.dropped", f"{path.workspace}/{path.name}")
         return {"workspace": path.workspace, "name": path.name}
 
     return routes

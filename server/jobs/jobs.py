@@ -31,11 +31,13 @@ from server.jobs.process import NodeLostError, RunningJob, described
 from server.jobs.queue import JobQueue
 from server.jobs.ray_cluster import RayCluster
 from server.observability import metrics
+from server.quotas.quotas import Quotas, check_jobs
 from server.reload import Workspaces
 from server.runs.events import Events
 from server.runs.fair_queue import FairQueue
 from server.sdk.tool_error import ToolFailedError
 from server.store.jobs import JobStore
+from server.store.usage import Used, adding
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +68,7 @@ class Jobs:
         store: JobStore,
         workspaces: Workspaces,
         queue: FairQueue,
+        quotas: Quotas,
         cluster: RayCluster | None = None,
     ) -> None:
         """`queue`: where the jobs' model calls wait. `cluster`: where jobs run; None: on this machine."""
@@ -73,8 +76,11 @@ class Jobs:
         self._store = store
         self._workspaces = workspaces
         self._queue = queue
+        self._quotas = quotas
         self._cluster = cluster
         self._waiting = JobQueue()
+        self._starting: set[tuple[str, object]] = set()
+        """Owners of jobs that are being saved, before they wait."""
         self._running: dict[str, RunningJob] = {}
         self._remembered: OrderedDict[str, Events] = OrderedDict()
         """Of ended jobs."""
@@ -122,13 +128,31 @@ class Jobs:
         """Accept a job, whose `id` is ignored. Returns it with its name. `at_once`: it waits for no place, since
         somebody waits for it.
 
-        Raises `QueueFullError`, `ShuttingDownError`, `StoreError`.
+        Raises `QuotaReachedError`, `QueueFullError`, `ShuttingDownError`, `StoreError`.
         """
+        limits = self._quotas.limits_of(job.owner)
+        self._quotas.check_tokens(job.owner, limits, in_flight=0)
         with self._changed:
             if self._closing:
                 raise ShuttingDownError("The server is shutting down and takes no new jobs. Ask again later.")
+            check_jobs(job.owner, limits.jobs_at_once, self._count(job.owner))
             if not at_once:
                 self._check_room(job.owner)
+            place = (job.owner, object())
+            self._starting.add(place)
+        try:
+            return self._start(job, at_once, place)
+        finally:
+            with self._changed:
+                self._starting.discard(place)
+
+    def _count(self, owner: str) -> int:
+        """The jobs of a person that have not ended. With the lock held."""
+        running = sum(one.job.owner == owner for one in self._running.values())
+        return running + self._waiting.of(owner) + sum(one == owner for one, _ in self._starting)
+
+    def _start(self, job: Job, at_once: bool, place: tuple[str, object]) -> Job:
+        """Save a job and let it wait, or begin: then it leaves its `place` among those that start."""
         while True:
             job = replace(job, id=coolname.generate_slug(2), state="queued", created=time.time())
             try:
@@ -139,6 +163,7 @@ class Jobs:
                     raise
         self._tell(job)
         with self._changed:
+            self._starting.discard(place)
             if not at_once:
                 self._waiting.put(job)
                 self._changed.notify_all()
@@ -383,6 +408,14 @@ class Jobs:
         """Save the end of a job, whose processes are gone, and then tell it."""
         job = running.job
 
+        used = Used(
+            job.owner,
+            model=job.model or "",
+            tokens_processed=running.run.tokens_used,
+            tokens_written=running.run.written,
+            job_seconds=0.0 if job.started is None else max(time.time() - job.started, 0.0),
+        )
+
         def save() -> bool:
             if state == "queued":
                 return self._store.requeue(job.id)
@@ -394,6 +427,7 @@ class Jobs:
                 error=error,
                 log=running.log.text(),
                 progress=running.progress,
+                also=[adding(used)],
             )
 
         if self._until_saved(running, save):

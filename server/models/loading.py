@@ -9,6 +9,8 @@ from pathlib import Path
 from types import ModuleType
 
 from constants import Settings
+from server.audit.actor import actor
+from server.audit.log import AuditLog
 from server.errors import InvalidRequestError, ModelNotFoundError
 from server.models.resident import Build, ModelRequest, Report, ResidentModel, ResidentModels
 from server.providers import PROVIDERS, RemoteModel, is_remote
@@ -24,8 +26,9 @@ _importing = threading.Lock()
 class ModelLoader:
     """Makes models resident. Safe for any number of threads."""
 
-    def __init__(self, settings: Settings, models: ResidentModels, main: Workspace) -> None:
+    def __init__(self, settings: Settings, models: ResidentModels, main: Workspace, audit: AuditLog) -> None:
         """`main` has the recipe."""
+        self._audit = audit
         self._settings = settings
         self._models = models
         self._main = main
@@ -48,7 +51,25 @@ class ModelLoader:
         address. Raises what `ResidentModels.load` raises, `InvalidRequestError` for options that don't apply, and
         `ReloadFailedError` if no code is live yet and the code on disk can't be loaded.
         """
-        name = model or self._settings.MODEL
+        before = self._models.all
+        loaded = self._load(
+            model or self._settings.MODEL, load_in_8bit, device_map, dtype, quantizer, replace, base_url, report
+        )
+        if loaded not in before:
+            self._audit.record(actor.get(), "model.loaded", loaded.name, device=loaded.device, replace=replace)
+        return loaded
+
+    def _load(
+        self,
+        name: str,
+        load_in_8bit: bool | None,
+        device_map: str | None,
+        dtype: str | None,
+        quantizer: str | None,
+        replace: bool,
+        base_url: str | None,
+        report: Report,
+    ) -> ResidentModel:
         _check_options(name, base_url, (load_in_8bit, device_map, dtype, quantizer))
         if is_remote(name):
             return self._models.load(*_remote_model(self._settings, name, base_url), report, replace)

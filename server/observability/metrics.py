@@ -28,6 +28,8 @@ DOCUMENTS = Counter("hearth_documents_added", "Documents that were added: saved,
 CHUNKS_EMBEDDED = Counter("hearth_chunks_embedded", "Passages of documents that were embedded")
 SEARCH_SECONDS = Histogram("hearth_search_seconds", "Seconds that searches in documents took")
 
+AUDIT_FAILURES = Counter("hearth_audit_failures", "Events that could not be saved in the audit log")
+
 
 def count_tokens(usage: Usage) -> None:
     """Count the tokens of a call of a model that has ended."""

@@ -72,6 +72,11 @@ class FilesOf:
         return read_stamp(self._root)
 
 
+OnLive = Callable[[str, str, str | None, bool], object]
+"""Gets the workspace, the hash of its new generation, that of the one before, and whether an earlier one was brought
+back."""
+
+
 @dataclass(frozen=True)
 class CodeRunner:
     """What all workspaces load their code with."""
@@ -83,6 +88,8 @@ class CodeRunner:
     """The folder of the values that `keep` saves, with a folder for each workspace."""
     deadline_seconds: float
     """Time limit for loading code, and for building its tools."""
+    on_live: OnLive = lambda *_: None
+    """Called when another generation has become live."""
 
 
 @dataclass(frozen=True)
@@ -231,6 +238,10 @@ class Workspace:
                 # Before the first question gets the new code, so that it finds the values that the code has built.
                 generation.go_live()
                 self._swap(generation)
+                if generation is not live:
+                    self._runner.on_live(
+                        self.name, generation.hash, live.hash if live else None, snapshot is not None
+                    )
         finally:
             self._unpin(generation)
         if not dry_run:

@@ -23,6 +23,7 @@ from server.errors import (
 )
 from server.images.pictures import Pictures
 from server.models.resident import ResidentModel, ResidentModels
+from server.quotas.quotas import Quotas
 from server.reload import MAIN, CodeLoader, Generation, Workspace, Workspaces
 from server.runs.record import AgentResult, record_of, summary_of
 from server.runs.run import Run
@@ -35,6 +36,7 @@ from server.sessions.feed import SessionFeeds
 from server.store import GenerationStore, RunStore
 from server.store.jobs import reported
 from server.store.runs import RunFilter
+from server.store.usage import Used, adding
 
 if TYPE_CHECKING:
     from server.engine import GuidedEngine
@@ -56,6 +58,7 @@ class Questions:
         note_taker: NoteTaker,
         feeds: SessionFeeds,
         pictures: Pictures,
+        quotas: Quotas,
     ) -> None:
         self._settings = settings
         self._runs = runs
@@ -68,6 +71,7 @@ class Questions:
         self._note_taker = note_taker
         self._feeds = feeds
         self._pictures = pictures
+        self._quotas = quotas
 
     # Answering
 
@@ -76,13 +80,20 @@ class Questions:
         `run.events` report its progress; in the end it has an `answer` or an `error`.
 
         `generation`, a hash or the beginning of one, replaces the live code, `model` the default model. Raises
-        `WorkspaceNotFoundError`, `QueueFullError`, `ShuttingDownError`. Before it waits for anything, a run may end
-        with what `ResidentModels.use` raises, `GenerationNotFoundError`, `AgentNotFoundError`, `ToolsNotLoadedError`
-        or `ReloadFailedError`; later with `PromptTooLongError`, `OutOfMemoryError`, or the reason that stopped it.
-        """
+        `WorkspaceNotFoundError`, `QuotaReachedError`, `QueueFullError`, `ShuttingDownError`. Before it waits for
+        anything, a run may end with what `ResidentModels.use` raises, `GenerationNotFoundError`,
+        `AgentNotFoundError`, `ToolsNotLoadedError` or `ReloadFailedError`; later with `PromptTooLongError`,
+        `OutOfMemoryError`, or the reason that stopped it."""
         space = self._workspaces.get(run.workspace)
+        most = self._admitted(run)
         with self._sessions.joined(run):
-            self._runs.begin(run, partial(self._answer, run, space, generation, model), self._save)
+            self._runs.begin(run, partial(self._answer, run, space, generation, model), self._save, most)
+
+    def _admitted(self, run: Run) -> int | None:
+        """The maximum number of runs of the run's owner. Raises `QuotaReachedError` if there are no tokens left."""
+        limits = self._quotas.limits_of(run.owner)
+        self._quotas.check_tokens(run.owner, limits, self._runs.tokens_of(run.owner))
+        return limits.runs_at_once
 
     def _answer(
         self, run: Run, space: Workspace, generation: str | None, wanted: ResidentModel | str | None
@@ -112,11 +123,11 @@ class Questions:
     ) -> None:
         """Start `run` like `start`, with `work` instead of an agent. It uses no code of the workspace.
 
-        Raises `WorkspaceNotFoundError`, `QueueFullError`, `ShuttingDownError`. The run may end with what
-        `ResidentModels.use` raises, `InvalidRequestError` for a remote model, and with what `work` raises.
+        Raises `WorkspaceNotFoundError`, `QuotaReachedError`, `QueueFullError`, `ShuttingDownError`. The run may end
+        with what `ResidentModels.use` raises, `InvalidRequestError` for a remote model, and with what `work` raises.
         """
         self._workspaces.get(run.workspace)
-        self._runs.begin(run, partial(self._complete, run, work, model), self._save)
+        self._runs.begin(run, partial(self._complete, run, work, model), self._save, self._admitted(run))
 
     def _complete(self, run: Run, work: Callable[["GuidedEngine"], AgentResult], wanted: str | None) -> AgentResult:
         with self._models.use(wanted) as model:
@@ -202,7 +213,9 @@ class Questions:
         try:
             record = record_of(run)
             exchange = self._sessions.adding(run, record)
-            changes = [exchange] if exchange is not None else []
+            changes = [adding(Used(run.owner, run.key, run.model or "", run.tokens_used, run.written, runs=1))]
+            if exchange is not None:
+                changes.append(exchange)
             if run.answer is not None and run.reported_jobs:
                 changes.append(reported(run.reported_jobs))
             calls = run.trace.calls()

@@ -61,6 +61,8 @@ class Run:
     `RunCancelledError` if there is nothing left to tell."""
     owner: str = ""
     """The person whom its usage and its place count for; empty: the workspace's name."""
+    key: str = ""
+    """The API key that asked; empty: none."""
     id: str = field(default_factory=lambda: secrets.token_hex(8))
     state: Literal["queued", "running"] | Outcome = "queued"
     position: int | None = None

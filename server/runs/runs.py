@@ -10,6 +10,7 @@ from collections.abc import Callable
 from server.bounds import characters
 from server.errors import HearthError, QueueFullError, RunNotFoundError, ShuttingDownError, as_hearth_error
 from server.observability import logs, metrics
+from server.quotas.quotas import runs_reached
 from server.runs.fair_queue import RESERVED_SHARE, FairQueue
 from server.runs.record import AgentResult, answer_of
 from server.runs.run import Run
@@ -45,19 +46,23 @@ class Runs:
         self._timekeeper: threading.Thread | None = None
         self._changed = threading.Condition()
 
-    def begin(self, run: Run, work: Callable[[], AgentResult], save: Callable[[Run], None]) -> None:
+    def begin(
+        self, run: Run, work: Callable[[], AgentResult], save: Callable[[Run], None], most_own: int | None = None
+    ) -> None:
         """Start `run` on a thread of its own, where `work` finds the answer. `save` is called before the answer is
-        sent; if it raises, the answer says so.
+        sent; if it raises, the answer says so. `most_own`: the maximum number of runs of its owner.
 
-        Raises `QueueFullError` at the limit and `ShuttingDownError` after `drain` has begun. Any later error becomes
-        the run's `error`.
-        """
+        Raises `QueueFullError` at the limit, `QuotaReachedError` at the owner's, and `ShuttingDownError` after
+        `drain` has begun. Any later error becomes the run's `error`."""
         thread = threading.Thread(
             target=self._do, args=(run, work, save, logs.request_id.get()), name=f"run {run.id}", daemon=True
         )
         with self._changed:
             if self._closing:
                 raise ShuttingDownError("The server is shutting down and takes no new questions. Ask again later.")
+            own = sum(other.owner == run.owner for other in self._in_flight.values())
+            if most_own is not None and own >= most_own:
+                raise runs_reached(run.owner, most_own, own, self.queue.seconds_until(1))
             self._find_place(run)
             # Within the lock: if no thread can be started, the run was never in flight.
             if self._timekeeper is None:
@@ -144,6 +149,10 @@ class Runs:
         """Tokens that all runs have written since the server's start."""
         with self._changed:
             return self._written + sum(run.written for run in self._in_flight.values())
+
+    def tokens_of(self, owner: str) -> int:
+        """Tokens that the runs in flight of a person have used so far."""
+        return sum(run.tokens_used for run in self.in_flight() if run.owner == owner)
 
     def get(self, run_id: str) -> Run:
         """A run in flight, or one of the last that have ended. Raises `RunNotFoundError`."""

@@ -365,6 +365,12 @@ class DocumentStore:
         """Make a change."""
         self._database.write(change)
 
+    def bytes_of(self, owner: str) -> int:
+        """The size of a person's documents, as they were sent."""
+        wanted = select(func.coalesce(func.sum(DOCUMENT.c.bytes), 0)).join(COLLECTION)
+        with self._database.reading() as connection:
+            return int(connection.execute(wanted.where(COLLECTION.c.owner == owner)).scalar_one())
+
     def counts(self) -> dict[str, int]:
         """How many documents there are, by state."""
         with self._database.reading() as connection:

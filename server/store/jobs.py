@@ -59,9 +59,10 @@ class JobStore:
         error: Mapping[str, Any] | None = None,
         log: str | None = None,
         progress: Mapping[str, Any] | None = None,
+        also: Sequence[Change] = (),
     ) -> bool:
-        """End a job whose state is one of `expected`, and leave a wake if it wakes its session. Returns False if it
-        has another state; then nothing changes. Raises `StoreError`."""
+        """End a job whose state is one of `expected`, leave a wake if it wakes its session, and run `also` in the
+        same transaction. Returns False if it has another state; then nothing changes. Raises `StoreError`."""
         values: dict[str, Any] = {"state": state, "ended": time.time()}
         values["outcome"] = json.dumps({"result": result, "error": error})
         if log is not None:
@@ -71,10 +72,15 @@ class JobStore:
         wake = None
         if job.wakes and job.session_id is not None:
             wake = {"job": job.id, "workspace": job.workspace, "session": job.session_id}
-        return self._change(job.id, expected, values, wake)
+        return self._change(job.id, expected, values, wake, also)
 
     def _change(
-        self, job: str, expected: Sequence[State], values: Mapping[str, Any], wake: Mapping[str, Any] | None = None
+        self,
+        job: str,
+        expected: Sequence[State],
+        values: Mapping[str, Any],
+        wake: Mapping[str, Any] | None = None,
+        also: Sequence[Change] = (),
     ) -> bool:
         changed = False
 
@@ -84,6 +90,9 @@ class JobStore:
             changed = connection.execute(wanted).rowcount == 1
             if changed and wake is not None:
                 connection.execute(insert(WAKE).values(wake))
+            if changed:
+                for other in also:
+                    other(connection)
 
         self._database.write(change)
         return changed

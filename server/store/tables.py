@@ -265,3 +265,35 @@ COMPARISON_ROW = Table(  # a question of a comparison, and what both sides answe
     Column("b", Text),
     Index("comparison_row_rank", "comparison", "rank", "number"),
 )
+AUDIT = Table(  # append-only: triggers refuse changes
+    "audit",
+    METADATA,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),  # 1, 2, ... without a gap
+    Column("time", Double, nullable=False),  # seconds since 1970
+    Column("actor", Text, nullable=False),
+    Column("act", Text, nullable=False),
+    Column("target", Text, nullable=False),  # a JSON string
+    Column("details", Text, nullable=False),  # JSON
+    Column("hash", Text, nullable=False),  # SHA-256 of the hash before and of this event, hexadecimal
+    Index("audit_actor", "actor", "number"),
+    Index("audit_act", "act", "number"),
+)
+USAGE = Table(
+    "usage",
+    METADATA,
+    Column("day", Text, primary_key=True),  # of UTC, like 2026-01-31
+    Column("person", Text, primary_key=True),
+    Column("key", Text, primary_key=True),  # the API key that asked; empty: none
+    Column("model", Text, primary_key=True),  # empty: none, as for jobs
+    Column("tokens_processed", BigInteger, nullable=False),
+    Column("tokens_written", BigInteger, nullable=False),
+    Column("runs", BigInteger, nullable=False),
+    Column("job_seconds", Double, nullable=False),
+    Index("usage_person", "person", "day"),
+)
+QUOTA = Table(
+    "quota",
+    METADATA,
+    Column("name", Text, primary_key=True),  # a role or a person
+    Column("limits", Text, nullable=False),  # JSON
+)

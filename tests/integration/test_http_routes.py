@@ -167,6 +167,10 @@ def test_openapi_describes_the_routes(empty_server: Server) -> None:
         ("/api/chat/completions", "post"),
         ("/api/upload", "post"),
         ("/api/conversations", "get"),
+        ("/audit", "get"),
+        ("/usage", "get"),
+        ("/quotas", "get"),
+        ("/quotas/{name}", "put"),
     }
     question = document["components"]["schemas"]["Question"]
     assert question["required"] == ["question"]

@@ -108,11 +108,13 @@ def clean_environment(runtime: Path, settings: dict[str, object]) -> dict[str, s
     }
 
 
-def start(folder: Path, code: Path, settings: dict[str, object], output: int | None = None) -> Server:
+def start(
+    folder: Path, code: Path, settings: dict[str, object], output: int | None = None, verify: str | None = None
+) -> Server:
     """Start a server whose own files are in `folder`, and wait until it answers `GET /health`.
 
-    `output`: a descriptor that gets what it prints and logs, instead of the file `output.txt`.
-    """
+    `output`: a descriptor that gets what it prints and logs, instead of the file `output.txt`. `verify`: the file of
+    a certificate to trust."""
     folder.mkdir(parents=True, exist_ok=True)
     runtime = folder / "runtime"
     runtime.mkdir(mode=0o700)
@@ -134,6 +136,8 @@ def start(folder: Path, code: Path, settings: dict[str, object], output: int | N
         found = json.loads(server.runtime_file.read_text())
         server.url, server.token = found["url"], found["token"]
         server.session = Session(server.url, server.token)
+        if verify is not None:
+            server.session.verify = verify
 
         def answers() -> bool:
             try:

@@ -7,16 +7,19 @@ from server.errors import (
     HearthError,
     InvalidRequestError,
     PromptTooLongError,
+    QuotaReachedError,
     UnauthorizedError,
     UnknownModelError,
 )
 
+QUOTA = "insufficient_quota"
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 """By status. Others are a `server_error` from 500 on, else an `invalid_request_error`."""
 CODES = {
     AgentNotFoundError.code: UnknownModelError.code,
     PromptTooLongError.code: "context_length_exceeded",
     UnauthorizedError.code: "invalid_api_key",
+    QuotaReachedError.code: QUOTA,
 }
 """Errors for which OpenAI has a code that clients look for."""
 NOT_RETRYABLE = (408, 500, 502)
@@ -27,8 +30,11 @@ def shape(error: HearthError) -> tuple[dict[str, Any], int, dict[str, str]]:
     """The JSON, the status and the headers of an error. An invalid request is 400 here, as in OpenAI's API."""
     status = 400 if error.status == InvalidRequestError.status else error.status
     kind = TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
-    shown = {"message": error.message, "type": kind, "param": param(error), "code": CODES.get(error.code, error.code)}
-    return {"error": shown}, status, {"x-should-retry": "false"} if status in NOT_RETRYABLE else {}
+    code = CODES.get(error.code, error.code)
+    shown = {"message": error.message, "type": QUOTA if code == QUOTA else kind, "param": param(error), "code": code}
+    # Of a quota that is used up, clients would wait for minutes before they say so.
+    never = status in NOT_RETRYABLE or code == QUOTA
+    return {"error": shown}, status, {"x-should-retry": "false"} if never else {}
 
 
 def param(error: HearthError) -> str | None:

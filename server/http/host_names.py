@@ -1,0 +1,64 @@
+"""The names that the server answers to, against DNS rebinding: a page under a name of its own that leads here would
+be the server's own page to the browser. https://www.rfc-editor.org/rfc/rfc9110#section-15.5.20"""
+
+import ipaddress
+import re
+import socket
+from collections.abc import Iterable
+from functools import cached_property
+
+from flask import Flask, request
+
+from constants import Settings
+from server.errors import WrongHostError
+from server.http.browser import has_token
+
+OPEN_PATH = "/health"
+"""Clusters ask for it under names that they have given the server."""
+
+
+def register(app: Flask, settings: Settings) -> None:
+    """Refuse requests under another name, unless they have a token: no page can make a browser send one. A server
+    without a token has a stricter rule; see `auth`."""
+    names = HostNames([*settings.HOSTS, settings.HOST])
+
+    def before() -> None:
+        if not settings.TOKEN or request.path == OPEN_PATH or "Host" not in request.headers or has_token():
+            return
+        if request.host not in names:
+            raise WrongHostError(
+                f"The server does not answer to the name {request.host[:100]!r}. If it is the server's name, add it "
+                "to HEARTH_HOSTS. Requests with `Authorization: Bearer <token>` may use any name."
+            )
+
+    app.before_request(before)
+
+
+class HostNames:
+    """Names of this machine: those that are given, its own, `localhost` and all addresses. An address can't be given
+    to another machine as a name can."""
+
+    def __init__(self, given: Iterable[str]) -> None:
+        self._given = {_plain(name) for name in given}
+
+    def __contains__(self, host: str) -> bool:
+        """Whether `host`, as in a header `Host`, is one of them; its port does not count."""
+        name = _plain(re.sub(r":\d*$", "", host))
+        if name == "localhost" or name.endswith(".localhost") or name in self._given:
+            return True
+        try:
+            ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
+        except ValueError:
+            return name in self._own
+        return True
+
+    @cached_property
+    def _own(self) -> set[str]:
+        # Late and once, because a broken name server may answer after seconds.
+        name, full = _plain(socket.gethostname()), _plain(socket.getfqdn())
+        short = name.partition(".")[0]
+        return {name, full, short, f"{short}.local"} - {""}
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().removesuffix(".")
