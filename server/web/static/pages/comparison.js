@@ -46,7 +46,8 @@ function showHead(comparison) {
     const side = comparison[name];
     return h("div", { class: "card" }, h("h2", {}, name.toUpperCase()), h("div", {}, side.workspace, " · ", h("code", {}, short(side.generation)), " · ", side.model, " · ", side.agent),
       side.instructions && h("pre", { class: "small soft" }, side.instructions));
-  }), check && h("p", { class: "soft small" }, `An answer is right if ${{ equal: "it equals the expected one", contains: "it contains the expected one", tool: `the tool ${check.tool} says so`, model: `the model ${check.judge ?? ""} says so` }[check.kind]}.`));
+  }));
+  fill(find("#judged"), check && h("p", { class: "soft small" }, `An answer is right if ${{ equal: "it equals the expected one", contains: "it contains the expected one", tool: `the tool ${check.tool} says so`, model: `the model ${check.judge ?? ""} says so` }[check.kind]}.`));
 }
 
 function cell(one) {
