@@ -32,9 +32,11 @@ def create_app(host: "Host") -> "Flask":
         generations,
         health,
         jobs,
+        members,
         metrics,
         models,
         older_api,
+        people,
         questions,
         reload,
         request_log,
@@ -55,6 +57,7 @@ def create_app(host: "Host") -> "Flask":
         "hearth",
         info=Info(title="Hearth", version=VERSION),
         doc_ui=False,
+        static_folder=None,
         security_schemes={"token": {"type": "http", "scheme": "bearer"}},
         validation_error_model=ErrorAnswer,
         validation_error_callback=body.refuse,
@@ -69,7 +72,7 @@ def create_app(host: "Host") -> "Flask":
         expose_headers=["Retry-After", "X-Request-Id"],
     )
     request_log.register(app)
-    auth.register(app, settings)
+    auth.register(app, host)
 
     slow_requests = ConcurrencyLimit(max_waiting(settings), "wait for a model, tools, a reload or the end of a job")
     event_streams = ConcurrencyLimit(max_waiting(settings), "follow events")
@@ -96,10 +99,16 @@ def create_app(host: "Host") -> "Flask":
         chat_routes,
         completions.blueprint(host),
         responses.blueprint(host),
+        people.auth_blueprint(host, ""),
+        people.auth_blueprint(host, "/api"),
+        people.own_blueprint(host),
+        people.admin_blueprint(host),
+        members.blueprint(host),
         older_api.blueprint(host, transfers),
         older_api.chat_blueprint(host, transfers),
     ):
         app.register_api(routes)
+    auth.require_declarations(app)
     return app
 
 

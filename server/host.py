@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from constants import MAY_HOLD_SECRETS, PREFIX, Settings
+from server.audit.log import AuditLog
 from server.documents.calls import DocumentCalls
 from server.documents.documents import Documents
 from server.documents.embedder import Embedder
@@ -29,6 +30,9 @@ from server.models.autoload import Autoload
 from server.models.background import BackgroundModel
 from server.models.loading import ModelLoader, background_model
 from server.models.resident import ResidentModels
+from server.people.accounts import Accounts
+from server.people.credentials import CredentialCheck
+from server.people.permissions import Permissions
 from server.providers import PROVIDERS
 from server.reload import MAIN, CodeFolders, CodeLoader, CodeRunner, Workspaces
 from server.runs import Runs
@@ -42,6 +46,8 @@ from server.sessions.feed import SessionFeeds
 from server.store import Database, GenerationStore, RunStore, SessionStore
 from server.store.documents import DocumentStore
 from server.store.jobs import JobStore
+from server.store.ownership import OwnershipStore
+from server.store.people import PeopleStore
 from server.store.shared_values import SharedValues
 from server.workers.model_calls import ModelCalls
 from server.workers.pool import Workers
@@ -93,6 +99,11 @@ class Host:
             None if fetcher is None else self.web_pages.document,
         )
 
+        self.audit = AuditLog()
+        people = PeopleStore(self.database)
+        self.credentials = CredentialCheck(settings, people)
+        self.accounts = Accounts(people, self.credentials, self.audit, settings.ACCOUNTS)
+
         self.models = ResidentModels()
         self.runs = Runs(settings.MAX_RUNS, settings.MAX_CONCURRENT_RUNS)
         self.background = BackgroundModel(
@@ -120,6 +131,13 @@ class Host:
             Path(__file__).parent,
             settings.WORKSPACES_DIR or data / "workspaces",
             CodeRunner(self.workers, folders, self.generations, data / "kept", settings.RELOAD_TIMEOUT),
+        )
+        self.permissions = Permissions(
+            OwnershipStore(self.database),
+            self.credentials,
+            self.workspaces,
+            self.runs.owned,
+            self.session_folders.exist,
         )
         self.code_loader = CodeLoader(self.workspaces, self.models, self.generations, folders, self.runs)
         self.model_loader = ModelLoader(settings, self.models, self.workspaces.main)
@@ -186,4 +204,5 @@ class Host:
         self.pictures.close()
         self.sandboxes.close()
         self.workers.close()
+        self.accounts.close()
         self.database.close()

@@ -47,6 +47,10 @@ class SessionFolders:
         folder.state.mkdir(mode=0o700, exist_ok=True)
         return folder
 
+    def exist(self, workspace: str, session: str) -> bool:
+        """Whether a session has folders."""
+        return self.of(workspace, session).files.parent.is_dir()
+
     def stage(self) -> SessionFolder:
         """New folders for a document that is being read; of no session."""
         folder = self.root / f"{STAGED}{secrets.token_hex(16)}"

@@ -8,6 +8,7 @@ from flask_openapi3 import APIBlueprint
 
 from server import VERSION
 from server.errors import NotFoundError
+from server.http.access import access
 
 CLIENT = Path(__file__).parents[2] / "notebooks" / "hearth.py"
 
@@ -17,6 +18,7 @@ def blueprint() -> APIBlueprint:
     routes = APIBlueprint("about", __name__, doc_ui=False)
 
     @routes.get("/")
+    @access("read", "nobody")
     def index() -> dict[str, Any]:
         return {
             "name": "hearth",
@@ -25,11 +27,13 @@ def blueprint() -> APIBlueprint:
         }
 
     @routes.get("/openapi.json")
+    @access("read", "nobody")
     def openapi() -> dict[str, Any]:
         document: dict[str, Any] = current_app.api_doc  # type: ignore[attr-defined]
         return document
 
     @routes.get("/hearth.py")
+    @access("read", "nobody")
     def client() -> Response:
         try:
             data = CLIENT.read_bytes()

@@ -18,6 +18,7 @@ from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
 from waitress.server import TcpWSGIServer
 from waitress.task import ErrorTask, ThreadedTaskDispatcher
+from werkzeug.wrappers import Request
 
 from constants import Settings
 from server.errors import TooLargeError, UnauthorizedError
@@ -65,9 +66,16 @@ class Channel(HTTPChannel):
 
     error_task_class = JsonErrorTask
 
-    def __init__(self, settings: Settings, spool: Path, *arguments: Any, **options: Any) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        spool: Path,
+        may_send_body: Callable[[Request], bool],
+        *arguments: Any,
+        **options: Any,
+    ) -> None:
         super().__init__(*arguments, **options)
-        self.parser_class = partial(RequestParser, settings, spool)
+        self.parser_class = partial(RequestParser, settings, spool, may_send_body)
 
     def handle_close(self) -> None:
         """See `HTTPChannel`. What has come of an unfinished request is given back at once: it may be on disk."""
@@ -168,8 +176,15 @@ def bind(host: str, port: int) -> socket.socket:
 class Listener:
     """Serves an application on a bound socket, from threads of its own."""
 
-    def __init__(self, app: Flask, bound: socket.socket, settings: Settings, spool: Path) -> None:
-        """`spool`: the folder for uploads as they arrive."""
+    def __init__(
+        self,
+        app: Flask,
+        bound: socket.socket,
+        settings: Settings,
+        spool: Path,
+        may_send_body: Callable[[Request], bool],
+    ) -> None:
+        """`spool`: the folder for uploads as they arrive. `may_send_body`: see `RequestParser`."""
         adjustments = Adjustments(
             sockets=[bound],
             # So that it is read, and noticed, when a client closes a connection that is being answered.
@@ -185,7 +200,7 @@ class Listener:
         )
         # The maximum that waits for runs, for something else, for events, and for files, plus some that never wait.
         threads = settings.MAX_RUNS + 3 * max_waiting(settings) + QUICK_THREADS
-        self._server = Server(app, bound, partial(Channel, settings, spool), threads, adjustments)
+        self._server = Server(app, bound, partial(Channel, settings, spool, may_send_body), threads, adjustments)
 
     def start(self) -> threading.Event:
         """Begin to serve. The event is set should serving end by itself."""

@@ -14,6 +14,7 @@ from flask_openapi3 import APIBlueprint
 
 from server.errors import HearthError, as_hearth_error
 from server.host import Host
+from server.http.access import access
 from server.http.concurrency_limit import ConcurrencyLimit
 from server.http.health import describe, describe_all
 from server.http.schemas import (
@@ -38,6 +39,7 @@ def blueprint(host: Host, slow_requests: ConcurrencyLimit) -> APIBlueprint:
         summary="Make a model resident; answers when it is ready; with Accept: text/event-stream, its progress",
         responses={200: ModelLoaded, **dict.fromkeys((409, 422, 502, 503), ErrorAnswer)},
     )
+    @access("models", "nobody")
     def load_model(body: ModelChoice) -> dict[str, Any] | Response:
         def load(report: Report = lambda *_: None) -> dict[str, Any]:
             started = time.perf_counter()
@@ -55,6 +57,7 @@ def blueprint(host: Host, slow_requests: ConcurrencyLimit) -> APIBlueprint:
         summary="Give the memory of a model back, or that of all",
         responses={200: ModelsShown, 404: ErrorAnswer, 422: ErrorAnswer},
     )
+    @access("models", "nobody")
     def unload_model(body: ModelName) -> dict[str, Any]:
         started = time.perf_counter()
         with slow_requests.acquire():
@@ -66,6 +69,7 @@ def blueprint(host: Host, slow_requests: ConcurrencyLimit) -> APIBlueprint:
         summary="Lend the memory of all models to others: KV memory goes, weights wait in the host's memory",
         responses={200: ModelsSlept, **dict.fromkeys((409, 422, 503), ErrorAnswer)},
     )
+    @access("models", "nobody")
     def sleep(body: EmptyRequest) -> dict[str, Any]:
         started = time.perf_counter()
         with slow_requests.acquire():
@@ -78,6 +82,7 @@ def blueprint(host: Host, slow_requests: ConcurrencyLimit) -> APIBlueprint:
         summary="Let all models come back from their sleep",
         responses={200: ModelsShown, **dict.fromkeys((422, 503), ErrorAnswer)},
     )
+    @access("models", "nobody")
     def wake(body: EmptyRequest) -> dict[str, Any]:
         started = time.perf_counter()
         with slow_requests.acquire():

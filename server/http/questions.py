@@ -8,6 +8,8 @@ from flask_openapi3 import APIBlueprint
 
 from server.errors import InvalidRequestError
 from server.host import Host
+from server.http.access import access
+from server.http.auth import caller
 from server.http.schemas import Answer, ErrorAnswer, Question
 from server.http.sse import stream, wait_for, wants_events
 from server.images.sources import is_url
@@ -28,6 +30,7 @@ def blueprint(host: Host) -> APIBlueprint:
         summary="Answer a question, at the end or, with Accept: text/event-stream, as it is answered",
         responses=responses,
     )
+    @access("ask", "session")
     def run_script(body: Question) -> dict[str, Any] | Response:
         run = Run(
             body.question,
@@ -36,6 +39,7 @@ def blueprint(host: Host) -> APIBlueprint:
             body.agent,
             body.priority,
             session_id=body.session_id,
+            owner=caller().owner_in(body.workspace),
             max_tokens=_at_most(settings.MAX_TOKENS, body.max_tokens, "max_tokens"),
             timeout=_at_most(settings.RUN_TIMEOUT, body.timeout, "timeout"),
         )

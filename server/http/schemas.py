@@ -70,13 +70,11 @@ class WorkspaceChoice(StrictRequest):
     workspace: Name = "main"
 
 
-class TokenQuery(StrictRequest):
-    """Query parameters of every route."""
-
-    token: str | None = Field(None, description="the token, if the request has no Authorization header")
+class NoQuery(StrictRequest):
+    """No query parameters."""
 
 
-class WorkspaceQuery(WorkspaceChoice, TokenQuery):
+class WorkspaceQuery(WorkspaceChoice):
     """A workspace, as a query parameter."""
 
 
@@ -93,13 +91,13 @@ class ExportQuery(WorkspaceQuery):
     format: Literal["json", "markdown"] = "json"
 
 
-class DiffQuery(TokenQuery):
+class DiffQuery(StrictRequest):
     """The generation to compare with."""
 
     to: Name = Field(description="a generation's hash, or at least the first 4 digits of it")
 
 
-class RunsQuery(TokenQuery):
+class RunsQuery(StrictRequest):
     """The workspace of runs or sessions, and their maximum number."""
 
     workspace: Name | None = Field(None, description="default: all workspaces")
@@ -487,7 +485,7 @@ class NewJob(WorkspaceChoice):
     )
 
 
-class JobsQuery(TokenQuery):
+class JobsQuery(StrictRequest):
     """Filters of jobs, and their maximum number."""
 
     state: Literal["queued", "running", "succeeded", "failed", "cancelled", "lost"] | None = None

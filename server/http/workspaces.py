@@ -10,6 +10,8 @@ from werkzeug.routing import PathConverter
 
 from server.errors import NotKeptError, WorkspaceNotFoundError
 from server.host import Host
+from server.http.access import access
+from server.http.auth import caller
 from server.http.body import read_bytes
 from server.http.schemas import (
     ErrorAnswer,
@@ -19,7 +21,7 @@ from server.http.schemas import (
     KeptDropped,
     KeptListed,
     KeptName,
-    TokenQuery,
+    NoQuery,
     WorkspaceName,
     WorkspacesListed,
 )
@@ -39,9 +41,10 @@ def blueprint(host: Host) -> APIBlueprint:
     errors: dict[int | str | HTTPStatus, Any] = dict.fromkeys((403, 404, 413, 422, 503), ErrorAnswer)
 
     @routes.get("/workspaces", summary="List the workspaces", responses={200: WorkspacesListed})
-    def list_workspaces(query: TokenQuery) -> dict[str, Any]:
+    @access("read", "caller")
+    def list_workspaces(query: NoQuery) -> dict[str, Any]:
         shown = []
-        for name in host.workspaces.names():
+        for name in host.permissions.workspaces(caller()):
             try:
                 live = host.workspaces.get(name).live
             except WorkspaceNotFoundError:
@@ -52,7 +55,8 @@ def blueprint(host: Host) -> APIBlueprint:
     @routes.get(
         "/workspaces/<workspace>/files", summary="List a workspace's files", responses={200: FilesListed, **errors}
     )
-    def list_files(path: WorkspaceName, query: TokenQuery) -> dict[str, Any]:
+    @access("read", "workspace")
+    def list_files(path: WorkspaceName, query: NoQuery) -> dict[str, Any]:
         host.workspaces.get(path.workspace)
         sizes = host.workspaces.files(path.workspace).sizes()
         return {
@@ -65,7 +69,8 @@ def blueprint(host: Host) -> APIBlueprint:
         summary="Make or replace a file, and the workspace if it is new; takes effect at the next reload",
         responses={200: FileWritten, 201: FileWritten, **errors},
     )
-    def put_file(path: FilePath, query: TokenQuery) -> tuple[dict[str, Any], int]:
+    @access("code", "workspace")
+    def put_file(path: FilePath, query: NoQuery) -> tuple[dict[str, Any], int]:
         data = read_bytes(request)
         new = host.workspaces.files(path.workspace).write(path.path, data)
         return {"workspace": path.workspace, "path": path.path, "bytes": len(data)}, 201 if new else 200
@@ -75,7 +80,8 @@ def blueprint(host: Host) -> APIBlueprint:
         summary="A file's bytes",
         responses={200: {"content": {"text/x-python": {"schema": {"type": "string"}}}}, **errors},
     )
-    def get_file(path: FilePath, query: TokenQuery) -> Response:
+    @access("read", "workspace")
+    def get_file(path: FilePath, query: NoQuery) -> Response:
         host.workspaces.get(path.workspace)
         data = host.workspaces.files(path.workspace).read(path.path)
         # The text's coding is in the file itself, if anywhere.
@@ -86,7 +92,8 @@ def blueprint(host: Host) -> APIBlueprint:
         summary="Remove a file; takes effect at the next reload",
         responses={200: FileWritten, **errors},
     )
-    def delete_file(path: FilePath, query: TokenQuery) -> dict[str, Any]:
+    @access("code", "workspace")
+    def delete_file(path: FilePath, query: NoQuery) -> dict[str, Any]:
         host.workspaces.get(path.workspace)
         host.workspaces.files(path.workspace).delete(path.path)
         return {"workspace": path.workspace, "path": path.path, "bytes": 0}
@@ -96,7 +103,8 @@ def blueprint(host: Host) -> APIBlueprint:
         summary="What the workspace's code keeps over reloads",
         responses={200: KeptListed, 404: ErrorAnswer},
     )
-    def list_kept(path: WorkspaceName, query: TokenQuery) -> dict[str, Any]:
+    @access("read", "workspace")
+    def list_kept(path: WorkspaceName, query: NoQuery) -> dict[str, Any]:
         values = host.workspaces.get(path.workspace).kept.values()
         return {"workspace": path.workspace, "kept": [asdict(one) for one in values]}
 
@@ -105,7 +113,8 @@ def blueprint(host: Host) -> APIBlueprint:
         summary="Forget a kept value; it is built again on its next use",
         responses={200: KeptDropped, 404: ErrorAnswer},
     )
-    def drop_kept(path: KeptName, query: TokenQuery) -> dict[str, Any]:
+    @access("code", "workspace")
+    def drop_kept(path: KeptName, query: NoQuery) -> dict[str, Any]:
         if not host.workspaces.get(path.workspace).forget(path.name):
             raise NotKeptError(f"The workspace {path.workspace!r} keeps nothing under the name {path.name!r}.")
         return {"workspace": path.workspace, "name": path.name}

@@ -32,6 +32,7 @@ from server.sessions import NoteTaker, Sessions
 from server.sessions.feed import SessionFeeds
 from server.store import GenerationStore, RunStore
 from server.store.jobs import reported
+from server.store.ownership import Reader
 
 if TYPE_CHECKING:
     from server.engine import GuidedEngine
@@ -197,15 +198,16 @@ class Questions:
 
     # Showing and stopping
 
-    def records(self, workspace: str | None, limit: int) -> list[dict[str, Any]]:
-        """Summaries of the last runs, of one workspace or of all: runs in flight, then the latest first."""
+    def records(self, workspace: str | None, limit: int, reader: Reader | None = None) -> list[dict[str, Any]]:
+        """Summaries of the last runs, of one workspace or of all: runs in flight, then the latest first; only those
+        of `reader`."""
         flying = {
             run.id: summary_of(record_of(run, saved=run.ended.is_set()))
             for run in reversed(self._runs.in_flight())
-            if workspace in (None, run.workspace)
+            if workspace in (None, run.workspace) and (reader is None or reader.owns(run.owner))
         }
         # A run that has just ended may be among both.
-        ended = [record for record in self._store.latest(workspace, limit) if record["run_id"] not in flying]
+        ended = [record for record in self._store.latest(workspace, limit, reader) if record["run_id"] not in flying]
         return [*flying.values(), *ended][:limit]
 
     def record(self, run_id: str) -> dict[str, Any]:
@@ -227,9 +229,12 @@ class Questions:
 
     # Repeating
 
-    def replay(self, run_id: str) -> tuple[Run, dict[str, Any]]:
+    def replay(
+        self, run_id: str, owner_in: Callable[[str], str] = lambda workspace: workspace
+    ) -> tuple[Run, dict[str, Any]]:
         """Repeat an earlier run with the same code and the same model; if it has no answer, with a model of the same
-        name, if it had one. Returns the new run, which has started, and the old record.
+        name, if it had one. `owner_in`: whose the new run is, by its workspace. Returns the new run, which has
+        started, and the old record.
 
         Raises `RunNotFoundError`, `ModelChangedError` if that model isn't resident, `GenerationNotFoundError` if it
         ended before it had any code, `ImageNotFoundError`, and what `start` raises.
@@ -240,7 +245,7 @@ class Questions:
                 f"Run {run_id} was answered without any code, or ended before any was chosen for it. Ask it anew."
             )
         workspace = record["workspace"] if record["workspace"] in self._workspaces.names() else MAIN
-        run = Run(record["question"], workspace, record["max_steps"], record["agent"])
+        run = Run(record["question"], workspace, record["max_steps"], record["agent"], owner=owner_in(workspace))
         # The history of that time, without later exchanges of its session.
         run.history = [{"role": one["role"], "content": one["content"]} for one in record.get("history", ())]
         run.max_tokens, run.timeout = self._settings.MAX_TOKENS, self._settings.RUN_TIMEOUT

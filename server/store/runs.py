@@ -11,6 +11,7 @@ from server.errors import RunNotFoundError, StoreError
 from server.runs.record import summary_of
 from server.store.database import Database
 from server.store.group_writer import Change
+from server.store.ownership import Reader
 from server.store.tables import RUN
 
 log = logging.getLogger(__name__)
@@ -54,13 +55,15 @@ class RunStore:
             raise StoreError(f"The record of run {run!r} can't be read.")
         return record
 
-    def latest(self, workspace: str | None, limit: int) -> list[dict[str, Any]]:
-        """Summaries of the last `limit` runs, of one workspace or of all, the latest first. A run that can't be read
-        is left out."""
+    def latest(self, workspace: str | None, limit: int, reader: Reader | None = None) -> list[dict[str, Any]]:
+        """Summaries of the last `limit` runs, of one workspace or of all, the latest first; only those of `reader`.
+        A run that can't be read is left out."""
         shown = func.coalesce(RUN.c.summary, RUN.c.record)
         wanted = select(RUN.c.id, shown, RUN.c.summary.is_(None)).order_by(RUN.c.number.desc()).limit(limit)
         if workspace is not None:
             wanted = wanted.where(RUN.c.workspace == workspace)
+        if reader is not None:
+            wanted = wanted.where(reader.sees(RUN.c.owner, RUN.c.workspace))
         summaries = []
         with self._database.reading() as connection:
             for run, found, is_record in connection.execute(wanted):

@@ -8,7 +8,7 @@ from server.errors import StoreError
 
 log = logging.getLogger(__name__)
 
-LATEST = "6"
+LATEST = "7"
 """The last script in `migrations/versions/`."""
 
 
