@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 import threading
+from functools import partial
 from types import FrameType
 from typing import NoReturn
 from urllib.parse import quote
@@ -14,6 +15,7 @@ from constants import Settings, SettingsError, read_settings
 from server import create_app
 from server.errors import StoreError
 from server.host import Host
+from server.http.auth import may_send_body
 from server.http.listener import Listener, bind
 from server.http.runtime_file import runtime_file
 from server.jobs.ray_cluster import RayMissingError
@@ -65,7 +67,9 @@ def serve(settings: Settings, bound: socket.socket) -> int:
         return FAILED
     host.jobs.settle()  # before anybody can ask
     try:
-        listener = Listener(create_app(host), bound, settings, host.session_folders.incoming)
+        listener = Listener(
+            create_app(host), bound, settings, host.session_folders.incoming, partial(may_send_body, host)
+        )
     except OSError as error:
         print(error, file=sys.stderr)
         return BAD_SETTINGS

@@ -54,6 +54,11 @@ class Settings(BaseSettings):
         description="bearer token that clients send, without spaces; unset: a new one at each start; empty: no "
         "check, and HOST must be a loopback address",
     )
+    ACCOUNTS: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="whether each person logs in and sees their own objects: on; off: who has the token sees all; "
+        "auto: on as soon as there is an account",
+    )
     CORS_ORIGINS: Annotated[tuple[str, ...], NoDecode] = Field(
         tuple(f"{scheme}://{host}:*" for scheme in ("http", "https") for host in ("localhost", "127.0.0.1", "[::1]")),
         description="origins of web pages that may call the server, separated by commas, like "
@@ -413,7 +418,9 @@ class Settings(BaseSettings):
             raise ValueError("It has to be a remote model")
         return name
 
-    @field_validator("LOAD_IN_8BIT", "QUANTIZER", "DTYPE", "RELOAD", "WORKER_START", "FETCH", mode="before")
+    @field_validator(
+        "LOAD_IN_8BIT", "QUANTIZER", "DTYPE", "RELOAD", "WORKER_START", "FETCH", "ACCOUNTS", mode="before"
+    )
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
@@ -488,6 +495,8 @@ class Settings(BaseSettings):
                 f"{self.HOST}, which others can reach. Set HEARTH_HOST=127.0.0.1, or give HEARTH_TOKEN a "
                 "value, or unset it."
             )
+        if not self.TOKEN and self.ACCOUNTS == "on":
+            raise ValueError("HEARTH_ACCOUNTS=on needs HEARTH_TOKEN, with which the first account is made")
         return self
 
 

@@ -38,9 +38,11 @@ def create_app(host: "Host") -> "Flask":
         jobs,
         live,
         login_limits,
+        members,
         metrics,
         models,
         older_api,
+        people,
         questions,
         quotas,
         reload,
@@ -64,6 +66,7 @@ def create_app(host: "Host") -> "Flask":
         "hearth",
         info=Info(title="Hearth", version=VERSION),
         doc_ui=False,
+        static_folder=None,
         security_schemes={"token": {"type": "http", "scheme": "bearer"}},
         validation_error_model=ErrorAnswer,
         validation_error_callback=body.refuse,
@@ -82,7 +85,7 @@ def create_app(host: "Host") -> "Flask":
     host_names.register(app, settings)
     browser.register_checks(app)
     login_limits.register(app)
-    auth.register(app, settings)
+    auth.register(app, host)
     audit.register(app)
 
     slow_requests = ConcurrencyLimit(max_waiting(settings), "wait for a model, tools, a reload or the end of a job")
@@ -114,12 +117,18 @@ def create_app(host: "Host") -> "Flask":
         chat_routes,
         completions.blueprint(host),
         responses.blueprint(host),
+        people.auth_blueprint(host, ""),
+        people.auth_blueprint(host, "/api"),
+        people.own_blueprint(host),
+        people.admin_blueprint(host),
+        members.blueprint(host),
         older_api.blueprint(host, transfers),
         older_api.chat_blueprint(host, transfers),
         audit.blueprint(host),
         quotas.blueprint(host),
     ):
         app.register_api(routes)
+    auth.require_declarations(app)
     return app
 
 

@@ -67,11 +67,35 @@ class CrossSiteError(ForbiddenError):
     code = "cross_site"
 
 
+class InvitationRefusedError(ForbiddenError):
+    """The invitation is wrong, was used, or has expired."""
+
+    code = "invitation_refused"
+
+
 class NotFoundError(HearthError):
     """There is nothing of that name."""
 
     status = 404
     code = "not_found"
+
+
+class AccountNotFoundError(NotFoundError):
+    """There is no account of that name."""
+
+    code = "account_not_found"
+
+
+class KeyNotFoundError(NotFoundError):
+    """The person has no API key of that prefix."""
+
+    code = "key_not_found"
+
+
+class LoginNotFoundError(NotFoundError):
+    """The person has no login of that id."""
+
+    code = "login_not_found"
 
 
 class WorkspaceNotFoundError(NotFoundError):
@@ -181,6 +205,18 @@ class ConflictError(HearthError):
 
     status = 409
     code = "conflict"
+
+
+class AccountExistsError(ConflictError):
+    """The username is taken."""
+
+    code = "account_exists"
+
+
+class AccountsOffError(ConflictError):
+    """The server has no accounts."""
+
+    code = "accounts_off"
 
 
 class ModelNotLoadedError(ConflictError):

@@ -35,6 +35,9 @@ from server.models.described import describe_all
 from server.models.loading import ModelLoader, background_model
 from server.models.resident import ResidentModels
 from server.observability.load import Load
+from server.people.accounts import Accounts
+from server.people.credentials import CredentialCheck
+from server.people.permissions import Permissions
 from server.providers import PROVIDERS
 from server.quotas.quotas import Quotas
 from server.reload import MAIN, CodeFolders, CodeLoader, CodeRunner, Workspaces
@@ -51,6 +54,8 @@ from server.store import Database, GenerationStore, RunStore, SessionStore
 from server.store.comparisons import ComparisonStore
 from server.store.documents import DocumentStore
 from server.store.jobs import JobStore
+from server.store.ownership import OwnershipStore
+from server.store.people import PeopleStore
 from server.store.shared_values import SharedValues
 from server.store.traces import TraceStore
 from server.store.usage import QuotaStore, UsageStore
@@ -106,11 +111,16 @@ class Host:
             None if fetcher is None else self.web_pages.document,
         )
 
+        people = PeopleStore(self.database)
+        self.credentials = CredentialCheck(settings, people)
+        self.accounts = Accounts(people, self.credentials, self.audit, settings.ACCOUNTS)
         self.quotas = Quotas(
             QuotaStore(self.database),
             UsageStore(self.database),
-            lambda person: self.session_files.bytes_of(person) + document_store.bytes_of(person),
+            lambda person: self._files_bytes(person) + document_store.bytes_of(person),
+            self.credentials.role_of,
         )
+
         self.models = ResidentModels()
         self.runs = Runs(settings.MAX_RUNS, settings.MAX_CONCURRENT_RUNS)
         self.background = BackgroundModel(
@@ -140,6 +150,13 @@ class Host:
             CodeRunner(
                 self.workers, folders, self.generations, data / "kept", settings.RELOAD_TIMEOUT, self._on_live
             ),
+        )
+        self.permissions = Permissions(
+            OwnershipStore(self.database),
+            self.credentials,
+            self.workspaces,
+            self.runs.owned,
+            self.session_folders.exist,
         )
         self.code_loader = CodeLoader(self.workspaces, self.models, self.generations, folders, self.runs)
         self.model_loader = ModelLoader(settings, self.models, self.workspaces.main, self.audit)
@@ -209,6 +226,13 @@ class Host:
             messages, workspace=MAIN, max_tokens=8, schema=schema, words='Reply with "yes" or "no" in quotes.'
         )
 
+    def _files_bytes(self, person: str) -> int:
+        """The size of the files and variables of a person's sessions; without accounts, of a workspace's."""
+        if not self.credentials.are_on:
+            return self.session_files.bytes_of(self.session_folders.in_workspace(person))
+        sessions = self.permissions.store.sessions_of(person)
+        return self.session_files.bytes_of([self.session_folders.of(*one) for one in sessions])
+
     def _load_sample(self) -> dict[str, Any]:
         """What runs and waits at this moment."""
         return {
@@ -235,4 +259,5 @@ class Host:
         self.pictures.close()
         self.sandboxes.close()
         self.workers.close()
+        self.accounts.close()
         self.database.close()

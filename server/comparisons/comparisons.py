@@ -34,6 +34,7 @@ from server.runs.events import Events
 from server.runs.fair_queue import FairQueue
 from server.runs.questions import Questions
 from server.store.comparisons import ComparisonStore, Order
+from server.store.ownership import Reader
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +80,7 @@ class Comparisons:
         self,
         name: str,
         workspace: str,
+        owner: str,
         rows: Sequence[Row],
         sides: tuple[SideChoice, SideChoice],
         check: CheckChoice | None,
@@ -104,7 +106,7 @@ class Comparisons:
                 id=secrets.token_hex(8),
                 name=name,
                 workspace=workspace,
-                owner=workspace,
+                owner=owner,
                 a=a,
                 b=b,
                 check=check,
@@ -301,9 +303,11 @@ class Comparisons:
         """See `ComparisonStore.rows`."""
         return self._store.rows(comparison_id, order, limit, after)
 
-    def latest(self, limit: int, workspace: str | None = None, before: str | None = None) -> list[Comparison]:
+    def latest(
+        self, limit: int, workspace: str | None = None, before: str | None = None, reader: Reader | None = None
+    ) -> list[Comparison]:
         """See `ComparisonStore.latest`."""
-        return [self._as_it_is(one) for one in self._store.latest(limit, workspace, before)]
+        return [self._as_it_is(one) for one in self._store.latest(limit, workspace, before, reader)]
 
     def events(self, comparison_id: str) -> Events:
         """The events of a comparison; of one that has ended long ago, only the last one. Raises

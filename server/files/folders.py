@@ -9,7 +9,7 @@ STAGED = "staged-"
 """How the names of folders begin that belong to no session."""
 
 
-OWNER = "workspace"
+WORKSPACE = "workspace"
 """The file beside a session's folders that says whose they are. No sandbox sees it."""
 
 
@@ -49,22 +49,26 @@ class SessionFolders:
         folder.files.parent.mkdir(mode=0o700, exist_ok=True)
         folder.files.mkdir(mode=0o700, exist_ok=True)
         folder.state.mkdir(mode=0o700, exist_ok=True)
-        owner = folder.files.parent / OWNER
-        if not owner.exists():
-            owner.write_text(workspace, encoding="utf-8")
+        named = folder.files.parent / WORKSPACE
+        if not named.exists():
+            named.write_text(workspace, encoding="utf-8")
         return folder
 
-    def owned_by(self, workspace: str) -> list[SessionFolder]:
+    def in_workspace(self, workspace: str) -> list[SessionFolder]:
         """The folders of a workspace's sessions."""
         found = []
-        for file in self.root.glob(f"*/{OWNER}"):
+        for file in self.root.glob(f"*/{WORKSPACE}"):
             try:
-                owner = file.read_text(encoding="utf-8")
+                found_in = file.read_text(encoding="utf-8")
             except FileNotFoundError:
                 continue  # deleted since it was listed
-            if owner == workspace:
+            if found_in == workspace:
                 found.append(SessionFolder(file.parent / "files", file.parent / "state"))
         return found
+
+    def exist(self, workspace: str, session: str) -> bool:
+        """Whether a session has folders."""
+        return self.of(workspace, session).files.parent.is_dir()
 
     def stage(self) -> SessionFolder:
         """New folders for a document that is being read; of no session."""

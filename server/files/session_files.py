@@ -6,7 +6,7 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -19,7 +19,7 @@ from server.errors import (
     StoreError,
 )
 from server.files.beneath import FOLDER, open_beneath, open_regular, open_root, opened
-from server.files.folders import SessionFolders
+from server.files.folders import SessionFolder, SessionFolders
 from server.files.incoming import Incoming, incoming, remove_leftovers, storage_error
 from server.files.media_types import SAMPLE_BYTES, UNKNOWN, media_type
 from server.files.placement import Placement, SavedFile
@@ -103,10 +103,10 @@ class SessionFiles:
             ]
         return Listing(listed, tree.left_out, tree.is_complete, len(names) > limit)
 
-    def bytes_of(self, workspace: str) -> int:
-        """The size of all files and variables of a workspace's sessions."""
+    def bytes_of(self, sessions: Iterable[SessionFolder]) -> int:
+        """The size of all files and variables of sessions. A folder need not exist."""
         total = 0
-        for session in self._folders.owned_by(workspace):
+        for session in sessions:
             for folder in (session.files, session.state):
                 with contextlib.suppress(FileNotFoundError), opened(open_root(folder)) as root:  # deleted meanwhile
                     total += walk(root).total_bytes

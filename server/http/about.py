@@ -3,11 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from flask import Response, current_app
+from flask import Response, current_app, redirect, request
 from flask_openapi3 import APIBlueprint
+from werkzeug.wrappers import Response as AnyResponse
 
 from server import VERSION
 from server.errors import NotFoundError
+from server.http.access import access
+from server.http.auth import accepts_page
 
 CLIENT = Path(__file__).parents[2] / "notebooks" / "hearth.py"
 
@@ -17,7 +20,10 @@ def blueprint() -> APIBlueprint:
     routes = APIBlueprint("about", __name__, doc_ui=False)
 
     @routes.get("/")
-    def index() -> dict[str, Any]:
+    @access("read", "nobody")
+    def index() -> dict[str, Any] | AnyResponse:
+        if accepts_page(request):
+            return redirect("/ui/ask", 303)
         return {
             "name": "hearth",
             "version": VERSION,
@@ -25,11 +31,13 @@ def blueprint() -> APIBlueprint:
         }
 
     @routes.get("/openapi.json")
+    @access("read", "nobody")
     def openapi() -> dict[str, Any]:
         document: dict[str, Any] = current_app.api_doc  # type: ignore[attr-defined]
         return document
 
     @routes.get("/hearth.py")
+    @access("read", "nobody")
     def client() -> Response:
         try:
             data = CLIENT.read_bytes()

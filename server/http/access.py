@@ -1,12 +1,16 @@
 """What each route declares: the scope that a caller needs, and whose object the route is about."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-Scope = Literal["public", "read", "ask", "code", "models", "admin"]
-"""`public`: no credential. `read`: see one's own. `ask`: ask questions, and keep sessions, files and documents.
-`code`: change and run code. `models`: load and unload models. `admin`: people, quotas and the audit log."""
+from pydantic import BaseModel
+
+from server.people.principal import Scope
+
+__all__ = ["Access", "Owner", "Scope", "access"]
+
 Owner = Literal[
     "nobody",
     "caller",
@@ -32,13 +36,27 @@ class Access:
 
     scope: Scope
     owner: Owner
+    owner_only: bool = False
+    """Whether members of a session or a workspace are not enough."""
+    query: type[BaseModel] | None = None
+    """The models of its query and of its body, which say where objects are named."""
+    body: type[BaseModel] | None = None
 
 
-def access(scope: Scope, owner: Owner) -> Callable[[View], View]:
-    """Declare a view's access. It stands between the view and the decorator of its route."""
+def access(
+    scope: Scope, owner: Owner, *, owner_only: bool = False, body: type[BaseModel] | None = None
+) -> Callable[[View], View]:
+    """Declare a view's access. It stands between the view and the decorator of its route.
+
+    `owner_only`: members of a session or a workspace are not enough. `body`: the model of a JSON body that the view
+    reads itself.
+    """
 
     def declare(view: View) -> View:
-        view.access = Access(scope, owner)  # type: ignore[attr-defined]
+        takes = inspect.signature(view).parameters
+        models = {name: takes[name].annotation if name in takes else None for name in ("query", "body")}
+        declared = Access(scope, owner, owner_only, models["query"], models["body"] or body)
+        view.access = declared  # type: ignore[attr-defined]
         return view
 
     return declare

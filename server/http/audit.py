@@ -9,13 +9,13 @@ from pydantic import Field
 from server.audit.actor import actor
 from server.host import Host
 from server.http.access import access
-from server.http.schemas import ErrorAnswer, Name, StrictRequest, TokenQuery
+from server.http.schemas import ErrorAnswer, Name, StrictRequest
 
-TOKEN = "token"
-"""The name of who has the server's token."""
+NOBODY = "nobody"
+"""The name of who has no credential."""
 
 
-class AuditQuery(TokenQuery):
+class AuditQuery(StrictRequest):
     """Which events, and how many."""
 
     limit: int = Field(100, ge=1, le=1000, strict=False)
@@ -63,12 +63,7 @@ def register(app: Flask) -> None:
     """Let the audit log name the caller of each request. Registered after the check of who it is."""
 
     def before() -> None:
-        actor.set(caller())
+        principal = g.get("principal")
+        actor.set(NOBODY if principal is None else principal.actor)
 
     app.before_request(before)
-
-
-def caller() -> str:
-    """The name of who has sent the request."""
-    principal = getattr(g, "principal", None)
-    return TOKEN if principal is None else str(principal.name)

@@ -1,56 +1,130 @@
-"""Who may call the server: a bearer token, or local requests only; and which web pages (CORS)."""
+"""Who calls: the credential of a request, and what it may do; and which web pages may call (CORS)."""
 
-import hmac
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
+from urllib.parse import quote, urlencode
 
-from flask import Flask, Response, redirect, request
+from flask import Flask, Response, g, redirect, request
+from flask import Request as FlaskRequest
 from werkzeug.wrappers import Request
+from werkzeug.wrappers import Response as AnyResponse
 
-from constants import Settings, is_loopback
-from server.errors import ForbiddenError, UnauthorizedError
+from constants import is_loopback
+from server.errors import ForbiddenError, HearthError, UnauthorizedError
+from server.http import ownership
+from server.http.access import Access
+from server.http.cookie import COOKIE, set_cookie
+from server.people.principal import Principal
+
+if TYPE_CHECKING:
+    from server.host import Host
+
+UNAUTHORIZED = "Send `Authorization: Bearer <token>`; the server prints its token when it starts."
+LOG_IN = "Send `Authorization: Bearer <token>` with an access token of POST /auth/login, or with an API key."
+LOGIN_PAGE = "/ui/login"
+OPEN_BODIES = re.compile(r"/+(api/)?auth/(login|login/token|register|refresh)")
+"""The paths whose bodies come without a credential."""
 
 
-def register(app: Flask, settings: Settings) -> None:
-    """Check every request before any view, except `GET /health`."""
+def register(app: Flask, host: "Host") -> None:
+    """Check every request before any view."""
 
-    def before() -> Any:
-        if request.path == "/health" and request.method in ("GET", "HEAD"):
-            return None
+    def before() -> AnyResponse | None:
         if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
-            # A CORS preflight request, which has no token. The answer is the same for every path.
+            # A CORS preflight request, which has no credential. The answer is the same for every path.
             return Response(status=204)
-        if request.path.startswith("/ui/static/"):
+        if "token" in request.args and is_page(request) and host.credentials.of_this_machine() is None:
+            return _log_in_by_link(host)
+        access = declared(app, request)
+        if access is not None and access.scope == "public":
+            g.principal = _find_if_allowed(host, request)
             return None
-        check(settings, request)
-        if (
-            request.method == "GET"
-            and "token" in request.args
-            and (request.path == "/" or request.path.startswith("/ui/"))
-        ):
-            answer = redirect("/ui/ask" if request.path == "/" else request.path, 303)
-            answer.set_cookie("hearth_session", settings.TOKEN, httponly=True, samesite="Lax")
-            return answer
+        try:
+            principal = identify(host, request)
+        except UnauthorizedError:
+            if is_page(request) and accepts_page(request):
+                return redirect(f"{LOGIN_PAGE}?{urlencode({'next': request.full_path.removesuffix('?')})}", 303)
+            raise
+        g.principal = principal
+        if access is not None:
+            _check(host, principal, access, request)
+            g.still_allowed = _still_allowed(host, principal, access)
         return None
 
     app.before_request(before)
 
 
-def check(settings: Settings, asked: Request) -> None:
-    """Raises `UnauthorizedError` or `ForbiddenError` if the request is not allowed. Looks at its head only."""
-    if settings.TOKEN:
-        _check_token(settings.TOKEN, asked)
-    else:
-        _check_local([origin_pattern(origin) for origin in settings.CORS_ORIGINS], asked)
+def require_declarations(app: Flask) -> None:
+    """Raises `RuntimeError` if a route declares no access: nobody has thought of who may call it."""
+    missing = sorted(str(rule) for rule in app.url_map.iter_rules() if _of_endpoint(app, rule.endpoint) is None)
+    if missing:
+        raise RuntimeError(f"These routes have no @access: {', '.join(missing)}. See server/http/access.py.")
 
 
-def is_authorized(settings: Settings, asked: Request) -> bool:
-    """Whether `check` accepts the request."""
-    try:
-        check(settings, asked)
-    except (UnauthorizedError, ForbiddenError):
-        return False
-    return True
+def declared(app: Flask, asked: Request) -> Access | None:
+    """The declaration of the route of a request; None: there is no such route."""
+    rule = getattr(asked, "url_rule", None)
+    return None if rule is None else _of_endpoint(app, rule.endpoint)
+
+
+def caller() -> Principal:
+    """Who the current request comes from. Not for public routes."""
+    principal: Principal = g.principal
+    return principal
+
+
+def known_caller() -> Principal | None:
+    """The same on a public route; None: nobody, or with a wrong credential."""
+    found: Principal | None = g.principal
+    return found
+
+
+def still_allowed() -> Callable[[], bool]:
+    """A function that returns whether the caller of the current request may still do what it asks for. It works
+    outside of the request too."""
+    found: Callable[[], bool] = g.get("still_allowed", lambda: True)
+    return found
+
+
+def identify(host: "Host", asked: Request) -> Principal:
+    """Who a request comes from. Looks at its head only. Raises `UnauthorizedError`, `ForbiddenError`."""
+    found = find(host, asked)
+    if found is None:
+        given = _bearer(asked) is not None or COOKIE in asked.cookies
+        what_to_do = LOG_IN if host.credentials.are_on else UNAUTHORIZED
+        raise UnauthorizedError(f"{'The token is wrong.' if given else 'There is no token.'} {what_to_do}")
+    return found
+
+
+def find(host: "Host", asked: Request, quick: bool = False) -> Principal | None:
+    """The same; None if there is no credential, or a wrong one. `quick`: without the database, if possible.
+
+    Raises `ForbiddenError`.
+    """
+    if (nobody := host.credentials.of_this_machine()) is not None:
+        _check_local([origin_pattern(origin) for origin in host.settings.CORS_ORIGINS], asked)
+        return nobody
+    bearer = _bearer(asked)
+    if bearer is not None:
+        return host.credentials.of_bearer(bearer, quick)
+    return host.credentials.of_cookie(asked.cookies[COOKIE], quick) if COOKIE in asked.cookies else None
+
+
+def may_send_body(host: "Host", asked: Request) -> bool:
+    """Whether the body of a request is worth reading: it has a credential, or needs none."""
+    return OPEN_BODIES.fullmatch(asked.path) is not None or _find_if_allowed(host, asked, quick=True) is not None
+
+
+def is_page(asked: Request) -> bool:
+    """Whether a request is for a page, whose link may have a token."""
+    is_path = asked.path in ("/", "/ui") or asked.path.startswith("/ui/")
+    return asked.method == "GET" and is_path
+
+
+def accepts_page(asked: Request) -> bool:
+    """Whether the client would rather have a page than JSON, as a browser does that opens a link."""
+    return asked.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html"
 
 
 def origin_pattern(origin: str) -> re.Pattern[str]:
@@ -62,17 +136,66 @@ def origin_pattern(origin: str) -> re.Pattern[str]:
     return re.compile(re.escape(origin) + r"\Z", re.IGNORECASE)
 
 
-def _check_token(token: str, asked: Request) -> None:
-    scheme, _, credentials = asked.headers.get("Authorization", "").partition(" ")
-    given = [credentials.strip()] if scheme.lower() in ("bearer", "token") else []
-    given += asked.args.getlist("token")
-    given += [asked.cookies["hearth_session"]] if "hearth_session" in asked.cookies else []
-    if not any(hmac.compare_digest(candidate.encode(), token.encode()) for candidate in given):
-        found = "The token is wrong." if given else "There is no token."
-        raise UnauthorizedError(
-            f"{found} Send `Authorization: Bearer <token>` or `?token=<token>`; "
-            "the server prints its token when it starts."
+def _find_if_allowed(host: "Host", asked: Request, quick: bool = False) -> Principal | None:
+    try:
+        return find(host, asked, quick)
+    except ForbiddenError:
+        return None
+
+
+def _of_endpoint(app: Flask, endpoint: str) -> Access | None:
+    return getattr(app.view_functions.get(endpoint), "access", None)
+
+
+def _check(host: "Host", principal: Principal, access: Access, asked: FlaskRequest) -> None:
+    if access.scope not in principal.scopes:
+        who = "This API key" if principal.credential == "key" else f"A {principal.role}"
+        raise ForbiddenError(
+            f"{who} may not do this: it needs the scope {access.scope!r}, and there is "
+            f"{', '.join(sorted(principal.scopes)) or 'none'}."
         )
+    ownership.check(host.permissions, principal, access, asked)
+
+
+def _still_allowed(host: "Host", principal: Principal, access: Access) -> Callable[[], bool]:
+    """See `still_allowed`. Objects are looked at again when something has changed, and not each time."""
+    asked, seen, allowed = cast(FlaskRequest, request._get_current_object()), host.credentials.known.number, True
+
+    def check() -> bool:
+        nonlocal seen, allowed
+        now = host.credentials.again(principal)
+        if now is None:
+            return False
+        number = host.credentials.known.number
+        if number != seen:
+            seen = number
+            try:
+                _check(host, now, access, asked)
+            except HearthError:  # boundary: the stream ends, and its client reads the error when it asks again
+                allowed = False
+        return allowed
+
+    return check
+
+
+def _log_in_by_link(host: "Host") -> AnyResponse:
+    """The page again, without the token in its address, and with a cookie."""
+    args = [(name, value) for name, value in request.args.items(multi=True) if name != "token"]
+    query = urlencode(args)
+    response = redirect(quote(request.path) + (f"?{query}" if query else ""), 303)
+    # A link that is opened again and again makes one login.
+    if COOKIE not in request.cookies or host.credentials.of_cookie(request.cookies[COOKIE]) is None:
+        set_cookie(response, host.accounts.log_in_by_link(request.args["token"]).cookie)
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["Referrer-Policy"] = "no-referrer"
+    return response
+
+
+def _bearer(asked: Request) -> str | None:
+    if "Authorization" not in asked.headers:
+        return None
+    scheme, _, credentials = asked.headers["Authorization"].partition(" ")
+    return credentials.strip() if scheme.lower() in ("bearer", "token") else ""
 
 
 def _check_local(pages: list[re.Pattern[str]], asked: Request) -> None:

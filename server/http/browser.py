@@ -11,9 +11,8 @@ from urllib.parse import urlsplit
 from flask import Flask, Response, g, request
 
 from server.errors import CrossSiteError, UnsupportedMediaTypeError
+from server.http.cookie import COOKIE
 
-COOKIE = "hearth_session"
-"""The cookie that logs a browser in."""
 LOGIN_PATHS = ("/auth/", "/api/auth/")
 """Below these, a request that has no cookie yet is checked as well: a page of somebody else's must not log a browser
 in."""
@@ -57,10 +56,10 @@ def register_checks(app: Flask) -> None:
 
 
 def has_token() -> bool:
-    """Whether the request names a credential itself, in a header or the query. Only who knows a secret can do so, and
-    no page of somebody else's."""
+    """Whether the request names a credential itself, in a header: then its cookie does not count. Only who knows a
+    secret can do so, and no page of somebody else's."""
     scheme = request.headers.get("Authorization", "").partition(" ")[0].lower()
-    return scheme in ("bearer", "token") or "token" in request.args
+    return scheme in ("bearer", "token")
 
 
 def check_origin() -> None:

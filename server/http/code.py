@@ -12,6 +12,7 @@ from flask_openapi3 import APIBlueprint
 
 from server.errors import HearthError, InvalidRequestError, NotFoundError
 from server.host import Host
+from server.http.access import access
 from server.http.code_schemas import Code, CodeInterrupted, VariablePath, VariableShown, VariablesListed
 from server.http.concurrency_limit import ConcurrencyLimit
 from server.http.file_download import download
@@ -34,6 +35,7 @@ def blueprint(host: Host, slow_requests: ConcurrencyLimit) -> APIBlueprint:
         summary="Run code in the session's sandbox; with Accept: text/event-stream its output comes as it is printed",
         responses=answers(CellResult, 422, 429, 503),
     )
+    @access("code", "session")
     def run_code(path: SessionPath, body: Code) -> dict[str, Any] | Response:
         longest = host.settings.SANDBOX_TIMEOUT
         if body.timeout is not None and body.timeout > longest:
@@ -59,6 +61,7 @@ def blueprint(host: Host, slow_requests: ConcurrencyLimit) -> APIBlueprint:
         summary="Interrupt the code that runs; if it does not end, its interpreter is ended",
         responses=answers(CodeInterrupted, 404),
     )
+    @access("code", "session")
     def interrupt(path: SessionPath, query: WorkspaceQuery) -> dict[str, Any]:
         if not sandboxes.interrupt(query.workspace, path.session_id):
             raise NotFoundError(f"No code runs in the session {path.session_id!r}.")
@@ -69,6 +72,7 @@ def blueprint(host: Host, slow_requests: ConcurrencyLimit) -> APIBlueprint:
         summary="The variables of a session's code",
         responses=answers(VariablesListed, 503),
     )
+    @access("read", "session")
     def list_variables(path: SessionPath, query: WorkspaceQuery) -> dict[str, Any]:
         with slow_requests.acquire():
             found = sandboxes.variables(query.workspace, path.session_id)
@@ -79,6 +83,7 @@ def blueprint(host: Host, slow_requests: ConcurrencyLimit) -> APIBlueprint:
         summary="What a variable looks like",
         responses=answers(VariableShown, 404, 503),
     )
+    @access("read", "session")
     def show_variable(path: VariablePath, query: WorkspaceQuery) -> dict[str, Any]:
         with slow_requests.acquire():
             shown = sandboxes.preview(query.workspace, path.session_id, path.name)
@@ -93,6 +98,7 @@ def blueprint(host: Host, slow_requests: ConcurrencyLimit) -> APIBlueprint:
             503: ErrorAnswer,
         },
     )
+    @access("read", "session")
     def download_variable(path: VariablePath, query: WorkspaceQuery) -> Response:
         with slow_requests.acquire():
             name, file = sandboxes.export(query.workspace, path.session_id, path.name)

@@ -12,7 +12,6 @@ from server.http.schemas import (
     LongName,
     Name,
     StrictRequest,
-    TokenQuery,
     WorkspaceChoice,
     not_blank,
 )
@@ -96,7 +95,7 @@ class ComparisonPath(StrictRequest):
     comparison_id: Name
 
 
-class ComparisonsQuery(TokenQuery):
+class ComparisonsQuery(StrictRequest):
     """The workspace of comparisons, and which part of the list."""
 
     workspace: Name | None = Field(None, description="default: all workspaces")
@@ -106,7 +105,7 @@ class ComparisonsQuery(TokenQuery):
     limit: int = Field(100, ge=1, le=1000, strict=False)
 
 
-class RowsQuery(TokenQuery):
+class RowsQuery(StrictRequest):
     """The order of rows, and which part of the list."""
 
     order: Literal["changed", "number"] = Field(

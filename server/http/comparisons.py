@@ -18,7 +18,9 @@ from server.comparisons.questions_file import read_questions
 from server.errors import InvalidRequestError
 from server.files.names import cleaned
 from server.host import Host
+from server.http import ownership
 from server.http.access import access
+from server.http.auth import caller
 from server.http.body import read_json, refuse
 from server.http.comparison_schemas import (
     REQUEST,
@@ -37,7 +39,7 @@ from server.http.comparison_schemas import (
 )
 from server.http.concurrency_limit import ConcurrencyLimit
 from server.http.multipart import is_form, read_form
-from server.http.schemas import EVENTS, ErrorAnswer, TokenQuery
+from server.http.schemas import EVENTS, ErrorAnswer, NoQuery
 from server.http.sse import PING, ServerSentEvent, event_stream, events_after, last_event_id
 
 LONGEST_SHOWN = 10_000
@@ -62,7 +64,7 @@ def blueprint(
         openapi_extensions=body(),
     )
     @access("ask", "caller")
-    def start(query: TokenQuery) -> tuple[dict[str, Any], int]:
+    def start(query: NoQuery) -> tuple[dict[str, Any], int]:
         with transfers.acquire():
             wanted = _read_form(host) if is_form(request) else _checked(request.get_json())
         host.workspaces.get(wanted.workspace)
@@ -70,13 +72,14 @@ def blueprint(
         sides = _side(host, wanted, wanted.a), _side(host, wanted, wanted.b)
         check = None if wanted.check is None else CheckChoice(wanted.check.kind, wanted.check.tool)
         with slow_requests.acquire():
-            made = comparisons.start(wanted.name or "", wanted.workspace, rows, sides, check, wanted.at_once)
+            owner = caller().owner_in(wanted.workspace)
+            made = comparisons.start(wanted.name or "", wanted.workspace, owner, rows, sides, check, wanted.at_once)
         return {"comparison_id": made.id, "state": made.state}, HTTPStatus.ACCEPTED
 
     @routes.get("/comparisons", summary="List comparisons, the latest first", responses=answers(ComparisonsListed))
     @access("read", "caller")
     def list_comparisons(query: ComparisonsQuery) -> dict[str, Any]:
-        found = comparisons.latest(query.limit + 1, query.workspace, query.before)
+        found = comparisons.latest(query.limit + 1, query.workspace, query.before, host.permissions.reader(caller()))
         return {
             "comparisons": [one.shown() for one in found[: query.limit]],
             "next": found[query.limit - 1].id if len(found) > query.limit else None,
@@ -88,7 +91,7 @@ def blueprint(
         responses=answers(ComparisonDetails, 404),
     )
     @access("read", "comparison")
-    def show(path: ComparisonPath, query: TokenQuery) -> dict[str, Any]:
+    def show(path: ComparisonPath, query: NoQuery) -> dict[str, Any]:
         found = comparisons.get(path.comparison_id)
         return {**found.shown(), "summary": comparisons.summary(found.id)}
 
@@ -111,7 +114,7 @@ def blueprint(
         responses={200: EVENTS, 204: None, **dict.fromkeys((404, 422, 429), ErrorAnswer)},
     )
     @access("read", "comparison")
-    def follow(path: ComparisonPath, query: TokenQuery) -> Response:
+    def follow(path: ComparisonPath, query: NoQuery) -> Response:
         events, number = comparisons.events(path.comparison_id), last_event_id()
         if events.ended and not events.since(number):
             # With 204 a browser does not reconnect.
@@ -133,7 +136,7 @@ def blueprint(
         responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}, 404: ErrorAnswer},
     )
     @access("read", "comparison")
-    def export(path: ComparisonPath, query: TokenQuery) -> Response:
+    def export(path: ComparisonPath, query: NoQuery) -> Response:
         found = comparisons.get(path.comparison_id)
 
         def rows() -> Iterator[Row]:
@@ -158,7 +161,7 @@ def blueprint(
         responses=answers(ComparisonShown, 404, 409, 429),
     )
     @access("ask", "comparison")
-    def cancel(path: ComparisonPath, query: TokenQuery) -> dict[str, Any]:
+    def cancel(path: ComparisonPath, query: NoQuery) -> dict[str, Any]:
         with slow_requests.acquire():
             return comparisons.cancel(path.comparison_id).shown()
 
@@ -168,7 +171,7 @@ def blueprint(
         responses=answers(ComparisonStarted, 404, 409, 422, 429, 503, status=202),
     )
     @access("ask", "comparison")
-    def resume(path: ComparisonPath, query: TokenQuery) -> tuple[dict[str, Any], int]:
+    def resume(path: ComparisonPath, query: NoQuery) -> tuple[dict[str, Any], int]:
         with slow_requests.acquire():
             resumed = comparisons.resume(path.comparison_id)
         return {"comparison_id": resumed.id, "state": resumed.state}, HTTPStatus.ACCEPTED
@@ -179,7 +182,7 @@ def blueprint(
         responses=answers(ComparisonDeleted, 404, 409, 429),
     )
     @access("ask", "comparison")
-    def delete(path: ComparisonPath, query: TokenQuery) -> dict[str, Any]:
+    def delete(path: ComparisonPath, query: NoQuery) -> dict[str, Any]:
         with slow_requests.acquire():
             comparisons.delete(path.comparison_id)
         return {"comparison_id": path.comparison_id}
@@ -201,6 +204,7 @@ def _read_form(host: Host) -> NewComparison:
             )
         [file] = upload.files
         questions = read_questions(file.path, cleaned(file.uploaded_as), host.settings.MAX_BODY_BYTES)
+        ownership.check_read(host.permissions, caller(), NewComparison, given)
         return _checked({**given, "questions": questions})
 
 

@@ -18,7 +18,8 @@ from server.errors import DocumentNotFoundError, FileRefusedError, HearthError, 
 from server.files.beneath import opened
 from server.files.names import cleaned
 from server.host import Host
-from server.http.audit import caller
+from server.http.access import access
+from server.http.auth import caller
 from server.http.body import refuse
 from server.http.concurrency_limit import ConcurrencyLimit
 from server.http.document_schemas import (
@@ -70,6 +71,7 @@ def blueprint(
         responses=answers(DocumentsAdded, 400, 404, 413, 415, 422, 429, 503, 507, status=201),
         openapi_extensions=body(),
     )
+    @access("ask", "collection", body=NewDocument)
     def add(path: CollectionPath, query: CollectionQuery) -> tuple[dict[str, Any], int]:
         scope = scope_of(query)
         with transfers.acquire():
@@ -82,6 +84,7 @@ def blueprint(
         summary="List the collections that an agent reads: those of the session, of the workspace, and of main",
         responses=answers(CollectionsListed, 404),
     )
+    @access("read", "collection")
     def list_collections(query: ListQuery) -> dict[str, Any]:
         found = store.collections(scope_of(query).readable(), query.limit + 1, int(query.after or 0))
         return {
@@ -104,9 +107,10 @@ def blueprint(
         summary="Delete a collection with its documents",
         responses=answers(CollectionDeleted, 404),
     )
+    @access("ask", "collection")
     def delete_collection(path: CollectionPath, query: CollectionQuery) -> dict[str, Any]:
         gone = documents.delete_collection(scope_of(query), path.name)
-        host.audit.record(caller(), "collection.deleted", _place(gone), documents=gone.documents)
+        host.audit.record(caller().actor, "collection.deleted", _place(gone), documents=gone.documents)
         return {"name": gone.name, "documents": gone.documents}
 
     @routes.get(
@@ -114,6 +118,7 @@ def blueprint(
         summary="List the documents of a collection, in the order in which they were saved",
         responses=answers(DocumentsListed, 404),
     )
+    @access("read", "collection")
     def list_documents(path: CollectionPath, query: ListQuery) -> dict[str, Any]:
         collection = collection_of(path, query)
         found = store.documents([collection.key], query.limit + 1, int(query.after or 0))
@@ -129,6 +134,7 @@ def blueprint(
         summary="A document, with its pages",
         responses=answers(DocumentDetails, 404),
     )
+    @access("read", "collection")
     def show(path: DocumentPath, query: CollectionQuery) -> dict[str, Any]:
         collection = collection_of(path, query)
         document = store.document([collection.key], path.document_id)
@@ -143,6 +149,7 @@ def blueprint(
         summary="The text of a page",
         responses=answers(PageText, 404),
     )
+    @access("read", "collection")
     def show_page(path: PagePath, query: CollectionQuery) -> dict[str, Any]:
         document = store.document([collection_of(path, query).key], path.document_id)
         found = store.pages(document.key, int(path.index), int(path.index))
@@ -158,10 +165,11 @@ def blueprint(
         summary="Delete a document: the next search does not find it",
         responses=answers(DocumentDeleted, 404),
     )
+    @access("ask", "collection")
     def delete_document(path: DocumentPath, query: CollectionQuery) -> dict[str, Any]:
         collection = collection_of(path, query)
         gone = documents.delete_document(collection, path.document_id)
-        host.audit.record(caller(), "document.deleted", f"{_place(collection)}/{gone.id}", name=gone.name)
+        host.audit.record(caller().actor, "document.deleted", f"{_place(collection)}/{gone.id}", name=gone.name)
         return {"document_id": gone.id, "name": gone.name}
 
     @routes.get(
@@ -169,6 +177,7 @@ def blueprint(
         summary="Find passages, by words and by meaning",
         responses=answers(Found, 404, 422, 429, 503),
     )
+    @access("read", "collection")
     def search(path: CollectionPath, query: SearchQuery) -> dict[str, Any]:
         collection = collection_of(path, query)
         filters = Filters(None if query.document is None else (query.document,), query.page, query.after)
@@ -181,6 +190,7 @@ def blueprint(
         summary="The progress of a collection's documents, and their changes, as they come",
         responses={200: EVENTS, **dict.fromkeys((404, 422, 429), ErrorAnswer)},
     )
+    @access("read", "collection")
     def follow(path: CollectionPath, query: CollectionQuery) -> Response:
         events, number = documents.events(collection_of(path, query)), last_event_id()
         held = ExitStack()
@@ -203,7 +213,7 @@ def _add_one(host: Host, scope: Scope, collection: str) -> tuple[list[Document],
         given = NewDocument.model_validate(request.get_json())
     except ValidationError as error:
         refuse(error)
-    documents, owner = host.documents, scope.workspace
+    documents, owner = host.documents, caller().owner_in(scope.workspace)
     if given.text is not None:
         assert given.name is not None, "a text has a name"
         host.quotas.check_disk(owner, len(given.text.encode()))
@@ -238,7 +248,11 @@ def _add_form(host: Host, scope: Scope, collection: str) -> tuple[list[Document]
             name = cleaned(file.uploaded_as)
             try:
                 content = Content(file.path)
-                added.append(host.documents.add(scope, scope.workspace, collection, name, content, date=date))
+                added.append(
+                    host.documents.add(
+                        scope, caller().owner_in(scope.workspace), collection, name, content, date=date
+                    )
+                )
             except (FileRefusedError, TooLargeError) as error:
                 first = first or error
                 failed.append({"name": name, "error": error.to_dict()["error"]})

@@ -15,6 +15,8 @@ from server.errors import InvalidRequestError
 from server.files.placement import SavedFile
 from server.files.session_files import ListedFile
 from server.host import Host
+from server.http.access import access
+from server.http.auth import caller
 from server.http.body import refuse
 from server.http.concurrency_limit import ConcurrencyLimit
 from server.http.file_download import as_time, download
@@ -54,6 +56,7 @@ def blueprint(host: Host, transfers: ConcurrencyLimit) -> APIBlueprint:
         responses=answers(FilesSaved, 400, 404, 413, 415, 422, 429, 503, 507, status=201),
         openapi_extensions={"requestBody": {"required": True, "content": form_of({}, ["files"])}},
     )
+    @access("ask", "session")
     def upload(path: SessionPath, query: WorkspaceQuery) -> tuple[dict[str, Any], int]:
         return save(host, transfers, query.workspace, path.session_id), 201
 
@@ -62,6 +65,7 @@ def blueprint(host: Host, transfers: ConcurrencyLimit) -> APIBlueprint:
         summary="List a session's files, those in its subfolders too",
         responses=answers(SessionFilesListed, 404),
     )
+    @access("read", "session")
     def list_files(path: SessionPath, query: FilesQuery) -> dict[str, Any]:
         host.workspaces.get(query.workspace)
         found = files.listing(query.workspace, path.session_id, query.limit, query.after)
@@ -83,6 +87,7 @@ def blueprint(host: Host, transfers: ConcurrencyLimit) -> APIBlueprint:
             206: {"content": {"application/octet-stream": {"schema": BINARY}}},
         },
     )
+    @access("read", "session")
     def get_file(path: SessionFilePath, query: WorkspaceQuery) -> Response:
         host.workspaces.get(query.workspace)
         with ExitStack() as held:
@@ -96,6 +101,7 @@ def blueprint(host: Host, transfers: ConcurrencyLimit) -> APIBlueprint:
         summary="What is in a file, and how code reads it",
         responses=answers(FileAnalysed, 403, 404, 409, 422, 429, 503),
     )
+    @access("read", "session")
     def analyse(path: SessionFilePath, query: WorkspaceQuery) -> dict[str, Any]:
         host.workspaces.get(query.workspace)
         with transfers.acquire():
@@ -107,6 +113,7 @@ def blueprint(host: Host, transfers: ConcurrencyLimit) -> APIBlueprint:
         summary="Delete a file",
         responses=answers(SessionFileDeleted, 403, 404, 409),
     )
+    @access("ask", "session")
     def delete_file(path: SessionFilePath, query: WorkspaceQuery) -> dict[str, Any]:
         host.workspaces.get(query.workspace)
         files.delete(query.workspace, path.session_id, path.name)
@@ -123,8 +130,10 @@ def save(host: Host, transfers: ConcurrencyLimit, workspace: str, session: str |
         form = read_form(request, host.settings, upload, () if session else UploadFields.model_fields)
         if not upload.files:
             raise InvalidRequestError("The form has no file. Send each one as a part called 'files'.")
-        session = session or _session_of(form.fields)
-        host.quotas.check_disk(workspace, sum(file.bytes for file in upload.files))
+        if session is None:
+            session = _session_of(form.fields)
+            host.permissions.check_session(caller(), workspace, session, writes=True, makes=True)
+        host.quotas.check_disk(caller().owner_in(workspace), sum(file.bytes for file in upload.files))
         saved = host.session_files.add(workspace, session, upload)
     return {"session_id": session, "workspace": workspace, "files": [_saved(file) for file in saved]}
 

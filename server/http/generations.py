@@ -5,7 +5,8 @@ from typing import Any
 from flask_openapi3 import APIBlueprint
 
 from server.host import Host
-from server.http.audit import caller
+from server.http.access import access
+from server.http.auth import caller
 from server.http.schemas import (
     DiffQuery,
     ErrorAnswer,
@@ -14,7 +15,7 @@ from server.http.schemas import (
     GenerationsDiffer,
     GenerationsListed,
     HistoryQuery,
-    TokenQuery,
+    NoQuery,
 )
 from server.reload import unified_diffs
 
@@ -28,6 +29,7 @@ def blueprint(host: Host) -> APIBlueprint:
         summary="What was live when in a workspace, the latest first",
         responses={200: GenerationsListed, 404: ErrorAnswer},
     )
+    @access("read", "workspace")
     def list_generations(query: HistoryQuery) -> dict[str, Any]:
         space = host.workspaces.get(query.workspace)
         live = space.live
@@ -46,6 +48,7 @@ def blueprint(host: Host) -> APIBlueprint:
         summary="What differs between a generation and another one, as unified diffs",
         responses={200: GenerationsDiffer, 404: ErrorAnswer},
     )
+    @access("read", "generation")
     def diff(path: GenerationHash, query: DiffQuery) -> dict[str, Any]:
         before, after = host.generations.find(path.generation), host.generations.find(query.to)
         diffs = unified_diffs(host.generations.files(before), host.generations.files(after))
@@ -60,9 +63,10 @@ def blueprint(host: Host) -> APIBlueprint:
         summary="Forget a generation that is live nowhere and that no run names",
         responses={200: GenerationDeleted, 404: ErrorAnswer, 409: ErrorAnswer},
     )
-    def delete(path: GenerationHash, query: TokenQuery) -> dict[str, Any]:
+    @access("code", "generation")
+    def delete(path: GenerationHash, query: NoQuery) -> dict[str, Any]:
         gone = host.code_loader.delete_generation(path.generation)
-        host.audit.record(caller(), "generation.deleted", gone)
+        host.audit.record(caller().actor, "generation.deleted", gone)
         return {"generation": gone}
 
     return routes

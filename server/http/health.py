@@ -4,13 +4,13 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from flask import request
 from flask_openapi3 import APIBlueprint
 
 from server import VERSION
 from server.errors import StoreError
 from server.host import Host
-from server.http.auth import is_authorized
+from server.http.access import access
+from server.http.auth import known_caller
 from server.http.schemas import Health
 from server.models.described import describe_all, error_shown
 
@@ -20,13 +20,15 @@ def blueprint(host: Host) -> APIBlueprint:
     routes = APIBlueprint("health", __name__)
 
     @routes.get("/health", summary="Is the server there, and how far is it?", responses={200: Health}, security=[])
+    @access("public", "nobody")
     def health() -> dict[str, Any]:
         live = host.workspaces.main.live
         tools = live.tools if live is not None else None
         states = [run.state for run in host.runs.in_flight()]
         # Only Linux enforces it: see `isolation.py`.
         memory = host.workers.memory_bytes if sys.platform == "linux" else None
-        trusted = is_authorized(host.settings, request)
+        principal = known_caller()
+        trusted = principal is not None
         answer = {
             "status": "ok",
             "version": VERSION,
@@ -37,7 +39,7 @@ def blueprint(host: Host) -> APIBlueprint:
             "sandbox": host.sandboxes.health(),
             "worker_memory": None if memory is None else {"bytes": memory, "by": "RLIMIT_DATA"},
         }
-        if trusted:
+        if principal is not None and "admin" in principal.scopes:
             # The workers show the names of workspaces.
             answer["workers"] = [asdict(one) for one in host.workers.describe()]
         if host.autoload.error is not None and tools is None:

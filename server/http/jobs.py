@@ -11,6 +11,8 @@ from flask_openapi3 import APIBlueprint
 
 from server.errors import InvalidRequestError, ToolNotFoundError
 from server.host import Host
+from server.http.access import access
+from server.http.auth import caller
 from server.http.concurrency_limit import ConcurrencyLimit
 from server.http.schemas import (
     EVENTS,
@@ -21,8 +23,8 @@ from server.http.schemas import (
     JobsQuery,
     JobStarted,
     NewJob,
+    NoQuery,
     SessionPath,
-    TokenQuery,
     WorkspaceQuery,
 )
 from server.http.sse import PING, ServerSentEvent, event_stream, events_after, last_event_id
@@ -43,6 +45,7 @@ def blueprint(host: Host, event_streams: ConcurrencyLimit, slow_requests: Concur
         summary="Start a tool as a job",
         responses=answers(JobStarted, 404, 409, 422, 429, 503, status=202),
     )
+    @access("code", "session")
     def start(body: NewJob) -> tuple[dict[str, Any], int]:
         space = host.workspaces.get(body.workspace)
         wanted = None if body.generation is None else host.generations.find(body.generation)
@@ -60,7 +63,7 @@ def blueprint(host: Host, event_streams: ConcurrencyLimit, slow_requests: Concur
             Job(
                 id="",
                 workspace=space.name,
-                owner=space.name,
+                owner=caller().owner_in(space.name),
                 generation=generation,
                 tool=body.tool,
                 input=body.input,
@@ -74,6 +77,7 @@ def blueprint(host: Host, event_streams: ConcurrencyLimit, slow_requests: Concur
         return {"job_id": job.id, "state": job.state}, HTTPStatus.ACCEPTED
 
     @routes.get("/jobs", summary="List jobs, the latest first", responses=answers(JobsListed))
+    @access("read", "caller")
     def list_jobs(query: JobsQuery) -> dict[str, Any]:
         found = jobs.latest(
             query.limit,
@@ -81,11 +85,13 @@ def blueprint(host: Host, event_streams: ConcurrencyLimit, slow_requests: Concur
             session_id=query.session_id,
             workspace=query.workspace,
             before=query.before,
+            reader=host.permissions.reader(caller()),
         )
         return {"jobs": [job.shown() for job in found]}
 
     @routes.get("/jobs/<job_id>", summary="A job", responses=answers(JobShown, 404))
-    def show(path: JobPath, query: TokenQuery) -> dict[str, Any]:
+    @access("read", "job")
+    def show(path: JobPath, query: NoQuery) -> dict[str, Any]:
         return jobs.get(path.job_id).shown()
 
     @routes.delete(
@@ -93,7 +99,8 @@ def blueprint(host: Host, event_streams: ConcurrencyLimit, slow_requests: Concur
         summary="Cancel a job; answers when nothing of it is left",
         responses=answers(JobShown, 404, 409, 429),
     )
-    def cancel(path: JobPath, query: TokenQuery) -> dict[str, Any]:
+    @access("ask", "job")
+    def cancel(path: JobPath, query: NoQuery) -> dict[str, Any]:
         with slow_requests.acquire():
             return jobs.cancel(path.job_id).shown()
 
@@ -102,7 +109,8 @@ def blueprint(host: Host, event_streams: ConcurrencyLimit, slow_requests: Concur
         summary="Start an ended job again, with the same code and input",
         responses=answers(JobStarted, 404, 409, 429, 503, status=202),
     )
-    def retry(path: JobPath, query: TokenQuery) -> tuple[dict[str, Any], int]:
+    @access("code", "job")
+    def retry(path: JobPath, query: NoQuery) -> tuple[dict[str, Any], int]:
         job = jobs.retry(path.job_id)
         return {"job_id": job.id, "state": job.state, "retry_of": path.job_id}, HTTPStatus.ACCEPTED
 
@@ -111,7 +119,8 @@ def blueprint(host: Host, event_streams: ConcurrencyLimit, slow_requests: Concur
         summary="What a job has printed",
         responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, 404: ErrorAnswer},
     )
-    def log(path: JobPath, query: TokenQuery) -> Response:
+    @access("read", "job")
+    def log(path: JobPath, query: NoQuery) -> Response:
         response = Response(jobs.log(path.job_id), content_type="text/plain; charset=utf-8")
         # It is people's text, and never a page.
         response.headers["X-Content-Type-Options"] = "nosniff"
@@ -138,7 +147,8 @@ def blueprint(host: Host, event_streams: ConcurrencyLimit, slow_requests: Concur
         summary="The events of a job, from the first or from the one after Last-Event-ID",
         responses={200: EVENTS, 204: None, **dict.fromkeys((404, 422, 429), ErrorAnswer)},
     )
-    def job_events(path: JobPath, query: TokenQuery) -> Response:
+    @access("read", "job")
+    def job_events(path: JobPath, query: NoQuery) -> Response:
         return follow(jobs.events(path.job_id))
 
     @routes.get(
@@ -146,6 +156,7 @@ def blueprint(host: Host, event_streams: ConcurrencyLimit, slow_requests: Concur
         summary="The messages of a session and the changes of its jobs, as they come",
         responses={200: EVENTS, **dict.fromkeys((404, 422, 429), ErrorAnswer)},
     )
+    @access("read", "session")
     def session_events(path: SessionPath, query: WorkspaceQuery) -> Response:
         space = host.workspaces.get(query.workspace)
         return follow(host.feeds.events(space.name, path.session_id), host.closing.is_set)

@@ -19,6 +19,7 @@ from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
 from waitress.server import TcpWSGIServer
 from waitress.task import ErrorTask, ThreadedTaskDispatcher
+from werkzeug.wrappers import Request
 
 from constants import Settings
 from server.errors import TooLargeError, UnauthorizedError
@@ -69,9 +70,16 @@ class Channel(HTTPChannel):
 
     error_task_class = JsonErrorTask
 
-    def __init__(self, settings: Settings, spool: Path, *arguments: Any, **options: Any) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        spool: Path,
+        may_send_body: Callable[[Request], bool],
+        *arguments: Any,
+        **options: Any,
+    ) -> None:
         super().__init__(*arguments, **options)
-        self.parser_class = partial(RequestParser, settings, spool)
+        self.parser_class = partial(RequestParser, settings, spool, may_send_body)
 
     def handle_close(self) -> None:
         """See `HTTPChannel`. What has come of an unfinished request is given back at once: it may be on disk."""
@@ -194,8 +202,16 @@ def bind(host: str, port: int) -> socket.socket:
 class Listener:
     """Serves an application on a bound socket, from threads of its own."""
 
-    def __init__(self, app: Flask, bound: socket.socket, settings: Settings, spool: Path) -> None:
-        """`spool`: the folder for uploads as they arrive. Raises `OSError` if the certificate can't be used."""
+    def __init__(
+        self,
+        app: Flask,
+        bound: socket.socket,
+        settings: Settings,
+        spool: Path,
+        may_send_body: Callable[[Request], bool],
+    ) -> None:
+        """`spool`: the folder for uploads as they arrive. `may_send_body`: see `RequestParser`. Raises `OSError` if
+        the certificate can't be used."""
         context = None
         if settings.TLS_CERT is not None and settings.TLS_KEY is not None:
             context = tls_context(settings.TLS_CERT, settings.TLS_KEY)
@@ -220,7 +236,7 @@ class Listener:
         self._server = Server(
             Proxied(app, settings.TRUSTED_PROXIES),
             bound,
-            partial(Channel, settings, spool),
+            partial(Channel, settings, spool, may_send_body),
             threads,
             adjustments,
             is_fed=context is not None,

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from itertools import chain
 from typing import Annotated, Any
@@ -19,14 +20,19 @@ from pydantic import BaseModel, ConfigDict, Field
 from server.errors import HearthError, InvalidRequestError
 from server.host import Host
 from server.http.access import access
+from server.http.auth import caller
 from server.http.concurrency_limit import ConcurrencyLimit
-from server.http.schemas import EVENTS, ErrorAnswer, TokenQuery
+from server.http.schemas import EVENTS, ErrorAnswer, NoQuery
 from server.http.sse import LOOK_SECONDS, PING, ServerSentEvent, event_stream
+from server.people.principal import Principal
 from server.runs import Events
 
 BATCH_SECONDS = 0.03
 """Minimum interval between two batches: text that a model writes is merged within it."""
 MOST_TOPICS = 64
+LOAD = "load"
+OF_OTHERS = ("owner", "priority", "state", "position", "seconds", "tokens", "steps")
+"""What a person sees of the runs of others."""
 
 Answers = dict[int | str | HTTPStatus, Any]
 
@@ -55,12 +61,29 @@ class LoadShown(BaseModel):
 class _Followed:
     key: str
     after: int
+    topic: str
     events: Events
+    shown: Callable[[dict[str, Any]], dict[str, Any]]
+    """An event's data as this reader may see them."""
 
 
 def blueprint(host: Host, event_streams: ConcurrencyLimit) -> APIBlueprint:
     """The routes, over `host`."""
     routes = APIBlueprint("live", __name__)
+
+    permissions = host.permissions
+
+    def check(principal: Principal, topic: str) -> None:
+        """Raises the error that the caller of `GET /runs/<id>` and so on would get."""
+        match topic.split("/"):
+            case ["run", run]:
+                permissions.check_run(principal, run, writes=False)
+            case ["job", job]:
+                permissions.check_job(principal, job, writes=False)
+            case ["comparison", comparison]:
+                permissions.check_comparison(principal, comparison, writes=False)
+            case ["session", workspace, session]:
+                permissions.check_session(principal, workspace, session, writes=False)
 
     def events_of(topic: str) -> Events:
         match topic.split("/"):
@@ -85,12 +108,15 @@ def blueprint(host: Host, event_streams: ConcurrencyLimit) -> APIBlueprint:
     )
     @access("read", "caller")
     def follow(query: FollowQuery) -> Response:
+        principal = caller()
         followed: list[_Followed] = []
         missing: list[ServerSentEvent] = []
         for wish in query.follow:
             key, after, topic = _read(wish)
             try:
-                followed.append(_Followed(key, after, events_of(topic)))
+                check(principal, topic)
+                shown = partial(_load_shown, principal=principal) if topic == LOAD else dict
+                followed.append(_Followed(key, after, topic, events_of(topic), shown))
             except HearthError as error:
                 # The others are followed all the same.
                 missing.append(
@@ -101,15 +127,27 @@ def blueprint(host: Host, event_streams: ConcurrencyLimit) -> APIBlueprint:
         if any(one.events is host.load.events for one in followed):
             host.load.watch()
             held.callback(host.load.unwatch)
-        batches = chain([[PING, *missing]], _batches(followed, host.closing.is_set))
+
+        seen = host.credentials.known.number
+
+        def lost() -> list[_Followed]:
+            """What the caller may not follow any more, since something has changed among people."""
+            nonlocal seen
+            number = host.credentials.known.number
+            if number == seen:
+                return []
+            seen = number
+            return [one for one in followed if not _is_allowed(partial(check, principal, one.topic))]
+
+        batches = chain([[PING, *missing]], _batches(followed, lost, host.closing.is_set))
         return event_stream(lambda _: batches, when_left=held.close)
 
     @routes.get(
         "/load", summary="What runs and waits now, and the last hour's tokens a second", responses={200: LoadShown}
     )
     @access("read", "caller")
-    def load(query: TokenQuery) -> dict[str, Any]:
-        return {"sample": host.load.now(), "history": host.load.history()}
+    def load(query: NoQuery) -> dict[str, Any]:
+        return {"sample": _load_shown(host.load.now(), caller()), "history": host.load.history()}
 
     return routes
 
@@ -122,7 +160,30 @@ def _read(wish: str) -> tuple[str, int, str]:
     return key, int(after), topic
 
 
-def _batches(followed: list[_Followed], is_closing: Callable[[], bool]) -> Iterator[list[ServerSentEvent]]:
+def _load_shown(sample: dict[str, Any], principal: Principal) -> dict[str, Any]:
+    """A sample as a person may see it: that others ask, and not what; workers, whose names are those of workspaces,
+    for admins only."""
+    if principal.everything:
+        return sample
+    hidden = () if principal.role == "admin" else ("workers",)
+    shown = {name: value for name, value in sample.items() if name not in hidden}
+    shown["runs"] = [
+        run if run["owner"] == principal.name else {name: run[name] for name in OF_OTHERS} for run in sample["runs"]
+    ]
+    return shown
+
+
+def _is_allowed(check: Callable[[], None]) -> bool:
+    try:
+        check()
+    except HearthError:
+        return False
+    return True
+
+
+def _batches(
+    followed: list[_Followed], lost: Callable[[], list[_Followed]], is_closing: Callable[[], bool]
+) -> Iterator[list[ServerSentEvent]]:
     """The events of all topics in batches, with an empty batch now and then."""
     news = threading.Event()
     for one in followed:
@@ -130,15 +191,20 @@ def _batches(followed: list[_Followed], is_closing: Callable[[], bool]) -> Itera
     try:
         news.set()
         while not is_closing():
-            if not news.wait(LOOK_SECONDS):
-                yield []
+            is_news = news.wait(LOOK_SECONDS)
+            batch: list[ServerSentEvent] = []
+            for one in lost():
+                followed.remove(one)
+                one.events.unlisten(news)
+                batch.append((None, None, {"key": one.key, "id": 0, "kind": "missing", "data": {}}))
+            if not is_news:
+                yield batch
                 continue
             news.clear()
-            batch: list[ServerSentEvent] = []
             for one in followed:
                 for event in one.events.since(one.after):
                     one.after = event.number
-                    data = {"key": one.key, "id": event.number, "kind": event.kind, "data": event.data}
+                    data = {"key": one.key, "id": event.number, "kind": event.kind, "data": one.shown(event.data)}
                     batch.append((None, None, data))
             yield batch
             time.sleep(BATCH_SECONDS)

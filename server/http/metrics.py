@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 import server.observability.metrics  # noqa: F401  so that all are there from the start
 from server.errors import StoreError
 from server.host import Host
+from server.http.access import access
 
 
 def blueprint(host: Host) -> APIBlueprint:
@@ -22,6 +23,7 @@ def blueprint(host: Host) -> APIBlueprint:
     standing.register(_Standing(host))
 
     @routes.get("/metrics", summary="What is counted, in Prometheus' text format")
+    @access("read", "nobody")
     def metrics() -> Response:
         return Response(generate_latest(REGISTRY) + generate_latest(standing), content_type=CONTENT_TYPE_LATEST)
 

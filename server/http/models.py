@@ -14,7 +14,8 @@ from flask_openapi3 import APIBlueprint
 
 from server.errors import HearthError, as_hearth_error
 from server.host import Host
-from server.http.audit import caller
+from server.http.access import access
+from server.http.auth import caller
 from server.http.concurrency_limit import ConcurrencyLimit
 from server.http.schemas import (
     EmptyRequest,
@@ -39,6 +40,7 @@ def blueprint(host: Host, slow_requests: ConcurrencyLimit) -> APIBlueprint:
         summary="Make a model resident; answers when it is ready; with Accept: text/event-stream, its progress",
         responses={200: ModelLoaded, **dict.fromkeys((409, 422, 502, 503), ErrorAnswer)},
     )
+    @access("models", "nobody")
     def load_model(body: ModelChoice) -> dict[str, Any] | Response:
         def load(report: Report = lambda *_: None) -> dict[str, Any]:
             started = time.perf_counter()
@@ -56,11 +58,12 @@ def blueprint(host: Host, slow_requests: ConcurrencyLimit) -> APIBlueprint:
         summary="Give the memory of a model back, or that of all",
         responses={200: ModelsShown, 404: ErrorAnswer, 422: ErrorAnswer},
     )
+    @access("models", "nobody")
     def unload_model(body: ModelName) -> dict[str, Any]:
         started = time.perf_counter()
         with slow_requests.acquire():
             host.models.unload(body.model)
-        host.audit.record(caller(), "model.unloaded", body.model or "all")
+        host.audit.record(caller().actor, "model.unloaded", body.model or "all")
         return shown(started)
 
     @routes.post(
@@ -68,6 +71,7 @@ def blueprint(host: Host, slow_requests: ConcurrencyLimit) -> APIBlueprint:
         summary="Lend the memory of all models to others: KV memory goes, weights wait in the host's memory",
         responses={200: ModelsSlept, **dict.fromkeys((409, 422, 503), ErrorAnswer)},
     )
+    @access("models", "nobody")
     def sleep(body: EmptyRequest) -> dict[str, Any]:
         started = time.perf_counter()
         with slow_requests.acquire():
@@ -80,6 +84,7 @@ def blueprint(host: Host, slow_requests: ConcurrencyLimit) -> APIBlueprint:
         summary="Let all models come back from their sleep",
         responses={200: ModelsShown, **dict.fromkeys((422, 503), ErrorAnswer)},
     )
+    @access("models", "nobody")
     def wake(body: EmptyRequest) -> dict[str, Any]:
         started = time.perf_counter()
         with slow_requests.acquire():

@@ -6,6 +6,7 @@ from flask import Response
 from flask_openapi3 import APIBlueprint
 
 from server.host import Host
+from server.http.access import access
 from server.http.concurrency_limit import ConcurrencyLimit
 from server.http.file_schemas import FilesSaved, form_of
 from server.http.files import save
@@ -26,6 +27,7 @@ def blueprint(host: Host, transfers: ConcurrencyLimit) -> APIBlueprint:
         summary="The older LLM API: the answer to a message, in a session; as /v1/chat/completions answers",
         responses={200: OpenAIAnswer, **REFUSED},
     )
+    @access("ask", "session")
     def chat(body: ApiMessage) -> dict[str, Any] | Response:
         message = ChatMessage.model_validate({"role": "user", "content": body.message})
         choice = body.model_dump(exclude={"message"})
@@ -39,10 +41,12 @@ def blueprint(host: Host, transfers: ConcurrencyLimit) -> APIBlueprint:
             "requestBody": {"required": True, "content": form_of({"session_id": {"type": "string"}}, ["files"])}
         },
     )
+    @access("ask", "session")
     def upload(query: WorkspaceQuery) -> tuple[dict[str, Any], int]:
         return save(host, transfers, query.workspace, None), 201
 
     @routes.get("/api/conversations", summary="The older LLM API: list sessions", responses={200: SessionsListed})
+    @access("read", "caller")
     def conversations(query: SessionsQuery) -> dict[str, Any]:
         return sessions_listed(host, query)
 
@@ -58,6 +62,7 @@ def chat_blueprint(host: Host, transfers: ConcurrencyLimit) -> APIBlueprint:
         summary="The older LLM API: the next message of a conversation, by an agent, in a session",
         responses={200: OpenAIAnswer, **REFUSED},
     )
+    @access("ask", "session")
     def chat_completions(body: AgentChatRequest) -> dict[str, Any] | Response:
         return answer_json(host, body)
 

@@ -9,6 +9,7 @@ from flask_openapi3 import APIBlueprint
 from server.errors import InvalidRequestError
 from server.host import Host
 from server.http.access import access
+from server.http.auth import caller
 from server.http.schemas import Answer, ErrorAnswer, Question, RunStarted
 from server.http.sse import prefers_no_wait, stream, wait_for, wants_events
 from server.images.sources import is_url
@@ -39,6 +40,8 @@ def blueprint(host: Host) -> APIBlueprint:
             body.agent,
             body.priority,
             session_id=body.session_id,
+            owner=caller().owner_in(body.workspace),
+            key=caller().key,
             max_tokens=_at_most(settings.MAX_TOKENS, body.max_tokens, "max_tokens"),
             timeout=_at_most(settings.RUN_TIMEOUT, body.timeout, "timeout"),
         )

@@ -3,24 +3,22 @@
 from datetime import date
 from typing import Annotated, Any
 
-from flask import g
 from flask_openapi3 import APIBlueprint
 from pydantic import Field, StringConstraints
 
 from server.errors import InvalidRequestError
 from server.host import Host
 from server.http.access import access
-from server.http.audit import caller
-from server.http.schemas import ErrorAnswer, Name, StrictRequest, TokenQuery
+from server.http.auth import caller
+from server.http.schemas import ErrorAnswer, Name, StrictRequest
 from server.quotas.quotas import shown
 from server.store.usage import By
 
-ADMIN = "admin"
 Limit = Annotated[int, Field(ge=0, le=2**62)]
 QuotaName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,99}$")]
 
 
-class UsageQuery(TokenQuery):
+class UsageQuery(StrictRequest):
     """What to sum, and from which day on."""
 
     by: By = Field("person", description="person, key, model or day")
@@ -38,7 +36,7 @@ class UsageListed(StrictRequest):
     next: str | None
 
 
-class QuotasQuery(TokenQuery):
+class QuotasQuery(StrictRequest):
     """How many quotas."""
 
     limit: int = Field(100, ge=1, le=1000, strict=False)
@@ -84,7 +82,7 @@ def blueprint(host: Host) -> APIBlueprint:
     )
     @access("read", "caller")
     def usage(query: UsageQuery) -> dict[str, Any]:
-        person = None if _sees_all() else caller()
+        person = None if _sees_all() else caller().name
         found = host.quotas.usage.summed(query.by, person, _day(query.since), query.limit + 1, query.after)
         more = len(found) > query.limit
         return {
@@ -100,7 +98,9 @@ def blueprint(host: Host) -> APIBlueprint:
     )
     @access("read", "caller")
     def list_quotas(query: QuotasQuery) -> dict[str, Any]:
-        found = store.all(query.limit + 1, query.after) if _sees_all() else store.get(host.quotas.names_of(caller()))
+        found = (
+            store.all(query.limit + 1, query.after) if _sees_all() else store.get(host.quotas.names_of(caller().name))
+        )
         named = [{"name": name, "limits": shown(limits)} for name, limits in found.items()]
         return {
             "quotas": named[: query.limit],
@@ -113,18 +113,17 @@ def blueprint(host: Host) -> APIBlueprint:
         responses={200: QuotaShown, 422: ErrorAnswer},
     )
     @access("admin", "nobody")
-    def put_quota(path: QuotaPath, query: TokenQuery, body: QuotaLimits) -> dict[str, Any]:
+    def put_quota(path: QuotaPath, query: StrictRequest, body: QuotaLimits) -> dict[str, Any]:
         limits = body.model_dump(exclude_none=True)
         store.put(path.name, limits)
-        host.audit.record(caller(), "quota.changed", path.name, **limits)
+        host.audit.record(caller().actor, "quota.changed", path.name, **limits)
         return {"name": path.name, "limits": shown(limits)}
 
     return routes
 
 
 def _sees_all() -> bool:
-    principal = getattr(g, "principal", None)
-    return principal is None or principal.role == ADMIN
+    return caller().role == "admin"
 
 
 def _day(text: str | None) -> str | None:

@@ -2,6 +2,7 @@
 
 import copy
 import re
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Request
 
 from constants import Settings
-from server.http.auth import is_authorized
 from server.http.spooled_body import SpooledBody
 
 LONGEST_CHUNK_LINE = 4096
@@ -40,12 +40,15 @@ class RequestParser(HTTPRequestParser):
     `MAX_UPLOAD_BYTES`. Any other body is dropped as it comes, so that the client reads its error and not a broken
     connection; the application refuses the request."""
 
-    def __init__(self, settings: Settings, spool: Path, adjustments: Adjustments) -> None:
-        """`spool`: the folder for uploads."""
+    def __init__(
+        self, settings: Settings, spool: Path, may_send_body: Callable[[Request], bool], adjustments: Adjustments
+    ) -> None:
+        """`spool`: the folder for uploads. `may_send_body`: whether the body of a request with this head is read."""
         super().__init__(adjustments)
         self._adjustments = adjustments
         self._settings = settings
         self._spool = spool
+        self._may_send_body = may_send_body
         self._limit = settings.MAX_BODY_BYTES
         self._is_upload = False
         self._is_dropped = False
@@ -97,9 +100,14 @@ class RequestParser(HTTPRequestParser):
 
     def _is_authorized(self) -> bool:
         environ = {f"HTTP_{name}": value for name, value in self.headers.items()}
-        environ |= {"QUERY_STRING": self.query, "SERVER_NAME": self.adj.server_name, "SERVER_PORT": "0"}
+        environ |= {
+            "PATH_INFO": self.path,
+            "QUERY_STRING": self.query,
+            "SERVER_NAME": self.adj.server_name,
+            "SERVER_PORT": "0",
+        }
         try:
-            return is_authorized(self._settings, Request({**environ, "wsgi.url_scheme": self.url_scheme}))
+            return self._may_send_body(Request({**environ, "wsgi.url_scheme": self.url_scheme}))
         except HTTPException:
             return False
 

@@ -9,17 +9,19 @@ from flask import Response
 from flask_openapi3 import APIBlueprint
 
 from server.host import Host
+from server.http.access import access
+from server.http.auth import caller
 from server.http.concurrency_limit import ConcurrencyLimit
 from server.http.schemas import (
     EVENTS,
     ErrorAnswer,
+    NoQuery,
     Replayed,
     RunCancelled,
     RunId,
     RunShown,
     RunsListed,
     RunsQuery,
-    TokenQuery,
 )
 from server.http.sse import PING, event_stream, events_after, last_event_id, wait_for
 from server.store.runs import RunFilter
@@ -38,6 +40,7 @@ def blueprint(host: Host, event_streams: ConcurrencyLimit) -> APIBlueprint:
         summary="List runs, those in flight first, then the latest",
         responses={200: RunsListed, 404: ErrorAnswer},
     )
+    @access("read", "caller")
     def list_runs(query: RunsQuery) -> dict[str, Any]:
         wanted = RunFilter(
             workspace=query.workspace,
@@ -48,11 +51,13 @@ def blueprint(host: Host, event_streams: ConcurrencyLimit) -> APIBlueprint:
             text=query.text,
             since=None if query.since is None else query.since.timestamp(),
             before=query.before,
+            reader=host.permissions.reader(caller()),
         )
         return {"runs": host.questions.records(wanted, query.limit)}
 
     @routes.get("/runs/<run_id>", summary="A run", responses={200: RunShown, 404: ErrorAnswer})
-    def show(path: RunId, query: TokenQuery) -> dict[str, Any]:
+    @access("read", "run")
+    def show(path: RunId, query: NoQuery) -> dict[str, Any]:
         return host.questions.record(path.run_id)
 
     @routes.get(
@@ -60,7 +65,8 @@ def blueprint(host: Host, event_streams: ConcurrencyLimit) -> APIBlueprint:
         summary="The events of a run as they come, from the first or from the one after Last-Event-ID",
         responses={200: EVENTS, 204: None, **dict.fromkeys((404, 422, 429), ErrorAnswer)},
     )
-    def events(path: RunId, query: TokenQuery) -> Response:
+    @access("read", "run")
+    def events(path: RunId, query: NoQuery) -> Response:
         run, number = host.runs.get(path.run_id), last_event_id()
         if run.events.ended and not run.events.since(number):
             # With 204 a browser does not reconnect.
@@ -72,7 +78,8 @@ def blueprint(host: Host, event_streams: ConcurrencyLimit) -> APIBlueprint:
         return event_stream(lambda _: chain([[PING]], events_after(run.events, number)), when_left=held.close)
 
     @routes.delete("/runs/<run_id>", summary="Cancel a run", responses={200: RunCancelled, 404: ErrorAnswer})
-    def cancel(path: RunId, query: TokenQuery) -> dict[str, Any]:
+    @access("ask", "run")
+    def cancel(path: RunId, query: NoQuery) -> dict[str, Any]:
         host.questions.cancel(path.run_id)
         return {"run_id": path.run_id, "cancelled": True}
 
@@ -81,8 +88,9 @@ def blueprint(host: Host, event_streams: ConcurrencyLimit) -> APIBlueprint:
         summary="Ask the question of a run again, of the same code and the same model",
         responses=responses,
     )
-    def replay(path: RunId, query: TokenQuery) -> dict[str, Any]:
-        run, record = host.questions.replay(path.run_id)
+    @access("ask", "run")
+    def replay(path: RunId, query: NoQuery) -> dict[str, Any]:
+        run, record = host.questions.replay(path.run_id, caller().owner_in)
         answer = wait_for(run, detach=False)
         return {**answer, "replay_of": path.run_id, "same_answer": answer["answer"] == record.get("answer")}
 

@@ -71,13 +71,11 @@ class WorkspaceChoice(StrictRequest):
     workspace: Name = "main"
 
 
-class TokenQuery(StrictRequest):
-    """Query parameters of every route."""
-
-    token: str | None = Field(None, description="the token, if the request has no Authorization header")
+class NoQuery(StrictRequest):
+    """No query parameters."""
 
 
-class WorkspaceQuery(WorkspaceChoice, TokenQuery):
+class WorkspaceQuery(WorkspaceChoice):
     """A workspace, as a query parameter."""
 
 
@@ -94,7 +92,7 @@ class ExportQuery(WorkspaceQuery):
     format: Literal["json", "markdown"] = "json"
 
 
-class DiffQuery(TokenQuery):
+class DiffQuery(StrictRequest):
     """The generation to compare with."""
 
     to: Name = Field(description="a generation's hash, or at least the first 4 digits of it")
@@ -107,7 +105,7 @@ class RunStarted(BaseModel):
     state: str
 
 
-class SessionsQuery(TokenQuery):
+class SessionsQuery(StrictRequest):
     """The workspace of sessions, and their maximum number."""
 
     workspace: Name | None = Field(None, description="default: all workspaces")
@@ -509,7 +507,7 @@ class NewJob(WorkspaceChoice):
     )
 
 
-class JobsQuery(TokenQuery):
+class JobsQuery(StrictRequest):
     """Filters of jobs, and their maximum number."""
 
     state: Literal["queued", "running", "succeeded", "failed", "cancelled", "lost"] | None = None

@@ -9,7 +9,8 @@ from flask_openapi3 import APIBlueprint
 
 from server.errors import SessionNotFoundError
 from server.host import Host
-from server.http.audit import caller
+from server.http.access import access
+from server.http.auth import caller
 from server.http.schemas import (
     ErrorAnswer,
     ExportQuery,
@@ -38,6 +39,7 @@ def blueprint(host: Host) -> APIBlueprint:
         return {200: of, **dict.fromkeys(errors, ErrorAnswer)}
 
     @routes.get("/sessions", summary="List sessions, the last used first", responses=answers(SessionsListed))
+    @access("read", "caller")
     def list_sessions(query: SessionsQuery) -> dict[str, Any]:
         return sessions_listed(host, query)
 
@@ -46,6 +48,7 @@ def blueprint(host: Host) -> APIBlueprint:
         summary="A session and what was said in its last turns",
         responses=answers(SessionMessages, 404),
     )
+    @access("read", "session")
     def show(path: SessionPath, query: HistoryQuery) -> dict[str, Any]:
         session = store.get(query.workspace, path.session_id)
         return _with_messages(session, store.exchanges(query.workspace, path.session_id, query.limit))
@@ -55,6 +58,7 @@ def blueprint(host: Host) -> APIBlueprint:
         summary="All of a session, as JSON or Markdown",
         responses=answers(SessionExported, 404),
     )
+    @access("read", "session")
     def export(path: SessionPath, query: ExportQuery) -> dict[str, Any] | Response:
         session = store.get(query.workspace, path.session_id)
         exchanges = store.exchanges(query.workspace, path.session_id)
@@ -67,6 +71,7 @@ def blueprint(host: Host) -> APIBlueprint:
         summary="Forget a session, its notepad, files and documents; its runs stay",
         responses=answers(SessionDeleted, 404, 409, 503),
     )
+    @access("ask", "session", owner_only=True)
     def delete(path: SessionPath, query: WorkspaceQuery) -> dict[str, Any]:
         workspace, session = query.workspace, path.session_id
         host.sandboxes.forget(workspace, session)
@@ -78,9 +83,10 @@ def blueprint(host: Host) -> APIBlueprint:
             not_found = error
         had_documents = host.documents.delete_session(workspace, session)
         had_files = host.session_files.delete_all(workspace, session)
-        if not_found is not None and not had_documents and not had_files:
+        was_shared = host.permissions.store.remove_session_members(workspace, session)
+        if not_found is not None and not (had_documents or had_files or was_shared):
             raise not_found
-        host.audit.record(caller(), "session.deleted", f"{workspace}/{session}")
+        host.audit.record(caller().actor, "session.deleted", f"{workspace}/{session}")
         return {"session_id": path.session_id, "workspace": query.workspace}
 
     def notepad(workspace: str, session: str) -> dict[str, Any]:
@@ -96,6 +102,7 @@ def blueprint(host: Host) -> APIBlueprint:
         summary="What a session remembers of its turns",
         responses=answers(NotepadShown, 404),
     )
+    @access("read", "session")
     def read_notepad(path: SessionPath, query: WorkspaceQuery) -> dict[str, Any]:
         return notepad(query.workspace, path.session_id)
 
@@ -104,6 +111,7 @@ def blueprint(host: Host) -> APIBlueprint:
         summary="Put another notepad in its place",
         responses=answers(NotepadShown, 404, 422),
     )
+    @access("ask", "session")
     def write_notepad(path: SessionPath, query: WorkspaceQuery, body: Notepad) -> dict[str, Any]:
         entries = {entry.turn: entry.model_dump(exclude={"turn", "run_id"}) for entry in body.entries}
         store.replace_entries(query.workspace, path.session_id, entries)
@@ -114,7 +122,8 @@ def blueprint(host: Host) -> APIBlueprint:
 
 def sessions_listed(host: Host, query: SessionsQuery) -> dict[str, Any]:
     """The last used sessions."""
-    return {"sessions": [_shown(one) for one in host.session_store.latest(query.workspace, query.limit)]}
+    found = host.session_store.latest(query.workspace, query.limit, host.permissions.reader(caller()))
+    return {"sessions": [_shown(one) for one in found]}
 
 
 def _shown(session: SessionShown) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from typing import Any
 
 from flask import Response, request
 
-from server.errors import InvalidRequestError, RunCancelledError
+from server.errors import InvalidRequestError, RunCancelledError, UnauthorizedError
+from server.http.auth import still_allowed
 from server.runs import Events, Run
 
 EVENT_STREAM = "text/event-stream"
@@ -58,13 +59,16 @@ def event_stream(batches: Batches, when_left: Callable[[], object] = lambda: Non
 
     The headers are sent with the first event or the first ping. An error before that is raised here and becomes the
     response's status; after that only an event can report it. `when_left` is called when the stream ends or the
-    client disconnects.
+    client disconnects, or may not read it any more.
     """
-    gone, asked, begun = client_gone(), time.monotonic(), False
+    gone, allowed, asked, begun = client_gone(), still_allowed(), time.monotonic(), False
     produced = batches(lambda: begun)
     first: Sequence[ServerSentEvent] = ()
     for batch in produced:
         first = batch if batch or time.monotonic() - asked < PING_SECONDS else [PING]
+        if not allowed():
+            when_left()
+            raise _revoked()
         if first or gone():
             break
     begun = True
@@ -72,7 +76,7 @@ def event_stream(batches: Batches, when_left: Callable[[], object] = lambda: Non
     def lines() -> Iterator[bytes]:
         written = time.monotonic()
         for batch in chain([first], produced):
-            if gone():
+            if gone() or not allowed():
                 return
             if batch:
                 yield b"".join(_written(*message) for message in batch)
@@ -94,8 +98,12 @@ def wait_for(run: Run, detach: bool) -> dict[str, Any]:
 
     If the client disconnects, the run is cancelled, unless `detach`.
     """
-    gone = client_gone()
+    gone, allowed = client_gone(), still_allowed()
     while not run.ended.wait(LOOK_SECONDS):
+        if not allowed():
+            if not detach:
+                run.stop(_left())
+            raise _revoked()
         if gone():
             if not detach:
                 run.stop(_left())
@@ -149,6 +157,10 @@ def _left() -> RunCancelledError:
     return RunCancelledError(
         'The run was cancelled, because its client closed the connection. Ask with "detach": true to let it continue.'
     )
+
+
+def _revoked() -> UnauthorizedError:
+    return UnauthorizedError("The credential was revoked, or what it was used for is not shared with you any more.")
 
 
 def _written(number: int | None, kind: str | None, data: Any) -> bytes:

@@ -6,6 +6,7 @@ from typing import Any
 from flask_openapi3 import APIBlueprint
 
 from server.host import Host
+from server.http.access import access
 from server.http.concurrency_limit import ConcurrencyLimit
 from server.http.schemas import ErrorAnswer, ToolsLoaded, WorkspaceChoice, WorkspaceQuery
 from server.reload import Workspace
@@ -22,12 +23,14 @@ def blueprint(host: Host, slow_requests: ConcurrencyLimit) -> APIBlueprint:
     }
 
     @routes.post("/load_tools", summary="Build the tools if they aren't built, and list them", responses=responses)
+    @access("ask", "workspace")
     def load_tools(body: WorkspaceChoice) -> dict[str, Any]:
         with slow_requests.acquire():
             host.code_loader.load_tools(body.workspace)
         return _list(host.workspaces.get(body.workspace))
 
     @routes.get("/tools", summary="List the tools", responses=responses)
+    @access("read", "workspace")
     def tools(query: WorkspaceQuery) -> dict[str, Any]:
         return _list(host.workspaces.get(query.workspace))
 

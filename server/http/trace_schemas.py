@@ -5,12 +5,12 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from server.http.schemas import RunId, TokenQuery, Usage
+from server.http.schemas import RunId, StrictRequest, Usage
 
 LARGEST = 10_000_000
 
 
-class StepsQuery(TokenQuery):
+class StepsQuery(StrictRequest):
     """Which part of a run's steps."""
 
     after: int = Field(0, ge=0, le=LARGEST, strict=False, description="only steps after the one with this number")
@@ -23,7 +23,7 @@ class StepPath(RunId):
     )
 
 
-class TokensQuery(TokenQuery):
+class TokensQuery(StrictRequest):
     """Which model call, by its number or by its step, and which part of its tokens."""
 
     call: int | None = Field(None, ge=1, le=LARGEST, strict=False, description="the number of a model call")

@@ -8,7 +8,7 @@ from flask_openapi3 import APIBlueprint
 from server.host import Host
 from server.http.access import access
 from server.http.concurrency_limit import ConcurrencyLimit
-from server.http.schemas import ErrorAnswer, RunId, TokenQuery
+from server.http.schemas import ErrorAnswer, NoQuery, RunId
 from server.http.trace_schemas import StepPath, StepShown, StepsListed, StepsQuery, TokensListed, TokensQuery
 
 
@@ -31,7 +31,7 @@ def blueprint(host: Host, slow_requests: ConcurrencyLimit) -> APIBlueprint:
         responses=answers(StepShown, 404, 422),
     )
     @access("read", "run")
-    def step(path: StepPath, query: TokenQuery) -> dict[str, Any]:
+    def step(path: StepPath, query: NoQuery) -> dict[str, Any]:
         return traces.step(path.run_id, path.step)
 
     @routes.get(

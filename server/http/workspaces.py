@@ -11,7 +11,8 @@ from werkzeug.routing import PathConverter
 
 from server.errors import NotKeptError, WorkspaceNotFoundError
 from server.host import Host
-from server.http.audit import caller
+from server.http.access import access
+from server.http.auth import caller
 from server.http.body import read_bytes
 from server.http.schemas import (
     ErrorAnswer,
@@ -21,7 +22,7 @@ from server.http.schemas import (
     KeptDropped,
     KeptListed,
     KeptName,
-    TokenQuery,
+    NoQuery,
     WorkspaceName,
     WorkspacesListed,
 )
@@ -41,9 +42,10 @@ def blueprint(host: Host) -> APIBlueprint:
     errors: dict[int | str | HTTPStatus, Any] = dict.fromkeys((403, 404, 413, 422, 503), ErrorAnswer)
 
     @routes.get("/workspaces", summary="List the workspaces", responses={200: WorkspacesListed})
-    def list_workspaces(query: TokenQuery) -> dict[str, Any]:
+    @access("read", "caller")
+    def list_workspaces(query: NoQuery) -> dict[str, Any]:
         shown = []
-        for name in host.workspaces.names():
+        for name in host.permissions.workspaces(caller()):
             try:
                 live = host.workspaces.get(name).live
             except WorkspaceNotFoundError:
@@ -54,7 +56,8 @@ def blueprint(host: Host) -> APIBlueprint:
     @routes.get(
         "/workspaces/<workspace>/files", summary="List a workspace's files", responses={200: FilesListed, **errors}
     )
-    def list_files(path: WorkspaceName, query: TokenQuery) -> dict[str, Any]:
+    @access("read", "workspace")
+    def list_files(path: WorkspaceName, query: NoQuery) -> dict[str, Any]:
         host.workspaces.get(path.workspace)
         sizes = host.workspaces.files(path.workspace).sizes()
         return {
@@ -67,11 +70,14 @@ def blueprint(host: Host) -> APIBlueprint:
         summary="Make or replace a file, and the workspace if it is new; takes effect at the next reload",
         responses={200: FileWritten, 201: FileWritten, **errors},
     )
-    def put_file(path: FilePath, query: TokenQuery) -> tuple[dict[str, Any], int]:
+    @access("code", "workspace")
+    def put_file(path: FilePath, query: NoQuery) -> tuple[dict[str, Any], int]:
         data = read_bytes(request)
         new = host.workspaces.files(path.workspace).write(path.path, data)
         digest = hashlib.sha256(data).hexdigest()
-        host.audit.record(caller(), "file.written", f"{path.workspace}/{path.path}", bytes=len(data), sha256=digest)
+        host.audit.record(
+            caller().actor, "file.written", f"{path.workspace}/{path.path}", bytes=len(data), sha256=digest
+        )
         return {"workspace": path.workspace, "path": path.path, "bytes": len(data)}, 201 if new else 200
 
     @routes.get(
@@ -79,7 +85,8 @@ def blueprint(host: Host) -> APIBlueprint:
         summary="A file's bytes",
         responses={200: {"content": {"text/x-python": {"schema": {"type": "string"}}}}, **errors},
     )
-    def get_file(path: FilePath, query: TokenQuery) -> Response:
+    @access("read", "workspace")
+    def get_file(path: FilePath, query: NoQuery) -> Response:
         host.workspaces.get(path.workspace)
         data = host.workspaces.files(path.workspace).read(path.path)
         # The text's coding is in the file itself, if anywhere.
@@ -90,10 +97,11 @@ def blueprint(host: Host) -> APIBlueprint:
         summary="Remove a file; takes effect at the next reload",
         responses={200: FileWritten, **errors},
     )
-    def delete_file(path: FilePath, query: TokenQuery) -> dict[str, Any]:
+    @access("code", "workspace")
+    def delete_file(path: FilePath, query: NoQuery) -> dict[str, Any]:
         host.workspaces.get(path.workspace)
         host.workspaces.files(path.workspace).delete(path.path)
-        host.audit.record(caller(), "file.deleted", f"{path.workspace}/{path.path}")
+        host.audit.record(caller().actor, "file.deleted", f"{path.workspace}/{path.path}")
         return {"workspace": path.workspace, "path": path.path, "bytes": 0}
 
     @routes.get(
@@ -101,7 +109,8 @@ def blueprint(host: Host) -> APIBlueprint:
         summary="What the workspace's code keeps over reloads",
         responses={200: KeptListed, 404: ErrorAnswer},
     )
-    def list_kept(path: WorkspaceName, query: TokenQuery) -> dict[str, Any]:
+    @access("read", "workspace")
+    def list_kept(path: WorkspaceName, query: NoQuery) -> dict[str, Any]:
         values = host.workspaces.get(path.workspace).kept.values()
         return {"workspace": path.workspace, "kept": [asdict(one) for one in values]}
 
@@ -110,10 +119,11 @@ def blueprint(host: Host) -> APIBlueprint:
         summary="Forget a kept value; it is built again on its next use",
         responses={200: KeptDropped, 404: ErrorAnswer},
     )
-    def drop_kept(path: KeptName, query: TokenQuery) -> dict[str, Any]:
+    @access("code", "workspace")
+    def drop_kept(path: KeptName, query: NoQuery) -> dict[str, Any]:
         if not host.workspaces.get(path.workspace).forget(path.name):
             raise NotKeptError(f"The workspace {path.workspace!r} keeps nothing under the name {path.name!r}.")
-        host.audit.record(caller(), "kept.dropped", f"{path.workspace}/{path.name}")
+        host.audit.record(caller().actor, "kept.dropped", f"{path.workspace}/{path.name}")
         return {"workspace": path.workspace, "name": path.name}
 
     return routes

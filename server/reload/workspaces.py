@@ -37,7 +37,7 @@ class Workspaces:
         """The workspace of that name. Raises `WorkspaceNotFoundError`."""
         if name == MAIN:
             return self.main
-        if not _NAME.fullmatch(name) or not self._overlay(name).exists:
+        if not self.exists(name):
             known = self.names()
             more = f" and {len(known) - _MOST_NAMED} more" if len(known) > _MOST_NAMED else ""
             raise WorkspaceNotFoundError(
@@ -62,6 +62,10 @@ class Workspaces:
                 "A workspace's name is 1 to 64 lower-case letters, digits, - and _, and doesn't begin with a sign."
             )
         return self._overlay(name)
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a workspace of that name."""
+        return name == MAIN or (_NAME.fullmatch(name) is not None and self._overlay(name).exists)
 
     def names(self) -> list[str]:
         """The names of all that there are, `main` first."""

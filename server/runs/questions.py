@@ -232,15 +232,16 @@ class Questions:
 
     def records(self, wanted: RunFilter, limit: int) -> list[dict[str, Any]]:
         """Summaries of the last runs: runs in flight, then the latest first. Raises `RunNotFoundError`."""
-        records = [record_of(run, saved=run.ended.is_set()) for run in reversed(self._runs.in_flight())]
+        flying = [run for run in reversed(self._runs.in_flight()) if wanted.shows(run.owner)]
+        records = [record_of(run, saved=run.ended.is_set()) for run in flying]
         ids = [record["run_id"] for record in records]
         if wanted.before in ids:
             records = records[ids.index(wanted.before) + 1 :]
             wanted = replace(wanted, before=None)
-        flying = {record["run_id"]: summary_of(record) for record in records if wanted.matches(record)}
+        summaries = {record["run_id"]: summary_of(record) for record in records if wanted.matches(record)}
         # A run that has just ended may be among both.
-        ended = [record for record in self._store.latest(wanted, limit) if record["run_id"] not in flying]
-        return [*flying.values(), *ended][:limit]
+        ended = [record for record in self._store.latest(wanted, limit) if record["run_id"] not in summaries]
+        return [*summaries.values(), *ended][:limit]
 
     def record(self, run_id: str) -> dict[str, Any]:
         """The record of a run, in flight or ended. Raises `RunNotFoundError`."""
@@ -261,9 +262,12 @@ class Questions:
 
     # Repeating
 
-    def replay(self, run_id: str) -> tuple[Run, dict[str, Any]]:
+    def replay(
+        self, run_id: str, owner_in: Callable[[str], str] = lambda workspace: workspace
+    ) -> tuple[Run, dict[str, Any]]:
         """Repeat an earlier run with the same code and the same model; if it has no answer, with a model of the same
-        name, if it had one. Returns the new run, which has started, and the old record.
+        name, if it had one. `owner_in`: whose the new run is, by its workspace. Returns the new run, which has
+        started, and the old record.
 
         Raises `RunNotFoundError`, `ModelChangedError` if that model isn't resident, `GenerationNotFoundError` if it
         ended before it had any code, `ImageNotFoundError`, and what `start` raises.
@@ -274,7 +278,7 @@ class Questions:
                 f"Run {run_id} was answered without any code, or ended before any was chosen for it. Ask it anew."
             )
         workspace = record["workspace"] if record["workspace"] in self._workspaces.names() else MAIN
-        run = Run(record["question"], workspace, record["max_steps"], record["agent"])
+        run = Run(record["question"], workspace, record["max_steps"], record["agent"], owner=owner_in(workspace))
         # The history of that time, without later exchanges of its session.
         run.history = [{"role": one["role"], "content": one["content"]} for one in record.get("history", ())]
         run.max_tokens, run.timeout = self._settings.MAX_TOKENS, self._settings.RUN_TIMEOUT

@@ -15,6 +15,7 @@ from server.runs.fair_queue import RESERVED_SHARE, FairQueue
 from server.runs.record import AgentResult, answer_of
 from server.runs.run import Run
 from server.runs.trace import Trace
+from server.store.ownership import Owned
 
 log = logging.getLogger(__name__)
 
@@ -164,6 +165,12 @@ class Runs:
                 f"GET /runs/{run_id} shows its record."
             )
         return run
+
+    def owned(self, run_id: str) -> Owned | None:
+        """Whose the run is; None if it is not in memory."""
+        with self._changed:
+            run = self._in_flight.get(run_id) or self._remembered.get(run_id, (None, 0))[0]
+        return None if run is None else Owned(run.owner, run.workspace, run.session_id)
 
     def drain(self, grace: float) -> bool:
         """Accept no more runs, give those in flight `grace` seconds to finish, then cancel the rest.

@@ -12,6 +12,7 @@ from sqlalchemy import Row as Found
 from server.comparisons.comparison import WAITING, Cell, CheckChoice, Comparison, Row, Side, SideName, State
 from server.errors import ComparisonNotFoundError
 from server.store.database import Database
+from server.store.ownership import Reader
 from server.store.tables import COMPARISON, COMPARISON_ROW
 
 Order = Literal["changed", "number"]
@@ -71,11 +72,16 @@ class ComparisonStore:
             )
         return self._as_comparison(row)
 
-    def latest(self, limit: int, workspace: str | None = None, before: str | None = None) -> list[Comparison]:
-        """The last `limit` comparisons, the latest first; those that came before the comparison `before`."""
+    def latest(
+        self, limit: int, workspace: str | None = None, before: str | None = None, reader: Reader | None = None
+    ) -> list[Comparison]:
+        """The last `limit` comparisons, the latest first; those that came before the comparison `before`; only those
+        of `reader`."""
         wanted = _comparisons().order_by(COMPARISON.c.number.desc()).limit(limit)
         if workspace is not None:
             wanted = wanted.where(COMPARISON.c.workspace == workspace)
+        if reader is not None:
+            wanted = wanted.where(reader.sees(COMPARISON.c.owner, COMPARISON.c.workspace))
         if before is not None:
             earlier = COMPARISON.alias()
             wanted = wanted.where(

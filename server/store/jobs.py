@@ -12,6 +12,7 @@ from server.errors import JobNotFoundError
 from server.jobs.job import ENDED, Job, State
 from server.store.database import Database
 from server.store.group_writer import Change
+from server.store.ownership import Reader
 from server.store.tables import JOB, WAKE
 
 _COLUMNS = ("id", "workspace", "owner", "generation", "state", "tries", "created", "started", "ended")
@@ -132,8 +133,10 @@ class JobStore:
         workspace: str | None = None,
         run_id: str | None = None,
         before: str | None = None,
+        reader: Reader | None = None,
     ) -> list[Job]:
-        """The last `limit` jobs, the latest first; those that came before the job `before`."""
+        """The last `limit` jobs, the latest first; those that came before the job `before`; only those that `reader`
+        sees."""
         wanted = select(JOB).order_by(JOB.c.number.desc()).limit(limit)
         if states:
             wanted = wanted.where(JOB.c.state.in_(list(states)))
@@ -143,6 +146,8 @@ class JobStore:
             wanted = wanted.where(JOB.c.workspace == workspace)
         if run_id is not None:
             wanted = wanted.where(JOB.c.run == run_id)
+        if reader is not None:
+            wanted = wanted.where(reader.sees(JOB.c.owner, JOB.c.workspace, JOB.c.session))
         if before is not None:
             wanted = wanted.where(JOB.c.number < select(JOB.c.number).where(JOB.c.id == before).scalar_subquery())
         with self._database.reading() as connection:

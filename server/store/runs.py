@@ -13,6 +13,7 @@ from server.runs.record import summary_of
 from server.runs.trace import Line, TracedCall, lines
 from server.store.database import Database, storable
 from server.store.group_writer import Change
+from server.store.ownership import Reader
 from server.store.tables import RUN, STEP
 from server.store.traces import adding
 
@@ -32,6 +33,12 @@ class RunFilter:
     text: str | None = None
     since: float | None = None
     before: str | None = None
+    reader: Reader | None = None
+    """Whose runs they are."""
+
+    def shows(self, owner: str) -> bool:
+        """Whether runs of that person are among them."""
+        return self.reader is None or self.reader.owns(owner)
 
     def matches(self, record: dict[str, Any]) -> bool:
         """Whether a run in flight is among them, which ends after all that have ended."""
@@ -137,6 +144,8 @@ class RunStore:
         for column, value in columns.items():
             if value is not None:
                 query = query.where(column == storable(value))
+        if wanted.reader is not None:
+            query = query.where(wanted.reader.sees(RUN.c.owner, RUN.c.workspace))
         if wanted.text is not None:
             query = query.where(RUN.c.searched.contains(searched(wanted.text), autoescape=True))
         if wanted.since is not None:

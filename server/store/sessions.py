@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, and_, delete, func, insert, select, upda
 from server.errors import InvalidRequestError, SessionNotFoundError
 from server.store.database import Database
 from server.store.group_writer import Change
+from server.store.ownership import Reader, session_owner
 from server.store.tables import MESSAGE, NOTE, SESSION, SHARED_VALUE, WAKE
 
 Entry = dict[str, Any]
@@ -59,7 +60,8 @@ class SessionStore:
             if key is None:
                 row = {
                     "workspace": workspace,
-                    "owner": owner,
+                    # A colleague may ask the first question of a session that somebody has made and shared.
+                    "owner": func.coalesce(session_owner(workspace, session), owner),
                     "id": session,
                     "created": exchange.time,
                     "used": exchange.time,
@@ -91,11 +93,14 @@ class SessionStore:
 
         return change
 
-    def latest(self, workspace: str | None, limit: int) -> list[SessionShown]:
-        """The `limit` sessions that were used last, of one workspace or of all, the latest first."""
+    def latest(self, workspace: str | None, limit: int, reader: Reader | None = None) -> list[SessionShown]:
+        """The `limit` sessions that were used last, of one workspace or of all, the latest first; only
+        those that `reader` sees."""
         wanted = _shown().order_by(SESSION.c.used.desc(), SESSION.c.key.desc()).limit(limit)
         if workspace is not None:
             wanted = wanted.where(SESSION.c.workspace == workspace)
+        if reader is not None:
+            wanted = wanted.where(reader.sees(SESSION.c.owner, SESSION.c.workspace, SESSION.c.id))
         with self._database.reading() as connection:
             return [_as_session(row) for row in connection.execute(wanted)]
 

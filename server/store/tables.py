@@ -51,7 +51,7 @@ RUN = Table(
     Column("id", Text, primary_key=True),
     Column("number", BigInteger, nullable=False, unique=True),  # the order of their ends
     Column("workspace", Text, nullable=False),
-    Column("owner", Text, nullable=False, server_default=""),  # the person; today the name of the workspace
+    Column("owner", Text, nullable=False, server_default=""),  # a username; without accounts, the workspace's name
     Column("generation", Text, ForeignKey("generation.hash")),  # NULL: it ended before any code was pinned
     Column("record", Text, nullable=False),  # JSON; without the steps, which have a table
     Column("summary", Text),  # JSON, what lists show; NULL: the record of an older format
@@ -65,6 +65,7 @@ RUN = Table(
     Index("run_generation", "generation"),
     Index("run_session", "workspace", "session", "number"),
     Index("run_asked", "asked"),
+    Index("run_owner", "owner", "number"),
 )
 STEP = Table(  # a tool call of a run. Runs of older formats have their steps in their records
     "step",
@@ -101,6 +102,7 @@ SESSION = Table(
     Column("used", Double, nullable=False),  # when its last exchange ended
     UniqueConstraint("workspace", "id"),
     Index("session_used", "used"),
+    Index("session_owned", "owner", "used"),
 )
 MESSAGE = Table(
     "message",
@@ -144,6 +146,7 @@ JOB = Table(
     Index("job_state", "state"),
     Index("job_session", "workspace", "session"),
     Index("job_generation", "generation"),
+    Index("job_owner", "owner", "number"),
 )
 WAKE = Table(  # a session that is to be woken, since a job of it has ended
     "wake",
@@ -296,4 +299,84 @@ QUOTA = Table(
     METADATA,
     Column("name", Text, primary_key=True),  # a role or a person
     Column("limits", Text, nullable=False),  # JSON
+)
+ACCOUNT = Table(
+    "account",
+    METADATA,
+    Column("username", Text, primary_key=True),  # never another person's, since objects have it as their owner
+    Column("role", Text, nullable=False),
+    Column("password", Text, nullable=False),  # argon2id
+    Column("created", Double, nullable=False),  # seconds since 1970
+    Column("used", Double),  # its last login
+    Column("deleted", Double),
+)
+INVITATION = Table(
+    "invitation",
+    METADATA,
+    Column("digest", Text, primary_key=True),  # SHA-256
+    Column("role", Text, nullable=False),
+    Column("inviter", Text, nullable=False),
+    Column("created", Double, nullable=False),
+    Column("expires", Double, nullable=False),
+    Column("username", Text),  # who has used it
+)
+LOGIN = Table(  # the family of a cookie and of the tokens that follow one another
+    "login",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("username", Text, nullable=False),  # empty: who has the start token
+    Column("cookie", Text, nullable=False, unique=True),  # SHA-256
+    Column("start_token", Text, nullable=False),  # SHA-256 of the one it was made with; empty: made by a password
+    Column("refreshes", Integer, nullable=False),  # the number of its current refresh token
+    Column("refreshed", Double, nullable=False),  # since when that is the current one
+    Column("created", Double, nullable=False),
+    Column("expires", Double, nullable=False),
+)
+API_KEY = Table(
+    "api_key",
+    METADATA,
+    Column("prefix", Text, primary_key=True),
+    Column("username", Text, nullable=False),
+    Column("digest", Text, nullable=False),  # SHA-256 of the whole key
+    Column("name", Text, nullable=False),
+    Column("scopes", Text, nullable=False),  # JSON
+    Column("created", Double, nullable=False),
+    Column("expires", Double),
+    Column("used", Double),  # to the minute
+)
+OPENING = Table(  # an admin reads a person's objects for a while
+    "opening",
+    METADATA,
+    Column("admin", Text, primary_key=True),
+    Column("username", Text, primary_key=True),
+    Column("until", Double, nullable=False),
+)
+SESSION_OWNER = Table(  # whose name it is, also before the first question and after the session was deleted
+    "session_owner",
+    METADATA,
+    Column("workspace", Text, primary_key=True),
+    Column("session", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+)
+SESSION_MEMBER = Table(  # colleagues who may read and write in a session
+    "session_member",
+    METADATA,
+    Column("workspace", Text, primary_key=True),
+    Column("session", Text, primary_key=True),
+    Column("username", Text, primary_key=True),
+    Index("session_member_username", "username"),
+)
+WORKSPACE_MEMBER = Table(
+    "workspace_member",
+    METADATA,
+    Column("workspace", Text, primary_key=True),
+    Column("username", Text, primary_key=True),
+    Column("role", Text, nullable=False),  # owner, editor, reader
+)
+PEOPLE_STATE = Table(
+    "people_state",
+    METADATA,
+    # changes: how often anything of the above has changed; secret: signs tokens
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
 )

@@ -27,6 +27,8 @@ class Page:
     at: str
     icon: str = ""
     """Of its link in the navigation; empty: it has none."""
+    is_open: bool = False
+    """Whether it is there for people who have not logged in."""
 
 
 PAGES = [
@@ -41,6 +43,8 @@ PAGES = [
     Page("jobs", "Jobs", "jobs", icon="clock"),
     Page("now", "Now", "now", icon="pulse"),
     Page("people", "People", "people", icon="people"),
+    Page("login", "Log in", "login", is_open=True),
+    Page("register", "Register", "register", is_open=True),
 ]
 
 
@@ -70,7 +74,7 @@ def blueprint(host: Host) -> APIBlueprint:
 
     def show(page: Page) -> None:
         # flask-openapi3 would describe the page as a route of the API.
-        @access("read", "nobody")
+        @access("public" if page.is_open else "read", "nobody")
         def view(**_: str) -> Response:
             response = Response(
                 render_template(f"{page.name}.html", page=page, pages=[one for one in PAGES if one.icon]),

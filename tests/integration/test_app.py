@@ -200,7 +200,7 @@ from server.host import Host
 
 async def cell():
     client = create_app(Host(Settings(TOKEN="secret", DATA_DIR=Path(sys.argv[1])))).test_client()
-    return client.get("/?token=secret").status_code, asyncio.run(asyncio.sleep(0, "nested"))
+    return client.get("/?token=secret", follow_redirects=True).status_code, asyncio.run(asyncio.sleep(0, "nested"))
 
 
 print(asyncio.run(cell()))

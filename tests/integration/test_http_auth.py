@@ -65,14 +65,25 @@ def test_the_token_in_a_header_opens(empty_server: Server, scheme: str) -> None:
     assert answer.json()["name"] == "hearth"
 
 
-def test_the_token_in_the_query_opens(empty_server: Server) -> None:
-    answer = requests.get(empty_server.url + "/", params={"token": empty_server.token}, timeout=10)
-    assert answer.status_code == 200
+def test_the_token_in_the_link_becomes_a_cookie(empty_server: Server) -> None:
+    with requests.Session() as browser:
+        link = f"{empty_server.url}/?token={empty_server.token}"
+        answer = browser.get(link, allow_redirects=False, timeout=10)
+        assert (answer.status_code, answer.headers["Location"]) == (303, "/")
+        assert answer.headers["Referrer-Policy"] == "no-referrer" and answer.headers["Cache-Control"] == "no-store"
+        cookie = answer.headers["Set-Cookie"]
+        assert "HttpOnly" in cookie and "SameSite=Lax" in cookie and "Path=/" in cookie and "Secure" not in cookie
+        assert browser.get(empty_server.url + "/runs", timeout=10).status_code == 200
+        # The link works again, and makes no second login.
+        assert browser.get(link, timeout=10).status_code == 200
+        assert len(browser.get(empty_server.url + "/auth/logins", timeout=10).json()["logins"]) == 1
+        assert browser.post(empty_server.url + "/auth/logout", timeout=10).json() == {"logged_out": True}
+        assert_unauthorized(browser.get(empty_server.url + "/runs", timeout=10))
 
 
-def test_the_token_in_the_query_is_no_unknown_field(empty_server: Server) -> None:
-    answer = requests.get(empty_server.url + "/tools", params={"token": empty_server.token}, timeout=10)
-    assert answer.json()["error"]["type"] == "tools_not_loaded"
+@pytest.mark.parametrize("path", ["/tools", "/runs", "/openapi.json", "/hearth.py", "/no/such/route"])
+def test_the_token_in_the_query_of_another_route_opens_nothing(empty_server: Server, path: str) -> None:
+    assert_unauthorized(requests.get(empty_server.url + path, params={"token": empty_server.token}, timeout=10))
 
 
 def test_health_needs_no_token(empty_server: Server) -> None:

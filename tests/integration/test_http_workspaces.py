@@ -111,7 +111,7 @@ def test_what_is_no_workspace_is_not_listed(lab: Server) -> None:
 def test_a_workspace_that_goes_while_it_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     host = Host(Settings(TOKEN="secret", DATA_DIR=tmp_path))
     monkeypatch.setattr(host.workspaces, "names", lambda: ["main", "gone"])
-    listed = create_app(host).test_client().get("/workspaces?token=secret").json
+    listed = create_app(host).test_client().get("/workspaces", headers={"Authorization": "Bearer secret"}).json
     host.close()
     assert listed == {"workspaces": [{"workspace": "main", "generation": None}]}
 

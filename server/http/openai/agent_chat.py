@@ -16,6 +16,7 @@ from server.errors import HearthError, InvalidRequestError
 from server.files.describe import describe
 from server.files.incoming import Incoming
 from server.host import Host
+from server.http.auth import caller
 from server.http.body import read_json, refuse
 from server.http.concurrency_limit import ConcurrencyLimit
 from server.http.multipart import is_form, read_form
@@ -83,8 +84,10 @@ def _start(host: Host, asked: AgentChatRequest, upload: Incoming | None) -> _Cha
         x_workspace=asked.x_workspace,
         x_session_id=asked.session_id,
     )
-    host.workspaces.get(asked.x_workspace)
     session = asked.session_id or secrets.token_hex(8)
+    # A form was not read before, and a new session has no owner yet.
+    host.permissions.check_session(caller(), asked.x_workspace, session, writes=True, makes=True)
+    host.workspaces.get(asked.x_workspace)
     run = agent_run(host, body, completion_of(host, body, session))
     run.session_id = session
     has_new_files = False

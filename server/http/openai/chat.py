@@ -7,6 +7,7 @@ from flask_openapi3 import APIBlueprint
 
 from server.completions.types import Call, Completion, Conversation, Json, Message
 from server.host import Host
+from server.http.access import access
 from server.http.openai.errors import invalid
 from server.http.openai.run_factory import conversation, json_of, most_tokens, start_run, text_of, tool_of
 from server.http.openai.schemas import ChatMessage, ChatRequest, ChatToolNamed, OpenAIAnswer, ResponseFormat
@@ -24,6 +25,7 @@ def blueprint(host: Host) -> APIBlueprint:
         summary="OpenAI: the next message of a conversation, by the model or by an agent",
         responses={200: OpenAIAnswer, **REFUSED},
     )
+    @access("ask", "session")
     def chat_completions(body: ChatRequest) -> dict[str, Any] | Response:
         run = start_run(host, body, completion_of(host, body))
         serializer = ChatSerializer(run, body)

@@ -7,6 +7,7 @@ from flask_openapi3 import APIBlueprint
 
 from server.completions.types import Completion
 from server.host import Host
+from server.http.access import access
 from server.http.openai.errors import invalid
 from server.http.openai.run_factory import most_tokens, names_agent, start_run
 from server.http.openai.schemas import MOST_TEXTS, CompletionRequest, OpenAIAnswer
@@ -26,6 +27,7 @@ def blueprint(host: Host) -> APIBlueprint:
         summary="OpenAI: the end of a text, by the model; or an agent's answer to it",
         responses={200: OpenAIAnswer, **REFUSED},
     )
+    @access("ask", "session")
     def completions(body: CompletionRequest) -> dict[str, Any] | Response:
         count = body.n or 1
         texts = count * len(body.prompt)

@@ -7,6 +7,7 @@ from flask_openapi3 import APIBlueprint
 
 from server.errors import UnknownModelError
 from server.host import Host
+from server.http.access import access
 from server.http.openai.run_factory import OWN, resident_names
 from server.http.openai.schemas import ModelAvailable, ModelId, ModelsAvailable, ModelsQuery, OpenAIError
 
@@ -41,6 +42,7 @@ def blueprint(host: Host) -> APIBlueprint:
         summary="OpenAI: the resident models, and the agents",
         responses={200: ModelsAvailable, 409: OpenAIError},
     )
+    @access("read", "workspace")
     def list_models(query: ModelsQuery) -> dict[str, Any]:
         return {"object": "list", "data": available(query.x_workspace)}
 
@@ -49,6 +51,7 @@ def blueprint(host: Host) -> APIBlueprint:
         summary="OpenAI: one of them",
         responses={200: ModelAvailable, 404: OpenAIError, 409: OpenAIError},
     )
+    @access("read", "workspace")
     def show_model(path: ModelId, query: ModelsQuery) -> dict[str, Any]:
         for shown in available(query.x_workspace):
             if shown["id"] == path.model:

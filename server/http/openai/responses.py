@@ -8,6 +8,7 @@ from flask_openapi3 import APIBlueprint
 
 from server.completions.types import Call, Completion, Conversation, Json, Message
 from server.host import Host
+from server.http.access import access
 from server.http.openai.errors import invalid, shape
 from server.http.openai.run_factory import (
     choices_of,
@@ -45,6 +46,7 @@ def blueprint(host: Host) -> APIBlueprint:
         summary="OpenAI: an answer by the model or by an agent, as items",
         responses={200: ResponsesAnswer, **REFUSED},
     )
+    @access("ask", "session")
     def responses(body: ResponsesRequest) -> dict[str, Any] | Response:
         intake = host.pictures.intake(body.x_workspace, body.x_session_id)
         conversation = _conversation(body, intake)

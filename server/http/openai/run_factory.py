@@ -7,6 +7,7 @@ from server.completions.grammar import why_no_grammar
 from server.completions.types import Completion, Conversation, Json, Message, Tool, with_texts
 from server.errors import InvalidRequestError, UnknownModelError
 from server.host import Host
+from server.http.auth import caller
 from server.http.openai.annotations import annotations_of
 from server.http.openai.errors import invalid
 from server.http.openai.schemas import Asked, FunctionDefinition, Part, TextPart
@@ -108,7 +109,7 @@ def start_run(host: Host, asked: Asked, completion: Completion) -> Run:
         )
     source = completion.source
     shown = source[0] if isinstance(source, tuple) else source.messages[-1].content
-    run = Run(shown[:LONGEST_QUESTION], asked.x_workspace, 0, COMPLETION)
+    run = Run(shown[:LONGEST_QUESTION], asked.x_workspace, 0, COMPLETION, owner=_owner(asked), key=caller().key)
     run.max_tokens, run.timeout = host.settings.MAX_TOKENS, host.settings.RUN_TIMEOUT
     run.add_images(completion.images)
 
@@ -160,12 +161,16 @@ def agent_run(host: Host, asked: Asked, completion: Completion) -> Run:
             "x_session_id.",
             "x_session_id",
         )
-    run = Run(last.content, asked.x_workspace, host.settings.MAX_STEPS, agent)
+    run = Run(last.content, asked.x_workspace, host.settings.MAX_STEPS, agent, owner=_owner(asked), key=caller().key)
     run.history = [{"role": message.role, "content": message.content} for message in earlier]
     run.max_tokens, run.timeout = completion.max_tokens, host.settings.RUN_TIMEOUT
     run.session_id = asked.x_session_id
     run.add_images(completion.images)
     return run
+
+
+def _owner(asked: Asked) -> str:
+    return caller().owner_in(asked.x_workspace)
 
 
 def model_of(run: Run, asked: Asked) -> str:

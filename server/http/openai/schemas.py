@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.functional_validators import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError, from_json
 
-from server.http.schemas import EVENTS, Name, SessionId, StrictRequest, TokenQuery
+from server.http.schemas import EVENTS, Name, SessionId, StrictRequest
 
 MOST_TEXTS = 128
 """That one request may ask for."""
@@ -290,7 +290,7 @@ class ResponsesRequest(Asked):
     top_logprobs: Annotated[Any, only(0)] = None
 
 
-class ModelsQuery(TokenQuery):
+class ModelsQuery(StrictRequest):
     x_workspace: Name = Field("main", description="whose agents are listed")
 
 

@@ -14,6 +14,8 @@ const figure = (name, value, more = "") =>
   h("div", { class: "card figure" }, h("div", { class: "soft small" }, name), h("div", { class: "big" }, value), h("div", { class: "soft small" }, more));
 
 function show(sample) {
+  // Of the questions of others there are no ids.
+  sample.runs.forEach((run, at) => (run.run_id ??= `of another, ${at}`));
   const running = sample.runs.filter((run) => run.state === "running");
   const queued = sample.runs.filter((run) => run.state === "queued");
   fill(find("#figures"),
@@ -24,7 +26,7 @@ function show(sample) {
     figure("Sandbox", `${sample.sandbox.running} cells running`, `${sample.sandbox.interpreters} sessions have an interpreter`));
   showModels(sample.models);
   showRuns([...running, ...queued.sort((one, other) => (one.position ?? 0) - (other.position ?? 0))]);
-  showWorkers(sample.workers ?? []);
+  showWorkers(sample.workers);
   if (!points.length || sample.time - points.at(-1).time >= POINT_SECONDS) {
     points = [...points, sample].filter((one) => one.time > sample.time - 3600);
     showHour(sample.time);
@@ -76,8 +78,10 @@ function row(id) {
 }
 
 function showWorkers(workers) {
+  find("#workers").parentElement.hidden = !workers;
+  if (!workers) return;
   const heads = ["Workspace", "Generation", "State", "Questions", "Memory", "CPU", "Since"];
-  if (!workers.length) return fill(find("#workers"), h("p", { class: "soft" }, "None yet. The first question starts one."));
+  if (!workers.length) return void fill(find("#workers"), h("p", { class: "soft" }, "None yet. The first question starts one."));
   fill(find("#workers"), h("table", { class: "stacks" }, h("thead", {}, h("tr", {}, heads.map((one) => h("th", {}, one)))), h("tbody", {},
     workers.map((one) => {
       const values = [one.workspace, h("code", {}, short(one.generation)), one.retired ?? one.state, one.runs, bytes(one.memory_bytes), seconds(one.cpu_seconds), time(one.started_at)];

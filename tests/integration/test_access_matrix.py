@@ -1,0 +1,313 @@
+"""Every route of the server, for each person, with each name of another person's object."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.routing import Rule
+
+from constants import Settings
+from server import create_app
+from server.host import Host
+from server.http import auth
+from server.http.access import Access
+from server.http.ownership import GENERATION, JOB, RUN, SESSION, WORKSPACE
+from server.jobs.job import Job
+from server.runs import Run
+from server.runs.record import record_of
+from server.store import Exchange, RunStore
+from server.store.document_types import Scope
+
+TOKEN = "the-start-token"
+PASSWORD = "a long password"
+ROLES = {"ann": "researcher", "bob": "researcher", "gus": "guest", "ada": "admin"}
+OWNER, OTHERS = "ann", ("bob", "gus", "ada")
+SECRET = "pearls-of-ann"
+"""Stands in everything that is the owner's alone."""
+DENIED = (401, 403, 404)
+
+
+@dataclass
+class Person:
+    """Somebody, with an object of each kind."""
+
+    name: str
+    headers: dict[str, str]
+    ids: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Lab:
+    host: Host
+    app: Flask
+    client: FlaskClient
+    people: dict[str, Person]
+
+
+def log_in(client: FlaskClient, name: str) -> dict[str, str]:
+    given = client.post("/auth/login", json={"username": name, "password": PASSWORD}).json
+    assert given is not None
+    return {"Authorization": f"Bearer {given['access_token']}"}
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """Four people, who have a workspace, a session, a run, a job, a generation, a collection and a key each."""
+    host = Host(Settings(TOKEN=TOKEN, DATA_DIR=tmp_path_factory.mktemp("lab"), SANDBOX_SPARES=0))
+    app = create_app(host)
+    client = app.test_client()
+    start = {"Authorization": f"Bearer {TOKEN}"}
+    assert (
+        client.post("/auth/register", json={"username": "ada", "password": PASSWORD}, headers=start).status_code
+        == 201
+    )
+    people = {"ada": Person("ada", log_in(client, "ada"))}
+    for name, role in ROLES.items():
+        if name != "ada":
+            invited = client.post("/auth/invitations", json={"role": role}, headers=people["ada"].headers).json
+            assert invited is not None
+            body = {"username": name, "password": PASSWORD, "invitation": invited["invitation"]}
+            assert client.post("/auth/register", json=body).status_code == 201
+            people[name] = Person(name, log_in(client, name))
+    for person in people.values():
+        _equip(host, client, person)
+    try:
+        yield Lab(host, app, client, people)
+    finally:
+        host.close()
+
+
+def _equip(host: Host, client: FlaskClient, person: Person) -> None:
+    name = person.name
+    secret = SECRET if name == OWNER else "nothing"
+    workspace = f"space-of-{name}"
+    code = {"workspace": workspace, "path": "tools/own.py"}
+    if ROLES[name] != "guest":
+        put = client.put(f"/workspaces/{workspace}/files/tools/own.py", data=f"# {secret}", headers=person.headers)
+        assert put.status_code == 201, put.text
+    else:
+        host.workspaces.files(workspace).write("tools/own.py", b"")
+        host.permissions.store.set_workspace_member(workspace, name, "editor")
+    generation = f"{len(name)}{name}".encode().hex() * 6
+    host.generations.add(workspace, generation, {"tools/own.py": f"# {secret}".encode()})
+    session = f"session-of-{name}"
+    # In main, where everybody may ask, so that the session alone separates them.
+    assert (
+        client.put(f"/sessions/{session}/members/{name}", headers=person.headers).status_code == 200
+    )  # which makes the session theirs
+    run = Run(f"What about {secret}?", "main", 1, session_id=session, owner=name)
+    run.answer = {"answer": secret, "run_id": run.id, "steps": []}
+    run.state = "done"
+    record = {**record_of(run), "generation": generation}
+    exchange = Exchange(0, run.question, secret, run.id, 1.0, None)
+    RunStore(host.database).add(record, name, [host.session_store.adding("main", session, name, exchange)])
+    job = host.jobs.start(Job("", "main", name, generation, "own", {"text": secret}, timeout=1, session_id=session))
+    with host.database.writing() as connection:
+        from server.store.documents import _collection_key
+
+        _collection_key(connection, Scope(workspace), name, f"collection-of-{name}")
+        _collection_key(connection, Scope("main", session), name, f"collection-of-{name}")
+    made = client.post("/auth/keys", json={"name": secret}, headers=person.headers).json
+    logins = client.get("/auth/logins", headers=person.headers).json
+    assert made is not None and logins is not None
+    person.ids = {
+        **code,
+        "session": session,
+        "session_id": session,
+        "run": run.id,
+        "job": job.id,
+        "generation": generation,
+        "collection": f"collection-of-{name}",
+        "prefix": made["prefix"],
+        "login_id": logins["logins"][0]["login_id"],
+    }
+
+
+def routes(app: Flask) -> list[tuple[Rule, str, Access]]:
+    """All routes and methods, with what they declare."""
+    found = []
+    for rule in app.url_map.iter_rules():
+        for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+            access: Access = app.view_functions[rule.endpoint].access  # type: ignore[attr-defined]
+            found.append((rule, method, access))
+    return found
+
+
+def kind_of(name: str) -> str | None:
+    """The kind of object that a field or a part of a path names; None: none that has an owner."""
+    for kind, names in (
+        ("workspace", WORKSPACE),
+        ("session", SESSION),
+        ("generation", GENERATION),
+        ("run", RUN),
+        ("job", JOB),
+    ):
+        if name in names:
+            return kind
+    return None
+
+
+def path_of(rule: Rule, access: Access, person: Person, attacker: Person) -> str:
+    """The path of a rule with a person's objects."""
+
+    def value(match: re.Match[str]) -> str:
+        name = match.group(2)
+        if name == "name":
+            return person.ids["collection"] if access.owner == "collection" else "x"
+        if name == "username":
+            return attacker.name
+        kind = kind_of(name)
+        return person.ids.get(kind or name, "x")
+
+    return re.sub(r"<(\w+:)?(\w+)>", value, str(rule))
+
+
+def attempts(rule: Rule, method: str, access: Access, owner: Person, other: Person) -> Iterator[dict[str, Any]]:
+    """Requests of `other` that name something of `owner`: in the path, or in a field of query or body."""
+    fields: list[tuple[str, str]] = []
+    for part, model in (("query_string", access.query), ("json", access.body)):
+        if model is not None:
+            fields += [(part, name) for name in model.model_fields if kind_of(name)]
+
+    def request(path: str, named: dict[str, str], whose: Person) -> dict[str, Any]:
+        given: dict[str, Any] = {"path": path, "method": method, "query_string": {}, "json": {}}
+        for part, name in fields:
+            if name in named:
+                given[part][name] = whose.ids[kind_of(name) or ""]
+        if access.body is None:
+            del given["json"]
+        return given
+
+    names_object = any(kind_of(name) or name in ("name", "prefix", "login_id") for name in rule.arguments)
+    if names_object and access.owner not in ("nobody", "caller"):
+        path = path_of(rule, access, owner, other)
+        is_in_workspace = access.owner == "collection"
+        names = {name: name for _, name in fields if kind_of(name) == "workspace"} if is_in_workspace else {}
+        yield request(path, names, owner)
+    if access.owner not in ("caller", "nobody"):
+        for _, name in fields:
+            yield request(path_of(rule, access, other, other), {name: name}, owner)
+
+
+def test_each_route_is_declared_and_its_ids_have_owners(lab: Lab) -> None:
+    for rule, _, access in routes(lab.app):
+        kinds = {kind_of(name) for name in rule.arguments} - {None}
+        if access.owner in ("nobody", "caller"):
+            assert not kinds, f"{rule} names somebody's objects, and declares {access.owner}"
+        for model in (access.query, access.body):
+            named = {kind_of(name) for name in (model.model_fields if model is not None else ())} - {None}
+            assert access.owner != "nobody" or not named, f"{rule} names objects, and declares nobody"
+
+
+def test_a_route_without_a_declaration_prevents_the_start(tmp_path: Path) -> None:
+    host = Host(Settings(TOKEN=TOKEN, DATA_DIR=tmp_path))
+    app = create_app(host)
+    app.add_url_rule("/forgotten", view_func=lambda: "")
+    with pytest.raises(RuntimeError, match="/forgotten"):
+        auth.require_declarations(app)
+    host.close()
+
+
+def test_nobody_gets_at_the_objects_of_others(lab: Lab) -> None:
+    owner = lab.people[OWNER]
+    count = 0
+    for rule, method, access in routes(lab.app):
+        for name in OTHERS:
+            other = lab.people[name]
+            for attempt in attempts(rule, method, access, owner, other):
+                answer = lab.client.open(**attempt, headers=other.headers)
+                count += 1
+                where = f"{name}: {attempt}: {answer.status_code} {answer.text[:200]}"
+                assert answer.status_code in DENIED, where
+                assert SECRET not in answer.text, where
+                if access.scope in lab_scopes(name) and access.owner != "account":
+                    # It does not exist for them, and not: they may not.
+                    assert answer.status_code == 404, where
+    assert count > 200
+
+
+def lab_scopes(name: str) -> frozenset[str]:
+    from server.people.principal import SCOPES
+
+    return SCOPES[ROLES[name]]  # type: ignore[index]
+
+
+def test_nobody_without_a_credential_gets_anything(lab: Lab) -> None:
+    owner = lab.people[OWNER]
+    for rule, method, access in routes(lab.app):
+        path = path_of(rule, access, owner, owner)
+        answer = lab.client.open(path, method=method, json={} if access.body else None)
+        if access.scope == "public":
+            assert answer.status_code in (200, 401, 422), path
+        else:
+            assert answer.status_code == 401, f"{method} {path}: {answer.status_code}"
+        assert SECRET not in answer.text
+
+
+def test_lists_show_ones_own(lab: Lab) -> None:
+    for rule, method, access in routes(lab.app):
+        if access.owner in ("caller", "account", "nobody") and method == "GET" and not rule.arguments:
+            for name in OTHERS:
+                answer = lab.client.get(str(rule), headers=lab.people[name].headers)
+                assert SECRET not in answer.text, f"{name}: {rule}"
+                for kind in ("workspace", "session", "run", "job"):
+                    assert lab.people[OWNER].ids[kind] not in answer.text, f"{name}: {rule}"
+    listed = {
+        path: json.dumps(lab.client.get(path, headers=lab.people[OWNER].headers).json)
+        for path in ("/runs", "/sessions", "/jobs", "/workspaces", "/api/conversations")
+    }
+    ids = lab.people[OWNER].ids
+    assert ids["run"] in listed["/runs"] and ids["session"] in listed["/sessions"] and ids["job"] in listed["/jobs"]
+    assert ids["workspace"] in listed["/workspaces"] and ids["session"] in listed["/api/conversations"]
+
+
+def test_the_owner_gets_at_them(lab: Lab) -> None:
+    owner = lab.people[OWNER]
+    left_out = ("events", "variables", "analysis", "files/<file_path:name>", "search", "document_id")
+    opened = 0
+    for rule, method, access in routes(lab.app):
+        has_object = access.owner in ("run", "session", "workspace", "generation", "job", "collection")
+        if method != "GET" or not has_object or not rule.arguments or any(one in str(rule) for one in left_out):
+            continue
+        query = {"to": owner.ids["generation"]} if "diff" in str(rule) else {}
+        if access.owner == "collection":
+            query["workspace"] = owner.ids["workspace"]
+        answer = lab.client.get(path_of(rule, access, owner, owner), query_string=query, headers=owner.headers)
+        if "/v1/models" not in str(rule):
+            assert answer.status_code == 200, f"{rule}: {answer.text[:200]}"
+            opened += 1
+    assert opened >= 12
+
+
+@pytest.mark.parametrize("name", ["bob", "gus"])
+def test_only_admins_do_what_admins_do(lab: Lab, name: str) -> None:
+    person = lab.people[name]
+    for rule, method, access in routes(lab.app):
+        if access.scope not in lab_scopes(name) and access.scope != "public":
+            path = path_of(rule, access, person, person)
+            answer = lab.client.open(path, method=method, json={} if access.body else None, headers=person.headers)
+            assert answer.status_code == 403, f"{method} {path}: {answer.status_code}"
+
+
+def test_an_admin_opens_by_an_act(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    ada, ids = lab.people["ada"], lab.people[OWNER].ids
+    objects = lab.client.get(f"/people/{OWNER}/objects", headers=ada.headers)
+    assert ids["run"] in objects.text and ids["job"] in objects.text and SECRET not in objects.text
+    assert lab.client.get(f"/runs/{ids['run']}", headers=ada.headers).status_code == 404
+    with caplog.at_level("INFO", "server.audit.log"):
+        opened = lab.client.post(f"/people/{OWNER}/open", json={"reason": "she asked me to"}, headers=ada.headers)
+    assert opened.status_code == 200 and "person.opened" in caplog.text and "she asked me to" in caplog.text
+    for path in (f"/runs/{ids['run']}", f"/jobs/{ids['job']}", f"/sessions/{ids['session']}"):
+        assert lab.client.get(path, headers=ada.headers).status_code == 200, path
+    code = f"/workspaces/{ids['workspace']}/files/tools/own.py"
+    assert lab.client.get(code, headers=ada.headers).status_code == 200
+    # To read, and not to change.
+    assert lab.client.put(code, data=b"", headers=ada.headers).status_code == 403
+    assert lab.client.delete(f"/sessions/{ids['session']}", headers=ada.headers).status_code == 404
+    assert lab.client.get(f"/runs/{ids['run']}", headers=lab.people["bob"].headers).status_code == 404
