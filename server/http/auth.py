@@ -159,7 +159,8 @@ def _check(host: "Host", principal: Principal, access: Access, asked: FlaskReque
 
 def _still_allowed(host: "Host", principal: Principal, access: Access) -> Callable[[], bool]:
     """See `still_allowed`. Objects are looked at again when something has changed, and not each time."""
-    asked, seen, allowed = cast(FlaskRequest, request._get_current_object()), host.credentials.known.number, True
+    proxy = cast(Any, request)
+    asked, seen, allowed = cast(FlaskRequest, proxy._get_current_object()), host.credentials.known.number, True
 
     def check() -> bool:
         nonlocal seen, allowed

@@ -173,9 +173,7 @@ def own_blueprint(host: Host) -> APIBlueprint:
         accounts.revoke_key(caller(), path.prefix)
         return {"keys": [_key(one) for one in accounts.keys(caller())]}
 
-    @routes.get("/auth/logins", summary="Where you are logged in", responses=_answers(LoginsListed))
-    @access("read", "account")
-    def list_logins() -> dict[str, Any]:
+    def logins_shown() -> dict[str, Any]:
         principal = caller()
         shown = [
             {
@@ -188,12 +186,17 @@ def own_blueprint(host: Host) -> APIBlueprint:
         ]
         return {"logins": shown}
 
+    @routes.get("/auth/logins", summary="Where you are logged in", responses=_answers(LoginsListed))
+    @access("read", "account")
+    def list_logins() -> dict[str, Any]:
+        return logins_shown()
+
     @routes.delete("/auth/logins/<login_id>", summary="End a login", responses=_answers(LoginsListed, 403, 404))
     @access("read", "account")
     def end_login(path: LoginPath) -> dict[str, Any]:
         _refuse_key("end logins")
         accounts.end_login(caller(), path.login_id)
-        return list_logins()
+        return logins_shown()
 
     return routes
 

@@ -1,6 +1,6 @@
 """What a person may see and change. Whatever they may not see does not exist for them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from server.errors import (
@@ -65,12 +65,17 @@ class Permissions:
         members = self.store.workspace_members(workspace)
         if principal.name in members:
             return members[principal.name]
-        owners = [name for name, role in members.items() if role == "owner"] or [workspace]
+        owners = _owners(workspace, members)
         if not self._spaces.exists(workspace):
             return None
         if principal.name in owners:
             return "owner"
         return "reader" if self._check.opened_by(principal) & set(owners) else None
+
+    def _is_nobodys(self, workspace: str) -> bool:
+        """Whether a workspace is there, and none of its owners has an account."""
+        owners = _owners(workspace, self.store.workspace_members(workspace))
+        return self._spaces.exists(workspace) and not any(self._check.account(one) for one in owners)
 
     def workspaces(self, principal: Principal) -> list[str]:
         """The names of those that a person sees."""
@@ -81,20 +86,20 @@ class Permissions:
         self, principal: Principal, workspace: str, *, writes: bool = False, owns: bool = False, makes: bool = False
     ) -> None:
         """Whether a person may read a workspace, change its code and documents (`writes`), or decide on its members
-        (`owns`). `makes`: they make it if it is new, and own it then.
+        (`owns`), which is an admin's if no owner has an account. `makes`: they make it if it is new, and own it then.
 
         Raises `WorkspaceNotFoundError`, `ForbiddenError`.
         """
         role = self.role_in(principal, workspace)
         if role is None and makes and not self._spaces.exists(workspace):
             role = "owner" if self.store.claim_workspace(workspace, principal.name) else None
-        if role is None and owns and principal.role == "admin" and self._spaces.exists(workspace):
-            return  # which the audit log records
+        if owns and principal.role == "admin" and self._is_nobodys(workspace):
+            return
         if role is None:
             raise WorkspaceNotFoundError(
                 f"There is no workspace {workspace!r} of yours. GET /workspaces lists those that you may use."
             )
-        if owns and role != "owner" and principal.role != "admin":
+        if owns and role != "owner":
             raise ForbiddenError(f"Only the owner of the workspace {workspace!r} decides on its members.")
         if writes and role == "reader":
             raise ForbiddenError(
@@ -192,3 +197,8 @@ class Permissions:
             roles = {self.role_in(principal, place) for live in places.values() for place in live}
             if roles - {"owner", "editor"}:
                 raise ForbiddenError(f"Others use the generation {generation!r} too. It can't be deleted.")
+
+
+def _owners(workspace: str, members: Mapping[str, WorkspaceRole]) -> list[str]:
+    """The owners of a workspace. One of the time before accounts is the account's of its name."""
+    return [name for name, role in members.items() if role == "owner"] or [workspace]
