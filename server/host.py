@@ -32,6 +32,7 @@ from server.models.resident import ResidentModels
 from server.providers import PROVIDERS
 from server.reload import MAIN, CodeFolders, CodeLoader, CodeRunner, Workspaces
 from server.runs import Runs
+from server.runs.forks import Forks
 from server.runs.questions import Questions
 from server.runs.traces import Traces
 from server.sandbox.analyses import Analyses
@@ -136,7 +137,8 @@ class Host:
         self.jobs = Jobs(settings, self.job_store, self.workspaces, self.runs.queue, cluster)
         self.feeds = SessionFeeds()
         self.note_taker = NoteTaker(self.session_store, self.workspaces)
-        self.traces = Traces(self.runs, self.run_store, TraceStore(self.database), self.models)
+        trace_store = TraceStore(self.database)
+        self.traces = Traces(self.runs, self.run_store, trace_store, self.models)
         self.questions = Questions(
             settings,
             self.runs,
@@ -150,6 +152,7 @@ class Host:
             self.feeds,
             self.pictures,
         )
+        self.forks = Forks(self.questions, self.runs, self.run_store, trace_store, self.models, self.workspaces)
         self.waker = Waker(settings, self.job_store, self.questions)
         self.jobs.on_change(self.feeds.on_job)
         self.jobs.on_change(lambda job, is_progress: self.waker.notice(job))

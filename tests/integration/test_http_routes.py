@@ -124,6 +124,7 @@ def test_openapi_describes_the_routes(empty_server: Server) -> None:
         ("/runs/{run_id}", "get"),
         ("/runs/{run_id}", "delete"),
         ("/runs/{run_id}/events", "get"),
+        ("/runs/{run_id}/fork", "post"),
         ("/runs/{run_id}/steps", "get"),
         ("/runs/{run_id}/steps/{step}", "get"),
         ("/runs/{run_id}/tokens", "get"),
