@@ -159,8 +159,8 @@ class Forks:
             if one["written"] is None:
                 raise _refused(
                     "step",
-                    f"Step {number} of run {run_id} can't be taken over: the record has not the one text by which the "
-                    f"model made it. Fork at step {number} or before",
+                    f"Step {number} of run {run_id} can't be taken over: the record does not have the one text by "
+                    f"which the model made it. Fork at step {number} or before",
                 )
         return steps
 

@@ -252,7 +252,8 @@ class Questions:
         record = self._store.get(run_id)
         if (fork := record.get("forked_from")) is not None:
             raise InvalidRequestError(
-                f"Run {run_id} continues run {fork['run_id']} at step {fork['step']}. Fork that run once more instead."
+                f"Run {run_id} continues run {fork['run_id']} at step {fork['step']}. Fork that run once more "
+                "instead."
             )
         if record["generation"] is None:
             raise GenerationNotFoundError(

@@ -1,6 +1,7 @@
 """What the model saw in a run: its steps, their prompts, and their tokens."""
 
 import difflib
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -248,10 +249,8 @@ def compared(before: str, now: str) -> dict[str, Any]:
 
 def _last(calls: Sequence[TracedCall]) -> tuple[TracedCall | None, str]:
     """The last call with its prompt; None if there is none."""
-    found: tuple[TracedCall | None, str] = (None, "")
-    for found in with_prompts(calls):
-        pass
-    return found
+    found = deque(with_prompts(calls), maxlen=1)
+    return found[0] if found else (None, "")
 
 
 def _token(engine: "GuidedEngine", token: int) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from server.sdk import context
 @dataclass(frozen=True)
 class ReplayedStep:
     """A step of an earlier run. `written`: the text by which the model wrote it, which the next prompt has to repeat
-    exactly; empty: a person has changed the step, and its text follows from its thought, tool and input. `runs_again`:
-    the tool is to be called, and `observation` to be ignored."""
+    exactly; empty: a person has changed the step, and its text follows from its thought, tool and input.
+    `runs_again`: the tool is to be called, and `observation` to be ignored."""
 
     thought: str
     tool: str

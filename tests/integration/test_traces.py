@@ -235,7 +235,7 @@ def test_prompts_come_back_exactly_and_take_no_more_than_was_added(database: Dat
         text += f"step {number} and its result {number * 'é'}\n"
     calls = trace.calls()
     assert sum(len(one.rest or "") for one in calls if one.number % WHOLE_EVERY != 1) < len(text)
-    record = {"run_id": "r1", "workspace": "main", "generation": None, "question": "", "steps": [], "state": "done"}
+    record: dict[str, Any] = {"run_id": "r1", "workspace": "main", "generation": None, "question": "", "steps": []}
     RunStore(database).add(record, "main", calls=calls)
     store = TraceStore(database)
     for number in (1, 2, WHOLE_EVERY, WHOLE_EVERY + 1, 3 * WHOLE_EVERY):
