@@ -261,6 +261,12 @@ class ModelChangedError(ConflictError):
     code = "model_changed"
 
 
+class RunNotEndedError(ConflictError):
+    """The run is in flight."""
+
+    code = "run_not_ended"
+
+
 class SessionBusyError(ConflictError):
     """A question of the session is being answered."""
 

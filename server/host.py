@@ -42,6 +42,7 @@ from server.providers import PROVIDERS
 from server.quotas.quotas import Quotas
 from server.reload import MAIN, CodeFolders, CodeLoader, CodeRunner, Workspaces
 from server.runs import Runs
+from server.runs.forks import Forks
 from server.runs.questions import Questions
 from server.runs.traces import Traces
 from server.sandbox.analyses import Analyses
@@ -170,7 +171,8 @@ class Host:
         self.jobs = Jobs(settings, self.job_store, self.workspaces, self.runs.queue, self.quotas, cluster)
         self.feeds = SessionFeeds()
         self.note_taker = NoteTaker(self.session_store, self.workspaces)
-        self.traces = Traces(self.runs, self.run_store, TraceStore(self.database), self.models)
+        trace_store = TraceStore(self.database)
+        self.traces = Traces(self.runs, self.run_store, trace_store, self.models)
         self.questions = Questions(
             settings,
             self.runs,
@@ -193,6 +195,7 @@ class Host:
             self.background,
             self.runs.queue,
         )
+        self.forks = Forks(self.questions, self.runs, self.run_store, trace_store, self.models, self.workspaces)
         self.waker = Waker(settings, self.job_store, self.questions)
         self.jobs.on_change(self.feeds.on_job)
         self.jobs.on_change(lambda job, is_progress: self.waker.notice(job))

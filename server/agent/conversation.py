@@ -74,6 +74,10 @@ class Conversation(Protocol):
     def add(self, text: str) -> None:
         """Append `text` of a tool or a person for the model to read."""
 
+    def repeat(self, lead: str, act: Act, written: str, tools: Mapping[str, Mapping[str, Any]]) -> None:
+        """Append what `act` has appended in an earlier run, without the model: `written`, which it wrote then; if
+        that is empty, the call that `act` is, after `lead`."""
+
     def cut(self, text: str, tokens: int) -> str:
         """The beginning of `text`, at most so many tokens long."""
 

@@ -42,6 +42,11 @@ class GuidedConversation:
     def add(self, text: str) -> None:
         self._lm += guidance.string(self._engine.tokenizer.protect(text))
 
+    def repeat(self, lead: str, act: Act, written: str, tools: Mapping[str, Mapping[str, Any]]) -> None:
+        protect = self._engine.tokenizer.protect
+        made = f"{act.thought}{prompts.ACTION}{act.tool}{prompts.ACTION_INPUT}{act.input}"
+        self._lm += guidance.string(written or lead + protect(made))
+
     def cut(self, text: str, tokens: int) -> str:
         return self._engine.tokenizer.cut(text, tokens)
 

@@ -12,11 +12,11 @@ from typing import Any
 
 from langchain_core.tools import BaseTool
 
-from server.sdk import PromptTooLongError, ToolFailedError, tell_step, usage
+from server.sdk import PromptTooLongError, ToolFailedError, replayed_steps, shown_tools, tell_step, usage
 
 from . import prompts
 from .agent import Agent, AgentResult, HistoryMessage, Model, Step
-from .conversation import Bounds, Conversation, shortened
+from .conversation import Act, Bounds, Conversation, shortened
 from .shown_tools import ShownTools
 
 # The maximum of each part: tokens, or a share of the model's context length if that is less.
@@ -32,6 +32,7 @@ class CustomAgentGuidance(Agent):
     """Answers with tools, one call after the other."""
 
     name = "react"
+    replays = True
 
     def __init__(
         self, model: Model, tools: Mapping[str, BaseTool], max_steps: int, tool_seconds: float = 30.0
@@ -65,7 +66,8 @@ class CustomAgentGuidance(Agent):
         details: dict[str, Any] = {}
         with usage.measured() as used:
             conversation = self._begin(question, history, shown)
-            while True:
+            answer = self._replay(conversation, shown, steps)
+            while answer is None:
                 may_call = len(steps) < self.max_steps and self._room(conversation) >= self._call_tokens
                 lead = prompts.NEXT_THOUGHT if steps else prompts.THOUGHT
                 act = conversation.act(lead, shown.schemas, may_call, self._bounds)
@@ -78,13 +80,40 @@ class CustomAgentGuidance(Agent):
                     details["out_of_steps"] = True
                     break
                 step, result = self._call(conversation, shown, act.thought, act.tool, act.input)
-                steps += [*shown.inner_steps(), step]
-                tell_step(step)
-                if result is not None and act.tool in self.tools and self.tools[act.tool].return_direct:
-                    answer = result
-                    break
-                conversation.add(prompts.OBSERVATION + step.observation)
+                answer = self._finish(conversation, steps, [*shown.inner_steps(), step], result)
         return AgentResult(answer, steps[-1].tool if steps else None, steps, asdict(used), details)
+
+    def _replay(self, conversation: Conversation, shown: ShownTools, steps: list[Step]) -> str | None:
+        """Take over the steps of an earlier run: append them to the conversation and to `steps`. Returns the answer
+        if the last of them is the answer."""
+        answer = None
+        for given in replayed_steps():
+            lead = prompts.NEXT_THOUGHT if steps else prompts.THOUGHT
+            written = json.dumps(given.input, ensure_ascii=False)
+            conversation.repeat(lead, Act(given.thought, given.tool, written), given.written, shown.schemas)
+            if given.runs_again:
+                step, result = self._call(conversation, shown, given.thought, given.tool, written)
+            else:
+                observed = (given.observation, given.error, given.traceback)
+                step = Step(given.thought, given.tool, given.input, *observed)
+                result = given.observation if given.error is None else None
+                if given.tool == shown_tools.FIND_TOOLS and given.error is None:
+                    shown.find(given.input.get("query"))  # the model was shown what it had found
+            answer = self._finish(conversation, steps, [*shown.inner_steps(), step], result)
+        return answer
+
+    def _finish(
+        self, conversation: Conversation, steps: list[Step], made: list[Step], result: str | None
+    ) -> str | None:
+        """Add to `steps` those that were `made`, of which the last one had that `result`; None: it failed. Returns
+        the answer if the result is the answer."""
+        steps += made
+        step = made[-1]
+        tell_step(step)
+        if result is not None and step.tool in self.tools and self.tools[step.tool].return_direct:
+            return result
+        conversation.add(prompts.OBSERVATION + step.observation)
+        return None
 
     def _begin(self, question: str, history: Sequence[HistoryMessage], shown: ShownTools) -> Conversation:
         """The conversation before the model's first step."""

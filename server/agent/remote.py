@@ -45,6 +45,14 @@ class RemoteConversation:
     def add(self, text: str) -> None:
         self._messages.append({"role": "user", "content": text.strip()})
 
+    def repeat(self, lead: str, act: Act, written: str, tools: Mapping[str, Mapping[str, Any]]) -> None:
+        if written:
+            try:
+                act = parse_act(written, tools, may_call=True)
+            except ParseError as error:
+                raise UnreadableReplyError(f"A step of the earlier run can't be repeated. {error}") from None
+        self._did(_as_json(act) if self._constrained else _as_text(act))
+
     def cut(self, text: str, tokens: int) -> str:
         return self._model.cut(text, tokens)
 

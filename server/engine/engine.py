@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping
 from collections.abc import Sequence as Several
 from contextlib import closing
+from itertools import chain
 from typing import Any, ClassVar, Literal
 
 import guidance
@@ -50,6 +51,8 @@ SMALL = 20_000_000
 THREADS = torch.get_num_threads()
 #: CPU time. A grammar that took a text longer is not cached: its lexer has many states.
 SLOW_SECONDS = 0.1
+#: Bytes. Longer ones are rare.
+LONGEST_TOKEN = 64
 #: llguidance's prefix for captures that belong to a list.
 LIST_PREFIX = "__LIST_APPEND:"
 
@@ -202,6 +205,18 @@ class GuidedEngine(Engine):
             self._scheduler.submit(scored)
             return [*unscored, *scored.result()]
 
+    def beginning(self, prompt: str, bos: bool, prompt_tokens: int, tokens: Several[int]) -> str:
+        """The text of the first ones of a model call's tokens: see `ModelCall`. Raises `InvalidRequestError` if they
+        end within a character."""
+        read, _ = self._read(prompt, bos)
+        data = self.tokenizer.decode(list(tokens))
+        try:
+            return data.removeprefix(self.tokenizer.decode(read.tokens[prompt_tokens:])).decode()
+        except UnicodeDecodeError:
+            raise InvalidRequestError(
+                "The token is in the middle of a character: its text can't be cut off there. Take one before it."
+            ) from None
+
     def token_text(self, token: int) -> tuple[str, bytes | None]:
         """A token as text; with its bytes if they are no UTF-8 by themselves."""
         name = self._token_names.get(token)
@@ -233,11 +248,16 @@ class GuidedEngine(Engine):
 
         Yields chunks of text with captures. Raises PromptTooLongError if the text exceeds the context length,
         RunCancelledError between two tokens, OutOfTokensError after the last chunk if the `max_tokens` of the whole
-        grammar ended it, and ValueError for a grammar that llguidance refuses.
+        grammar ended it, and ValueError for a grammar that llguidance refuses. Raises InvalidRequestError if the
+        grammar does not allow the beginning that the context wants.
         """
         if step_config is not None:
             raise ValueError("GuidedEngine has no step callbacks; run a grammar a step instead.")
-        began = time.monotonic()
+        began, now = time.monotonic(), context.current()
+        sampling, beginning = Sampling(**(sampling_params or {})), ""
+        if now.tool is None:
+            sampling |= Sampling(**now.sampling)  # type: ignore[typeddict-item]
+            beginning = now.beginning() if now.beginning is not None else ""
         prompt, bos = self._read(state.prompt, ensure_bos_token)
         parser = self._grammars.parser(grammar)
         # A model has to read something: the end of a text comes before a new one.
@@ -250,10 +270,10 @@ class GuidedEngine(Engine):
             tokens,
             parser,
             self._vocabulary,
-            sampling_params,
-            context.current().cancelled,
+            sampling,
+            now.cancelled,
             counted,
-            context.current().logprobs,
+            now.logprobs,
             prompt.images,
         )
         sequence.unchanged = unchanged
@@ -261,8 +281,8 @@ class GuidedEngine(Engine):
         # A small model may write an incomplete character, which guidance could not decode.
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         try:
-            self._begin(sequence, sequence.look_ahead)
-            for progress, last in self._progress(sequence, grammar, prompt):
+            self._begin(sequence, lambda: self._follow(sequence, prompt, beginning))
+            for progress, last in self._progress(sequence, grammar, prompt, beginning):
                 response = _response(progress, decoder, last, self.tokenizer)
                 written.append(response.new_bytes)
                 context.send_text(response.new_bytes, counted)
@@ -334,7 +354,48 @@ class GuidedEngine(Engine):
         else:
             self._scheduler.submit(sequence)
 
-    def _progress(self, sequence: Sequence, grammar: str, prompt: Prompt) -> Iterator[tuple[Progress, bool]]:
+    def _follow(self, sequence: Sequence, prompt: Prompt, beginning: str) -> bool:
+        """Commit the tokens of a text with which the sequence has to begin, as far as this was not done. Returns
+        whether the grammar continues after it. Raises `InvalidRequestError` if it does not allow the text."""
+        if not beginning:
+            return sequence.look_ahead()
+        if prompt.images:
+            raise InvalidRequestError("A text can't be continued from a token if its prompt has pictures.")
+        continues, decode = True, self.tokenizer.decode
+        while True:
+            known = decode(prompt.tokens[sequence.unchanged :])
+            wanted, written = known + beginning.encode(), decode(sequence.tokens[sequence.unchanged :])
+            if written.startswith(wanted):
+                break
+            token = None
+            if continues and wanted.startswith(written) and sequence.look_ahead():
+                token = self._allowed(sequence, wanted[len(written) :])
+            if token is None:
+                place = len(wanted[len(known) : common_prefix(wanted, written)].decode(errors="ignore"))
+                raise InvalidRequestError(
+                    f"The agent's grammar does not allow the text from character {place} on: "
+                    f"{beginning[place : place + 40]!r} after {beginning[max(place - 40, 0) : place]!r}."
+                )
+            continues = sequence.commit(token)
+        # The model has chosen none of these.
+        sequence.chosen.clear()
+        sequence.usage.forced_tokens += sequence.usage.completion_tokens
+        sequence.usage.completion_tokens = 0
+        return continues and sequence.look_ahead()
+
+    def _allowed(self, sequence: Sequence, text: bytes) -> int | None:
+        """A token with which `text` begins and which the grammar allows next: the usual one, or else the longest."""
+        tokenize = self.tokenizer._ll_tokenizer.tokenize_bytes
+        usual = tokenize(text[:LONGEST_TOKEN])[0]
+        shorter = (tokenize(text[:length]) for length in range(min(len(text), LONGEST_TOKEN), 0, -1))
+        for token in chain([usual], (tokens[0] for tokens in shorter if len(tokens) == 1)):
+            if sequence.allows(token) and text.startswith(self.tokenizer.decode([token])):
+                return int(token)
+        return None
+
+    def _progress(
+        self, sequence: Sequence, grammar: str, prompt: Prompt, beginning: str
+    ) -> Iterator[tuple[Progress, bool]]:
         """The sequence's progress; see `Sequence.progress`."""
         try:
             yield from sequence.progress()
@@ -343,7 +404,7 @@ class GuidedEngine(Engine):
             self._grammars.drop(grammar)
             parser = self._grammars.own_parser(grammar)
             self._started(parser, prompt)
-            self._begin(sequence, lambda: sequence.recover(parser))
+            self._begin(sequence, lambda: sequence.recover(parser) and self._follow(sequence, prompt, beginning))
             yield from sequence.progress()
 
     def _started(self, parser: llguidance.LLInterpreter, prompt: Prompt) -> list[int]:

@@ -3,7 +3,6 @@
 from http import HTTPStatus
 from typing import Any, TypeVar
 
-from flask import Response
 from flask_openapi3 import APIBlueprint
 
 from server.errors import InvalidRequestError
@@ -11,7 +10,7 @@ from server.host import Host
 from server.http.access import access
 from server.http.auth import caller
 from server.http.schemas import Answer, ErrorAnswer, Question, RunStarted
-from server.http.sse import prefers_no_wait, stream, wait_for, wants_events
+from server.http.sse import Answered, answer_to
 from server.images.sources import is_url
 from server.runs import Run
 
@@ -32,7 +31,7 @@ def blueprint(host: Host) -> APIBlueprint:
         responses=responses,
     )
     @access("ask", "session")
-    def run_script(body: Question) -> dict[str, Any] | tuple[dict[str, Any], int] | Response:
+    def run_script(body: Question) -> Answered:
         run = Run(
             body.question,
             body.workspace,
@@ -52,9 +51,7 @@ def blueprint(host: Host) -> APIBlueprint:
             run.question = "\n".join([f"{run.question}\n", *dict.fromkeys(marks)])
             run.add_images(intake.parts)
         host.questions.start(run, body.generation, body.model)
-        if prefers_no_wait():
-            return {"run_id": run.id, "state": run.state}, HTTPStatus.ACCEPTED
-        return stream(run, body.detach) if wants_events() else wait_for(run, body.detach)
+        return answer_to(run, body.detach)
 
     return routes
 

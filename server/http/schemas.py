@@ -415,6 +415,18 @@ class Citation(BaseModel):
     at: int = Field(description="characters of the answer up to the end of the sentence that the quote belongs to")
 
 
+class ForkedFrom(BaseModel):
+    """The run that a run continues."""
+
+    run_id: str
+    step: int = Field(description="the steps before this one are taken from that run's record")
+    edited: list[str] = Field(description="names of what was changed")
+    same_prompt: bool | None = Field(
+        description="whether the agent's first model call had exactly the prompt of that step; null: there was none"
+    )
+    sampling: dict[str, Any] | None = Field(None, description="changed sampling parameters; only if there are any")
+
+
 class Answer(BaseModel):
     """As a stream: the events `queued`, `started`, `token`, `step`, `plan`, and `answer` (this object) or `error`."""
 
@@ -432,6 +444,7 @@ class Answer(BaseModel):
     queued_seconds: float = Field(description="part of that time in the queue")
     provenance: Provenance = Field(description="what determines the answer, in addition to question and generation")
     session_id: str | None = Field(None, description="only if the question belongs to a session")
+    forked_from: ForkedFrom | None = Field(None, description="only of a run that continues another one")
     details: dict[str, Any] | None = Field(
         None,
         description="further results of the agent: the `plan` of plan_execute with each step's state, the `choice` "

@@ -5,6 +5,7 @@ import copy
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from http import HTTPStatus
 from itertools import chain
 from typing import Any
 
@@ -25,6 +26,7 @@ ServerSentEvent = tuple[int | None, str | None, Any]
 """The id of an event, its kind, and its data as a JSON value; a string is written as it is."""
 PING: ServerSentEvent = (None, "ping", None)
 """A comment, which clients ignore."""
+Answered = dict[str, Any] | tuple[dict[str, Any], int] | Response
 Batches = Callable[[Callable[[], bool]], Iterator[Sequence[ServerSentEvent]]]
 """Yields a stream's events in batches. Its argument returns whether the headers have been sent."""
 
@@ -32,12 +34,6 @@ Batches = Callable[[Callable[[], bool]], Iterator[Sequence[ServerSentEvent]]]
 def wants_events() -> bool:
     """Whether the request asks for a stream instead of one answer."""
     return request.accept_mimetypes.best_match(["application/json", EVENT_STREAM]) == EVENT_STREAM
-
-
-def prefers_no_wait() -> bool:
-    """Whether the client wants the run's id at once, and follows it by its events: https://www.rfc-editor.org/rfc/rfc7240"""
-    preferences = ",".join(request.headers.getlist("Prefer")).split(",")
-    return any(one.split(";")[0].strip().lower() == "respond-async" for one in preferences)
 
 
 def client_gone() -> Callable[[], bool]:
@@ -91,6 +87,15 @@ def event_stream(batches: Batches, when_left: Callable[[], object] = lambda: Non
     response.headers["X-Accel-Buffering"] = "no"
     response.call_on_close(when_left)
     return response
+
+
+def answer_to(run: Run, detach: bool) -> Answered:
+    """The response to a question: its answer, a stream of its events, or, with `Prefer: respond-async`, its id at once
+    (https://www.rfc-editor.org/rfc/rfc7240). Raises the run's error."""
+    preferences = ",".join(request.headers.getlist("Prefer")).split(",")
+    if any(one.split(";")[0].strip().lower() == "respond-async" for one in preferences):
+        return {"run_id": run.id, "state": run.state}, HTTPStatus.ACCEPTED
+    return stream(run, detach) if wants_events() else wait_for(run, detach)
 
 
 def wait_for(run: Run, detach: bool) -> dict[str, Any]:

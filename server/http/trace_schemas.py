@@ -42,6 +42,7 @@ class TokensQuery(StrictRequest):
 
 class StepLine(BaseModel):
     step: int
+    replayed: bool = Field(description="taken from the record of the run that this one continues")
     tool: str
     thought: str = Field(description="shortened")
     seconds: float | None = Field(description="since the step before, its tool included; null: unknown")
@@ -85,6 +86,7 @@ class StepShown(BaseModel):
     run_id: str
     step: int
     count: int
+    replayed: bool | None = None
     thought: str | None = None
     tool: str | None = None
     input: dict[str, Any] | None = None

@@ -3,7 +3,7 @@
 The way of a question begins here. `server/host.py` makes what this needs.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -29,7 +29,7 @@ from server.runs.record import AgentResult, record_of, summary_of
 from server.runs.run import Run
 from server.runs.runs import Runs
 from server.runs.same_model import model_of
-from server.runs.trace import lines
+from server.runs.trace import lines, with_replayed
 from server.sdk import context
 from server.sessions import NoteTaker, Sessions
 from server.sessions.feed import SessionFeeds
@@ -194,7 +194,12 @@ class Questions:
         with self._runs.queue.take(run) as run.turn, self._models.use(wanted) as model:
             run.start(model.name, self._provenance(run, model))
             with context.scope(
-                cancelled=run.cancelled, on_text=run.on_text, on_model_call=run.on_model_call, images=run.images
+                cancelled=run.cancelled,
+                on_text=run.on_text,
+                on_model_call=run.on_model_call,
+                beginning=None if run.fork is None else run.fork.take_beginning,
+                sampling={} if run.fork is None else run.fork.sampling,
+                images=run.images,
             ):
                 yield model
 
@@ -220,6 +225,8 @@ class Questions:
                 changes.append(reported(run.reported_jobs))
             calls = run.trace.calls()
             step_lines = lines(record.get("steps", []), run.step_ends, calls)
+            if run.fork is not None:
+                step_lines = with_replayed(step_lines, run.fork.replayed)
             self._store.add(record, run.owner, changes, step_lines, calls)
             if exchange is not None:
                 self._feeds.on_exchange(run)
@@ -273,23 +280,33 @@ class Questions:
         ended before it had any code, `ImageNotFoundError`, and what `start` raises.
         """
         record = self._store.get(run_id)
+        if (fork := record.get("forked_from")) is not None:
+            raise InvalidRequestError(
+                f"Run {run_id} continues run {fork['run_id']} at step {fork['step']}. Fork that run once more "
+                "instead."
+            )
         if record["generation"] is None:
             raise GenerationNotFoundError(
                 f"Run {run_id} was answered without any code, or ended before any was chosen for it. Ask it anew."
             )
         workspace = record["workspace"] if record["workspace"] in self._workspaces.names() else MAIN
-        run = Run(record["question"], workspace, record["max_steps"], record["agent"], owner=owner_in(workspace))
-        # The history of that time, without later exchanges of its session.
+        run = self.as_asked(record, workspace, owner_in(workspace))
+        # Of a run without an answer, the name is enough.
+        model = model_of(record, self._models) if "answer" in record and "provenance" in record else record["model"]
+        self.start(run, record["generation"], model)
+        return run, record
+
+    def as_asked(self, record: Mapping[str, Any], workspace: str, owner: str) -> Run:
+        """A new run like an earlier one, with the history of that time, and without later exchanges of its session.
+        Raises `ImageNotFoundError`."""
+        run = Run(record["question"], workspace, record["max_steps"], record["agent"], owner=owner)
         run.history = [{"role": one["role"], "content": one["content"]} for one in record.get("history", ())]
         run.max_tokens, run.timeout = self._settings.MAX_TOKENS, self._settings.RUN_TIMEOUT
         run.add_images(
             self._pictures.store.find(record["workspace"], record.get("session_id"), one["sha256"], one["name"])
             for one in record.get("images", ())
         )
-        # Of a run without an answer, the name is enough.
-        model = model_of(record, self._models) if "answer" in record and "provenance" in record else record["model"]
-        self.start(run, record["generation"], model)
-        return run, record
+        return run
 
 
 def _engine(model: ResidentModel) -> "GuidedEngine":

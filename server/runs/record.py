@@ -62,6 +62,8 @@ def answer_of(run: Run, result: AgentResult) -> dict[str, Any]:
     }
     if run.session_id is not None:
         answer["session_id"] = run.session_id
+    if run.fork is not None:
+        answer["forked_from"] = run.fork.as_json()
     if result.details:
         answer["details"] = result.details
     if run.images:
@@ -97,6 +99,8 @@ def record_of(run: Run, saved: bool = True) -> dict[str, Any]:
     }
     if run.session_id is not None:
         record["session_id"] = run.session_id
+    if run.fork is not None:
+        record["forked_from"] = run.fork.as_json()
     # System messages among the recalled ones summarise exchanges that are not shown themselves.
     recalled = [{**one, "summary": True} if one["role"] == "system" else one for one in run.recalled]
     if run.history or recalled:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from server.images.image_part import ImagePart
     from server.images.shown import ShownImage
     from server.runs.fair_queue import Turn
+    from server.runs.fork import Fork
     from server.sdk.model_call import ModelCall
     from server.sdk.usage import Usage
 
@@ -56,6 +57,8 @@ class Run:
     """How its model got them; empty before it has a model."""
     reported_jobs: set[str] = field(default_factory=set)
     """Ended jobs that its agent has read of: they need not wake its session any more."""
+    fork: "Fork | None" = None
+    """The run that it continues; None: it begins with its question."""
     wake: "Callable[[], str] | None" = None
     """For a run that was woken by jobs: makes its question when its turn in the session has come. Raises
     `RunCancelledError` if there is nothing left to tell."""
@@ -193,7 +196,10 @@ class Run:
 
     def on_model_call(self, call: "ModelCall") -> None:
         """A model call has ended. It belongs to the step that is being made."""
-        self.trace.add(call, len(self.steps) + 1, context.current().tool)
+        tool = context.current().tool
+        self.trace.add(call, len(self.steps) + 1, tool)
+        if self.fork is not None and tool is None:
+            self.fork.compare(call.prompt)
 
     def add_tools_shown(self, names: Sequence[str]) -> None:
         """The model was shown these tools, and not all. An agent may show others later."""

@@ -3,7 +3,8 @@
 import threading
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Literal
 
 from server.bounds import shortened
@@ -168,3 +169,12 @@ def lines(
             )
         )
     return made
+
+
+def with_replayed(step_lines: Sequence[Line], replayed: Sequence[Mapping[str, Any]]) -> list[Line]:
+    """The lines of a fork's steps, of which the first ones are `replayed`: their texts are those of the earlier
+    run."""
+    return [
+        replace(line, written=before["written"]) if before is not None and before["tool"] == line.tool else line
+        for line, before in zip_longest(step_lines, replayed[: len(step_lines)])
+    ]

@@ -3,7 +3,6 @@
 import difflib
 from collections import deque
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from server.errors import InvalidRequestError, StepNotFoundError
@@ -45,7 +44,8 @@ class Traces:
         `RunNotFoundError`."""
         source = self._source(run_id)
         count, found = source.lines(after, limit)
-        shown = [{"step": number, **line} for number, line in enumerate(found, after + 1)]
+        first = source.first_made
+        shown = [{"step": number, "replayed": number < first, **line} for number, line in enumerate(found, after + 1)]
         return {"run_id": run_id, "state": source.record["state"], "count": count, "steps": shown}
 
     def step(self, run_id: str, number: int) -> dict[str, Any]:
@@ -57,11 +57,11 @@ class Traces:
         shown: dict[str, Any] = {"run_id": run_id, "step": number, "count": count}
         if number <= count:
             [line], [step] = found, source.steps(number, number)
-            shown |= {**line, **step}
+            shown |= {"replayed": number < source.first_made, **line, **step}
         elif number == count + 1 and (calls or "answer" in source.record or "error" in source.record):
             shown |= {name: source.record[name] for name in ("answer", "error") if name in source.record}
         else:
-            raise _no_step(run_id, number, count)
+            raise no_step(run_id, number, count)
         made, left_out = self._calls(source, calls)
         return {**shown, "model_calls": made, "model_calls_left_out": left_out}
 
@@ -120,7 +120,7 @@ class Traces:
                 return one.number
         count, _ = source.lines(0, 0)
         if not 1 <= step <= count + 1:
-            raise _no_step(run_id, step, count)
+            raise no_step(run_id, step, count)
         raise StepNotFoundError(f"No model call of the agent is recorded for step {step} of run {run_id}.")
 
     def _calls(self, source: "_Source", numbers: Sequence[int]) -> tuple[list[dict[str, Any]], int]:
@@ -170,6 +170,11 @@ class _Source(Protocol):
 
     record: dict[str, Any]
 
+    @property
+    def first_made(self) -> int:
+        """The number of the first step that the run has made itself."""
+        return int(self.record.get("forked_from", {"step": 1})["step"])
+
     def lines(self, after: int, limit: int) -> tuple[int, list[dict[str, Any]]]: ...
 
     def steps(self, first: int, last: int) -> list[dict[str, Any]]: ...
@@ -181,23 +186,31 @@ class _Source(Protocol):
     def calls(self, first: int, last: int) -> list[TracedCall]: ...
 
 
-class _Saved:
+class _Saved(_Source):
     """Of a run in the database."""
 
     def __init__(self, record: dict[str, Any], store: TraceStore) -> None:
-        run = record["run_id"]
         self.record = record
         self._store = store
-        self.lines = partial(store.lines, run)
-        self.calls_of = partial(store.calls_of, run)
-        self.call_before = partial(store.call_before, run)
-        self.calls = partial(store.calls, run)
+        self._run: str = record["run_id"]
+
+    def lines(self, after: int, limit: int) -> tuple[int, list[dict[str, Any]]]:
+        return self._store.lines(self._run, after, limit)
+
+    def calls_of(self, step: int) -> list[int]:
+        return self._store.calls_of(self._run, step)
+
+    def call_before(self, number: int, tool: str | None) -> int | None:
+        return self._store.call_before(self._run, number, tool)
+
+    def calls(self, first: int, last: int) -> list[TracedCall]:
+        return self._store.calls(self._run, first, last)
 
     def steps(self, first: int, last: int) -> list[dict[str, Any]]:
-        return [saved.step for saved in self._store.steps(self.record["run_id"], first, last)]
+        return [saved.step for saved in self._store.steps(self._run, first, last)]
 
 
-class _Live:
+class _Live(_Source):
     """Of a run in flight, as it is now."""
 
     def __init__(self, run: Run) -> None:
@@ -236,7 +249,8 @@ def compared(before: str, now: str) -> dict[str, Any]:
 
 def _last(calls: Sequence[TracedCall]) -> tuple[TracedCall | None, str]:
     """The last call with its prompt; None if there is none."""
-    return next(iter(deque(with_prompts(calls), maxlen=1)), (None, ""))
+    found = deque(with_prompts(calls), maxlen=1)
+    return found[0] if found else (None, "")
 
 
 def _token(engine: "GuidedEngine", token: int) -> dict[str, Any]:
@@ -245,7 +259,8 @@ def _token(engine: "GuidedEngine", token: int) -> dict[str, Any]:
     return shown if data is None else {**shown, "bytes": data.hex()}
 
 
-def _no_step(run_id: str, number: int, count: int) -> StepNotFoundError:
+def no_step(run_id: str, number: int, count: int) -> StepNotFoundError:
+    """The error for a step that a run with so many steps has not."""
     return StepNotFoundError(
         f"Run {run_id} has no step {number}: it has {count}, from 1 on, and the answer after them."
     )

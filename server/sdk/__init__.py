@@ -29,6 +29,7 @@ For agents:
 - `grammar_schema(schema)`: what a grammar can say of a JSON schema, for `guidance.json`.
 - `describe_type(schema, defs)`: the type of a value in a few words, from its JSON schema.
 - `tell_step(step)`, `tell_plan(steps)`: send a finished step, or the plan, to the readers of the run.
+- `replayed_steps()`: the steps that a fork of a run takes over, for an agent with `replays = True`.
 - `shown_tools`: how many tools to show the model, and how to report which.
 - `usage.measured()`, `logprobs.measured()`: tokens and log-probabilities of what the model writes in a block.
 - `Prepared(words)`: a guidance grammar in its serialised form, for one that is used again and again.
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from server.sdk.json_schema import describe_type
     from server.sdk.models import ApiModel, GuidedModel
     from server.sdk.program import Prepared
+    from server.sdk.replay import ReplayedStep, replayed_steps
     from server.sdk.run import tell_plan, tell_step
     from server.sdk.saved_values import KeepError, keep
     from server.sdk.schema_grammar import grammar_schema
@@ -91,6 +93,7 @@ __all__ = [
     "Passage",
     "Prepared",
     "PromptTooLongError",
+    "ReplayedStep",
     "ResidentChatModel",
     "RunCancelledError",
     "SchemaRefusedError",
@@ -120,6 +123,7 @@ __all__ = [
     "progress",
     "read_pages",
     "read_web_page",
+    "replayed_steps",
     "run_code",
     "search_documents",
     "search_web",
@@ -145,6 +149,7 @@ _HOMES = {
     "Passage": "server.sdk.documents",
     "Prepared": "server.sdk.program",
     "PromptTooLongError": "server.errors",
+    "ReplayedStep": "server.sdk.replay",
     "ResidentChatModel": "server.sdk.chat_model",
     "RunCancelledError": "server.errors",
     "SchemaRefusedError": "server.errors",
@@ -173,6 +178,7 @@ _HOMES = {
     "progress": "server.sdk.jobs",
     "read_pages": "server.sdk.documents",
     "read_web_page": "server.sdk.internet",
+    "replayed_steps": "server.sdk.replay",
     "run_code": "server.sdk.code",
     "search_documents": "server.sdk.documents",
     "search_web": "server.sdk.internet",

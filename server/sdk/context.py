@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from server.sdk.jobs import SessionJobs
     from server.sdk.logprobs import LogProbs
     from server.sdk.model_call import ModelCall
+    from server.sdk.replay import ReplayedStep
     from server.sdk.run import Listener
     from server.sdk.tool_absent import AbsentTool
     from server.sdk.usage import Usage
@@ -38,10 +39,16 @@ class Context:
     same object for all chunks of a call, and keeps counting."""
     on_model_call: "Callable[[ModelCall], None] | None" = None
     """In the server: gets each model call at its end."""
+    beginning: "Callable[[], str] | None" = None
+    """In the server: gives, once, the text with which the agent's next model call has to begin; mostly empty."""
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    """In the server: sampling parameters of the agent's model calls that replace what it asks for."""
     model: Any = None
     """In the server: the `ResidentModel` in use; None: the default one."""
     images: "Mapping[str, ImagePart]" = field(default_factory=dict)
     """In the server: the run's pictures by their keys. A model that takes images puts each one after its mark."""
+    replayed: "tuple[ReplayedStep, ...]" = ()
+    """In a worker: the steps that the run takes over from another one."""
     listener: "Listener | None" = None
     """In a worker: gets the run's steps, plans and tool calls."""
     jobs: "SessionJobs | None" = None

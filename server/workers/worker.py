@@ -328,6 +328,7 @@ class Worker:
             "max_steps": run.max_steps,
             "tool_seconds": tool_seconds,
             "most_tools": most_tools,
+            "replayed": [] if run.fork is None else list(run.fork.replayed),
         }
         try:
             return self._checked(messages.Answered, self._do(task, "answer", given, look))

@@ -19,10 +19,11 @@ from typing import Any, NoReturn
 from langchain_core.tools import BaseTool
 from pydantic import ValidationError
 
-from server.errors import HearthError, NoHistoryError, PromptTooLongError
+from server.errors import HearthError, InvalidRequestError, NoHistoryError, PromptTooLongError
 from server.sdk import context
 from server.sdk.chat_model import ResidentChatModel
 from server.sdk.jobs import SessionJobs, is_background
+from server.sdk.replay import ReplayedStep
 from server.sdk.run import as_json
 from server.sdk.saved_values import KeptReport, KeptValues, use
 from server.sdk.tool_absent import AbsentTool
@@ -223,8 +224,15 @@ class Worker:
             has_images=message["has_images"],
             most_tools=message["most_tools"],
             session_tools=_tools_called(turns),
+            replayed=tuple(ReplayedStep(**one) for one in message["replayed"]),
         ):
             make = self._code.agents[message["agent"]]
+            if message["replayed"] and not getattr(make, "replays", False):
+                raise InvalidRequestError(
+                    f"The agent {message['agent']!r} of this generation can't take over steps of another run. Fork "
+                    "at step 1, or with another agent or generation, or let it use server.sdk.replayed_steps and say "
+                    "replays = True."
+                )
             agent = make(model, self._tools, message["max_steps"], message["tool_seconds"])
             return self._ask_agent(task, message, model, agent)
 
