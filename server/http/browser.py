@@ -57,8 +57,8 @@ def register_checks(app: Flask) -> None:
 
 
 def has_bearer() -> bool:
-    """Whether the request has a credential in the header `Authorization`. A page of somebody else's can't send one, as
-    it can send `?token=`, with the cookie beside it."""
+    """Whether the request has a credential in the header `Authorization`. A page of somebody else's can't send one.
+    It can send `?token=`, with the cookie beside it."""
     return request.headers.get("Authorization", "").partition(" ")[0].lower() in ("bearer", "token")
 
 
@@ -66,7 +66,9 @@ def check_origin() -> None:
     """Raises `CrossSiteError` if a page of somebody else may have sent the request, and `UnsupportedMediaTypeError`
     for a body that such a page could send without asking."""
     has_cookie = COOKIE in request.cookies
-    if request.method in SAFE_METHODS or has_bearer() or not (has_cookie or request.path.startswith(LOGIN_PATHS)):
+    if request.method in SAFE_METHODS or has_bearer():
+        return
+    if not has_cookie and not request.path.startswith(LOGIN_PATHS):
         return
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
     if site is not None:
