@@ -55,18 +55,19 @@ def register_checks(app: Flask) -> None:
     app.before_request(check_origin)
 
 
-def has_token() -> bool:
-    """Whether the request names a credential itself, in a header: then its cookie does not count. Only who knows a
-    secret can do so, and no page of somebody else's."""
-    scheme = request.headers.get("Authorization", "").partition(" ")[0].lower()
-    return scheme in ("bearer", "token")
+def has_bearer() -> bool:
+    """Whether the request has a credential in the header `Authorization`. A page of somebody else's can't send one.
+    It can send `?token=`, with the cookie beside it."""
+    return request.headers.get("Authorization", "").partition(" ")[0].lower() in ("bearer", "token")
 
 
 def check_origin() -> None:
     """Raises `CrossSiteError` if a page of somebody else may have sent the request, and `UnsupportedMediaTypeError`
     for a body that such a page could send without asking."""
     has_cookie = COOKIE in request.cookies
-    if request.method in SAFE_METHODS or has_token() or not (has_cookie or request.path.startswith(LOGIN_PATHS)):
+    if request.method in SAFE_METHODS or has_bearer():
+        return
+    if not has_cookie and not request.path.startswith(LOGIN_PATHS):
         return
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
     if site is not None:

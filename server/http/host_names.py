@@ -11,19 +11,21 @@ from flask import Flask, request
 
 from constants import Settings
 from server.errors import WrongHostError
-from server.http.browser import has_token
+from server.http.browser import has_bearer
 
 OPEN_PATH = "/health"
 """Clusters ask for it under names that they have given the server."""
 
 
 def register(app: Flask, settings: Settings) -> None:
-    """Refuse requests under another name, unless they have a token: no page can make a browser send one. A server
-    without a token has a stricter rule; see `auth`."""
+    """Refuse requests under another name, unless they have a token: no page knows it, and a wrong one is refused. A
+    server without a token has a stricter rule; see `auth`."""
     names = HostNames([*settings.HOSTS, settings.HOST])
 
     def before() -> None:
-        if not settings.TOKEN or request.path == OPEN_PATH or "Host" not in request.headers or has_token():
+        if not settings.TOKEN or request.path == OPEN_PATH or "Host" not in request.headers:
+            return
+        if has_bearer() or "token" in request.args:
             return
         if request.host not in names:
             raise WrongHostError(

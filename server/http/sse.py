@@ -90,8 +90,8 @@ def event_stream(batches: Batches, when_left: Callable[[], object] = lambda: Non
 
 
 def answer_to(run: Run, detach: bool) -> Answered:
-    """The response to a question: its answer, a stream of its events, or, with `Prefer: respond-async`, its id at once
-    (https://www.rfc-editor.org/rfc/rfc7240). Raises the run's error."""
+    """The response to a question: its answer, a stream of its events, or, with `Prefer: respond-async`, its id at
+    once (https://www.rfc-editor.org/rfc/rfc7240). Raises the run's error."""
     preferences = ",".join(request.headers.getlist("Prefer")).split(",")
     if any(one.split(";")[0].strip().lower() == "respond-async" for one in preferences):
         return {"run_id": run.id, "state": run.state}, HTTPStatus.ACCEPTED

@@ -5,7 +5,6 @@ The encryption and its flow control are asyncio's. A client that leaves closes i
 does without TLS."""
 
 import asyncio
-import errno
 import logging
 import socket
 import ssl
@@ -19,11 +18,11 @@ log = logging.getLogger(__name__)
 HANDSHAKE_SECONDS = 10.0
 GOODBYE_SECONDS = 30.0
 """Maximum time for what is left to send, and for the end of TLS, which many clients never answer."""
+PAUSE_SECONDS = 0.5
+"""Pause after a connection could not be accepted."""
 CHUNK_BYTES = 64 * 1024
 DESCRIPTORS = 3
 """Of this process, for each connection."""
-
-_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 Admit = Callable[[socket.socket, Any], None]
 """Gets a plain connection and the address of its client."""
@@ -56,98 +55,108 @@ class TlsFront:
     """Accepts TLS connections at a bound socket, on a thread of its own."""
 
     def __init__(self, bound: socket.socket, context: ssl.SSLContext, most: int, admit: Admit) -> None:
-        """`most`: the maximum number of connections, those that only shake hands not counted."""
+        """`most`: the maximum number of connections; more are closed at once."""
         self._bound = bound
         self._context = context
         self._most = most
         self._admit = admit
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+        self._sending: set[asyncio.Task[None]] = set()
+        """Of each connection, what sends the server's answers."""
+        self._loop = asyncio.new_event_loop()
 
     def start(self) -> None:
         """Begin to accept."""
-        ready = threading.Event()
-        threading.Thread(target=lambda: asyncio.run(self._serve(ready)), name="tls", daemon=True).start()
-        ready.wait()
+
+        def serve() -> None:
+            self._loop.set_exception_handler(_report)
+            self._loop.run_until_complete(self._accept())
+
+        threading.Thread(target=serve, name="tls", daemon=True).start()
 
     def stop(self, seconds: float) -> bool:
-        """Wait until all connections, whose other ends are closed, have sent what is left. Returns whether they
-        have."""
-        loop = self._loop
-        if loop is None or not self._tasks:
-            return True
+        """Wait until all answers are sent; waitress' ends of the connections are closed. Returns whether they are."""
 
         async def wait() -> bool:
-            _, left = await asyncio.wait(list(self._tasks), timeout=seconds)
-            return not left
+            return not self._sending or not (await asyncio.wait(list(self._sending), timeout=seconds))[1]
 
-        return asyncio.run_coroutine_threadsafe(wait(), loop).result(seconds + 1.0) if self._tasks else True
+        return asyncio.run_coroutine_threadsafe(wait(), self._loop).result()
 
-    async def _serve(self, ready: threading.Event) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._loop.set_exception_handler(_report)
-        server = await asyncio.start_server(
-            self._relay,
-            sock=self._bound,
-            ssl=self._context,
-            ssl_handshake_timeout=HANDSHAKE_SECONDS,
-            ssl_shutdown_timeout=GOODBYE_SECONDS,
-            limit=CHUNK_BYTES,
-        )
-        ready.set()
-        await server.serve_forever()
+    async def _accept(self) -> None:
+        self._bound.setblocking(False)
+        while True:
+            try:
+                connection, address = await self._loop.sock_accept(self._bound)
+            except OSError as error:
+                log.error("TLS connections can't be accepted: %s", error)
+                await asyncio.sleep(PAUSE_SECONDS)
+                continue
+            if len(self._connections) >= self._most:
+                connection.close()
+                continue
+            task = self._loop.create_task(self._serve(connection, address))
+            self._connections.add(task)
+            task.add_done_callback(self._connections.discard)
 
-    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        address = writer.get_extra_info("peername")
-        if address is None or len(self._tasks) >= self._most:
-            writer.transport.abort()
-            return
-        task = asyncio.current_task()
-        assert task is not None, "it is called in one"
-        self._tasks.add(task)
+    async def _serve(self, connection: socket.socket, address: Any) -> None:
+        """Serve a connection to its end."""
+        reader = asyncio.StreamReader(CHUNK_BYTES)
+        protocol = asyncio.StreamReaderProtocol(reader)
         try:
-            ours, theirs = socket.socketpair()
+            transport, _ = await self._loop.connect_accepted_socket(
+                lambda: protocol,
+                connection,
+                ssl=self._context,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS,
+                ssl_shutdown_timeout=GOODBYE_SECONDS,
+            )
+            writer = asyncio.StreamWriter(transport, protocol, reader, self._loop)
             try:
-                inner_reader, inner_writer = await asyncio.open_connection(sock=ours, limit=CHUNK_BYTES)
-            except BaseException:
-                ours.close()
-                theirs.close()
-                raise
-            self._admit(theirs, address)
-            try:
-                # The first end of either side is the connection's: in HTTP no client closes its half and reads on.
-                both = [
-                    asyncio.create_task(_copy(reader, inner_writer)),
-                    asyncio.create_task(_copy(inner_reader, writer)),
-                ]
-                _, left = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-                for one in left:
-                    one.cancel()
-                await asyncio.wait(both)
+                await self._relay(reader, writer, address)
             finally:
-                inner_writer.close()
                 writer.close()
                 await writer.wait_closed()
         except OSError as error:
-            level = logging.ERROR if error.errno in _EXHAUSTED else logging.DEBUG
-            log.log(level, "a TLS connection has ended: %s", error)
-            writer.transport.abort()
+            # Such as a client that speaks no TLS.
+            log.debug("the TLS connection of %s has ended: %s", address, error)
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, address: Any) -> None:
+        """Copy in both directions, until either side has closed."""
+        ours, theirs = socket.socketpair()
+        try:
+            inner_reader, inner_writer = await asyncio.open_connection(sock=ours, limit=CHUNK_BYTES)
+        except BaseException:
+            ours.close()
+            theirs.close()
+            raise
+        self._admit(theirs, address)
+        receiving = self._loop.create_task(_copy(reader, inner_writer))
+        sending = self._loop.create_task(_copy(inner_reader, writer))
+        self._sending.add(sending)
+        sending.add_done_callback(self._sending.discard)
+        try:
+            # In HTTP no client closes its half and reads on.
+            await asyncio.wait([receiving, sending], return_when=asyncio.FIRST_COMPLETED)
+            receiving.cancel()
+            sending.cancel()
+            await asyncio.wait([receiving, sending])
         finally:
-            self._tasks.discard(task)
+            inner_writer.close()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Copy to the end, and return when all is sent."""
     try:
         while data := await reader.read(CHUNK_BYTES):
             writer.write(data)
             await writer.drain()
-    except (OSError, ssl.SSLError) as error:
+        # Then `drain` waits for the last byte. With 0, TLS would wait for ever.
+        writer.transport.set_write_buffer_limits(high=1, low=0)
+        await writer.drain()
+    except OSError as error:
         log.debug("a TLS connection has ended: %s", error)
 
 
 def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """What goes wrong with one connection, such as a client that speaks no TLS, is the client's trouble. That no more
-    can be accepted is ours."""
-    error = context.get("exception")
-    level = logging.ERROR if isinstance(error, OSError) and error.errno in _EXHAUSTED else logging.DEBUG
-    log.log(level, "TLS: %s", error or context["message"])
+    """What goes wrong with one connection is its client's trouble."""
+    log.debug("TLS: %s", context.get("exception") or context["message"])

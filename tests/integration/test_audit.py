@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -191,8 +192,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         end(shared)
 
 
-def events(server: Server, **query: object) -> list[dict[str, object]]:
-    found: list[dict[str, object]] = server.session.get("/audit", params=query).json()["events"]
+def events(server: Server, **query: str | int) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = server.session.get("/audit", params=query).json()["events"]
     return found
 
 
@@ -202,8 +203,8 @@ def test_what_people_change_is_recorded(lab: Server) -> None:
         ("server", "code.reloaded", "main"),
         ("server", "model.loaded", "embedded"),
     ]
-    first = str(events(lab, act="code.reloaded")[0]["details"]["generation"])  # type: ignore[index]
-    last = int(events(lab, limit=1)[0]["number"])  # type: ignore[call-overload]
+    first = str(events(lab, act="code.reloaded")[0]["details"]["generation"])
+    last = int(events(lab, limit=1)[0]["number"])
 
     session.put("/workspaces/alice/files/tools/shout.py", data=SHOUT.encode())
     session.post("/reload_modules", json={"workspace": "alice"})
@@ -226,7 +227,7 @@ def test_what_people_change_is_recorded(lab: Server) -> None:
     session.post("/load_model", json={"model": "embedded"})
     session.post("/load_model", json={"model": "embedded"})  # it is loaded already
 
-    recorded = [one for one in reversed(events(lab)) if int(one["number"]) > last]  # type: ignore[call-overload]
+    recorded = [one for one in reversed(events(lab)) if int(one["number"]) > last]
     assert {one["actor"] for one in recorded} == {"token"}
     assert [(one["act"], one["target"]) for one in recorded] == [
         ("file.written", "alice/tools/shout.py"),
@@ -243,16 +244,17 @@ def test_what_people_change_is_recorded(lab: Server) -> None:
         ("model.loaded", "embedded"),
     ]
     assert recorded[1]["details"] == {"generation": mine, "previous": None}
-    assert recorded[4]["details"]["generation"] == mine  # type: ignore[index]
+    assert recorded[4]["details"]["generation"] == mine
 
 
 def test_pages_and_filters(lab: Server) -> None:
     session = lab.session
     for number in range(3):
         session.put(f"/workspaces/bob/files/tools/n{number}.py", data=b"")
-    page = session.get("/audit", params={"limit": 2, "act": "file.written"}).json()
+    wanted: dict[str, str | int] = {"limit": 2, "act": "file.written"}
+    page = session.get("/audit", params=wanted).json()
     assert [one["target"] for one in page["events"]] == ["bob/tools/n2.py", "bob/tools/n1.py"]
-    rest = session.get("/audit", params={"limit": 2, "act": "file.written", "before": page["next"]}).json()
+    rest = session.get("/audit", params={**wanted, "before": page["next"]}).json()
     assert rest["events"][0]["target"] == "bob/tools/n0.py"
     for bad in ("limit=0", "limit=x", "before=0", "actor=", "unknown=1", "before=%00"):
         assert session.get(f"/audit?{bad}").status_code == 422, bad

@@ -30,7 +30,7 @@ COOKIE = {"Cookie": "hearth_session=stolen"}
 JSON = {"Content-Type": "application/json"}
 
 
-def ask(server: Server, method: str, path: str, data: object = None, **headers: str) -> requests.Response:
+def ask(server: Server, method: str, path: str, data: bytes | None = None, **headers: str) -> requests.Response:
     """A request without the token."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return requests.request(method, server.url + path, headers=named, data=data, timeout=20)
@@ -95,6 +95,10 @@ def test_a_cookie_counts_on_own_pages_only(empty_server: Server) -> None:
             assert answer.status_code == 403, (method, headers)
             assert answer.json()["error"]["type"] == "cross_site"
             assert "Authorization: Bearer" in answer.json()["error"]["message"]
+    # Any page can write this into an address, and the browser adds the cookie.
+    for token in ("wrong", empty_server.token):
+        answer = ask(empty_server, "POST", f"/unload_model?token={token}", **COOKIE, Origin="https://evil.example")
+        assert answer.json()["error"]["type"] == "cross_site"
     for headers in ({"Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}, {"Origin": own}):
         # It goes on to the check of the cookie, which is nobody's.
         assert ask(empty_server, "POST", "/unload_model", **COOKIE, **headers).status_code == 401
@@ -402,3 +406,21 @@ def test_a_certificate_that_can_not_be_used_stops_the_start(tmp_path: Path, brok
     assert ended.returncode == 2
     assert str(cert) in ended.stderr and "HEARTH_TLS_KEY" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_what_is_being_sent_over_tls_at_the_end_is_sent(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path)
+    settings: dict[str, object] = {"AUTOLOAD": 0, "TLS_CERT": cert, "TLS_KEY": key}
+    server = start(tmp_path / "server", REPOSITORY, settings, verify=str(cert))
+    try:
+        data = random.Random(7).randbytes(5_000_000)
+        server.session.post("/sessions/tls/files", files={"files": ("large.bin", data)})
+        answer = server.session.get("/sessions/tls/files/large.bin", stream=True)
+        # The session's other connections are open and idle, as a browser's are.
+        assert requests.get(f"{server.url}/health", verify=str(cert), timeout=60).status_code == 200
+        server.process.terminate()
+        assert answer.raw.read() == data
+        assert server.process.wait(60) == 0
+        assert "could not be sent" not in server.output
+    finally:
+        end(server)

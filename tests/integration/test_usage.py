@@ -168,7 +168,7 @@ def test_runs_and_jobs_are_counted(lab: Server) -> None:
     assert counted["tokens_processed"] == written + used["prompt_tokens"] - used["cached_tokens"]
     models = {one["model"]: one["runs"] for one in session.get("/usage?by=model").json()["usage"]}
     assert models["embedded"] >= 1
-    wanted = {"tool": "slow", "input": {"seconds": 0.2}, "workspace": "alice"}
+    wanted: dict[str, Any] = {"tool": "slow", "input": {"seconds": 0.2}, "workspace": "alice"}
     job = session.post("/jobs", json=wanted).json()["job_id"]
     lab.wait_until(lambda: session.get(f"/jobs/{job}").json()["state"] == "succeeded", "the job")
     assert usage_of(lab, "alice")["job_seconds"] >= 0.2
@@ -195,7 +195,7 @@ def test_tokens_of_a_day(lab: Server) -> None:
     assert (free.hour, free.minute, free.second) == (0, 0, 0)
     assert timedelta(0) < free - datetime.now(UTC) <= timedelta(days=1)
     assert abs(int(refused.headers["Retry-After"]) - (free - datetime.now(UTC)).total_seconds()) < 60
-    job = {"tool": "slow", "input": {"seconds": 0}, "workspace": "bob"}
+    job: dict[str, Any] = {"tool": "slow", "input": {"seconds": 0}, "workspace": "bob"}
     assert_reached(session.post("/jobs", json=job), "tokens_per_day", 10, used)
     run = session.get("/runs?workspace=bob").json()["runs"][0]["run_id"]
     assert_reached(session.post(f"/runs/{run}/replay"), "tokens_per_day", 10, used)
@@ -245,7 +245,7 @@ def test_runs_at_once(lab: Server) -> None:
 def test_jobs_at_once(lab: Server) -> None:
     session = lab.session
     session.put("/quotas/dave", json={"jobs_at_once": 2})
-    job = {"tool": "slow", "input": {"seconds": 30}, "workspace": "dave"}
+    job: dict[str, Any] = {"tool": "slow", "input": {"seconds": 30}, "workspace": "dave"}
     together = threading.Barrier(5)
 
     def begin(_: int) -> requests.Response:

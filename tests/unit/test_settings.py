@@ -70,6 +70,11 @@ def test_8bit_is_a_switch_with_a_third_position(monkeypatch: pytest.MonkeyPatch,
         ("CORS_ORIGINS", "localhost"),
         ("CORS_ORIGINS", "https://lab.example/path"),
         ("CORS_ORIGINS", "https://*.example"),
+        ("HOSTS", "https://hearth.example.org"),
+        ("HOSTS", "hearth.example.org:443"),
+        ("TRUSTED_PROXIES", "proxy.example.org"),
+        ("TRUSTED_PROXIES", "10.0.0.0/33"),
+        ("TRUSTED_PROXIES", "10.0.0.1/8"),
         ("LOG_LEVEL", "LOUD"),
         ("MAX_STEPS", "0"),
         ("MAX_STEPS", "33"),
@@ -89,6 +94,14 @@ def test_a_bad_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value:
     assert message.startswith(f"HEARTH_{name} is {value!r}. ")
     assert f"It takes: {Settings.model_fields[name].description}" in message
     assert "\n" not in message
+
+
+def test_a_certificate_and_its_key_belong_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEARTH_TLS_CERT", "cert.pem")
+    with pytest.raises(SettingsError, match="HEARTH_TLS_KEY belong together"):
+        read_settings()
+    monkeypatch.setenv("HEARTH_TLS_KEY", "key.pem")
+    assert Path.cwd() / "key.pem" == read_settings().TLS_KEY
 
 
 def test_all_bad_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
