@@ -42,4 +42,4 @@ function showModel(sample) {
 
 showWorkspaces().catch(() => fill(select, h("option", {}, currentWorkspace())));
 get("/load").then(({ sample }) => showModel(sample)).catch(() => fill(find("#model-state .text"), "not connected"));
-if (document.body.dataset.page !== "login") follow("load", ({ kind, data }) => kind === "sample" && showModel(data), Date.now());
+if (document.body.dataset.page !== "login") follow("load", ({ kind, data }) => kind === "sample" && showModel(data));

@@ -15,8 +15,7 @@ export class Exchange {
   /** `asker`: `system`, when ended jobs have woken the session. `onChange` is called at its start and its end. */
   constructor({ question, workspace, session, asker = "user", agent = "", onChange = () => {} }) {
     Object.assign(this, { question, workspace, session, asker, agent, onChange });
-    this.runId = null;
-    this.isRunning = false;
+    Object.assign(this, { runId: null, isRunning: false, sentAt: null, firstText: null });
     this.asked = h("div", { class: asker === "user" ? "asked plain" : "asked plain woken" });
     this.steps = h("ol", { class: "steps" });
     this.plan = h("div");
@@ -25,7 +24,7 @@ export class Exchange {
     this.workTitle = h("summary", {}, "Working");
     this.work = h("details", { class: "work", hidden: true }, this.workTitle, this.plan, this.steps, this.thought.element);
     this.text = new GrowingText();
-    this.answer = h("div", { class: "answer" });
+    this.answer = h("div", { class: "answer", aria: { live: "polite" } });
     this.status = h("span", { role: "status" });
     this.numbers = h("span", { class: "numbers" });
     this.foot = h("div", { class: "foot small soft" }, this.status, this.numbers);
@@ -55,7 +54,7 @@ export class Exchange {
     this.text.element.classList.add("cursor");
     this.work.open = true;
     this.status.textContent = "Waiting";
-    const stops = [follow(`run/${runId}`, (event) => this.on(event)), follow("load", (event) => this.onLoad(event), Date.now())];
+    const stops = [follow(`run/${runId}`, (event) => this.on(event)), follow("load", (event) => this.onLoad(event))];
     this.leave = () => stops.forEach((stop) => stop());
     this.onChange(this);
   }

@@ -22,9 +22,9 @@ export class SessionJobs {
     if (!tag && (!state || state in ENDED)) return;
     if (!tag) this.tags.set(id, (tag = h("a", { class: "tag live", href: `/ui/jobs?job=${part(id)}` })));
     this.element.append(tag);
-    const [part_, whole] = [done ?? progress?.done, total ?? progress?.total];
+    const [now, whole] = [done ?? progress?.done, total ?? progress?.total];
     if (state) tag.dataset.state = state;
     if (state in ENDED) tag.className = `tag ${ENDED[state]}`;
-    tag.textContent = `${id}: ${tag.dataset.state}${part_ !== undefined && tag.dataset.state === "running" ? ` ${part_}${whole ? ` of ${whole}` : ""}` : ""}`;
+    tag.textContent = `${id}: ${tag.dataset.state}${now !== undefined && tag.dataset.state === "running" ? ` ${now}${whole ? ` of ${whole}` : ""}` : ""}`;
   }
 }

@@ -50,6 +50,11 @@ async function ask(body) {
   add(make(body.question + marks, { agent: body.agent })).follow(runId, sentAt);
 }
 
+function askExample(question) {
+  composer.write(question);
+  composer.submit();
+}
+
 function showState() {
   const running = exchanges.some((one) => one.isRunning);
   find("#stop").hidden = !running;
@@ -119,7 +124,7 @@ async function load() {
       get(`/runs/${part(run.run_id)}`).then((record) => exchange.showQuestion(record.question)).catch(() => null);
     } else showRecord(exchange);
   }
-  if (!exchanges.length) fill(list, welcome(workspace, (question) => composer.write(question)));
+  if (!exchanges.length) fill(list, welcome(workspace, askExample));
   if (saved.title && exchanges.length) find("#title").textContent = saved.title;
   watch();
   jobs.load(workspace, session).catch(() => null); // Without them the conversation is all there.
@@ -142,5 +147,5 @@ composer.showChoices();
 if (named) {
   showAddress();
   load().catch((error) => fill(list, errorNote(error)));
-} else fill(list, welcome(workspace, (question) => composer.write(question)));
+} else fill(list, welcome(workspace, askExample));
 if (matchMedia("(min-width: 761px)").matches) composer.text.focus();
