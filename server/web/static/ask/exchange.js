@@ -2,7 +2,7 @@
 
 import { ApiError, get, part, remove } from "../api.js";
 import { errorNote, fill, h, toast } from "../dom.js";
-import { seconds } from "../format.js";
+import { counted, seconds } from "../format.js";
 import { follow } from "../live.js";
 import { picture, showAnswer } from "./answer.js";
 import { GrowingText } from "./growing.js";
@@ -147,7 +147,7 @@ export class Exchange {
     fill(this.steps, steps.map(stepShown));
     if (record.details?.plan) fill(this.plan, planShown(record.details.plan));
     const tools = [...new Set(steps.map((one) => one.tool))];
-    this.workTitle.textContent = `${steps.length} ${steps.length === 1 ? "step" : "steps"}: ${tools.join(", ")}`;
+    this.workTitle.textContent = `${counted(steps.length, "step")}: ${tools.join(", ")}`;
     this.work.hidden = !steps.length;
     if (wasRunning) this.work.open = record.state !== "done" && steps.length > 0;
   }

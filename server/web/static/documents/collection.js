@@ -3,7 +3,7 @@
 import { get, part, remove } from "../api.js";
 import { confirmed } from "../dialog.js";
 import { empty, errorNote, fill, h, toast } from "../dom.js";
-import { bytes, count, time } from "../format.js";
+import { bytes, counted, time } from "../format.js";
 import { follow } from "../live.js";
 import { openPage } from "../page-text.js";
 import { addForm } from "./add.js";
@@ -37,7 +37,7 @@ export function showCollection(page, { workspace, session, name }) {
     try {
       const { documents, next } = await get(`${base}/documents`, { ...query, limit: PAGE });
       rows.clear();
-      fill(list, documents.length ? h("table", { class: "stacks" }, h("thead", {}, h("tr", {}, ["Document", "Size", "State", "Changed", "What to do"].map((one) => h("th", { scope: "col" }, one)))), h("tbody", {}, documents.map(row)))
+      fill(list, documents.length ? h("table", { class: "stacks" }, h("thead", {}, h("tr", {}, ["Document", "Size", "State", "Changed", "Actions"].map((one) => h("th", { scope: "col" }, one)))), h("tbody", {}, documents.map(row)))
         : empty("No documents", h("p", {}, "Add some above.")), next && h("p", { class: "soft small" }, `The first ${PAGE} are shown. The search looks into all.`));
     } catch (error) {
       fill(list, errorNote(error));
@@ -50,9 +50,9 @@ export function showCollection(page, { workspace, session, name }) {
     showState(cell, one);
     return h("tr", {}, h("td", { data: { label: "Document" } }, h("button", { class: "quiet name", title: "Read it", on: { click: () => open(one.document_id, 0) } }, one.name),
         one.place && h("div", { class: "soft small text" }, one.place), one.skipped.length > 0 && h("details", { class: "small" }, h("summary", {}, `${one.skipped.length} not read`), one.skipped.map((why) => h("div", { class: "text" }, why)))),
-      h("td", { data: { label: "Size" } }, `${count(one.pages)} ${one.pages === 1 ? "page" : "pages"}, ${bytes(one.bytes)}`), cell,
+      h("td", { data: { label: "Size" } }, `${counted(one.pages, "page")}, ${bytes(one.bytes)}`), cell,
       h("td", { data: { label: "Changed" } }, time(one.changed_at)),
-      h("td", { data: { label: "What to do" } }, h("button", { class: "danger quiet", aria: { label: `Delete ${one.name}` }, on: { click: () => drop(one) } }, "Delete")));
+      h("td", { data: { label: "Actions" } }, h("button", { class: "danger quiet", aria: { label: `Delete ${one.name}` }, on: { click: () => drop(one) } }, "Delete")));
   }
 
   function showState(cell, { state, error, vectors, chunks }) {

@@ -33,7 +33,7 @@ export async function startForm({ workspace, session, onStarted }) {
     }
   }
   choose();
-  return h("form", { class: "card stack", on: { submit: start } }, h("label", {}, "Tool", tool), about, h("label", {}, "Its input, as JSON", input), note,
+  return h("form", { class: "card stack narrow", on: { submit: start } }, h("label", {}, "Tool", tool), about, h("label", {}, "Its input, as JSON", input), note,
     h("div", {}, h("button", { class: "primary", disabled: !tools.length }, "Start the job")));
 }
 

@@ -4,7 +4,7 @@ import { get } from "../api.js";
 import { empty, errorNote, fill, find, h } from "../dom.js";
 import { addForm } from "../documents/add.js";
 import { showCollection } from "../documents/collection.js";
-import { count, time } from "../format.js";
+import { counted, time } from "../format.js";
 import { currentWorkspace } from "../workspace.js";
 
 const workspace = currentWorkspace();
@@ -20,7 +20,7 @@ async function showList() {
   const { collections } = await get("/collections", { workspace, session, limit: 1000 });
   const own = collections.filter((one) => one.workspace === workspace && (one.session_id ?? null) === session).map((one) => one.name);
   fill(page, collections.length ? h("ul", { class: "cards" }, collections.map((one) => h("li", { class: "card" },
-      h("a", { href: urlOf(one) }, h("strong", { class: "text" }, one.name)), h("div", {}, `${count(one.documents)} ${one.documents === 1 ? "document" : "documents"}, ${count(one.chunks)} passages`),
+      h("a", { href: urlOf(one) }, h("strong", { class: "text" }, one.name)), h("div", {}, `${counted(one.documents, "document")}, ${counted(one.chunks, "passage")}`),
       h("div", { class: "soft small" }, `${placeOf(one)} · since ${time(one.created_at)}`))))
     : empty("No documents yet", h("p", {}, "Add papers, manuals or notes. Then search them here, or ask the agent “documents”, which answers with citations.")),
     h("h2", {}, session ? `Add documents for the session ${session}` : "Add documents"),

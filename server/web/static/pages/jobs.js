@@ -32,7 +32,7 @@ function showList() {
   async function load() {
     try {
       const { jobs } = await get("/jobs", { workspace, session_id: session, state: state.value });
-      fill(list, jobs.length ? h("table", { class: "stacks" }, h("thead", {}, h("tr", {}, ["Job", "Tool and input", "State", "Began", "Took", "What to do"].map((one) => h("th", { scope: "col" }, one)))), h("tbody", {}, jobs.map(row)))
+      fill(list, jobs.length ? h("table", { class: "stacks" }, h("thead", {}, h("tr", {}, ["Job", "Tool and input", "State", "Began", "Took", "Actions"].map((one) => h("th", { scope: "col" }, one)))), h("tbody", {}, jobs.map(row)))
         : empty(state.value ? `No job is ${state.value}` : "No jobs yet", h("p", {}, "A job runs a tool in the background. Start one below, or ask an agent that has tools for it.")));
       for (const one of jobs.filter((job) => !(job.state in ENDED)).slice(0, MOST_FOLLOWED)) watch(one);
     } catch (error) {
@@ -50,7 +50,7 @@ function showList() {
       h("td", { data: { label: "Tool and input" }, class: "mono text" }, h("span", {}, job.tool, " ", h("span", { class: "soft" }, shortened(JSON.stringify(job.input), 80)))),
       h("td", { data: { label: "State" }, class: "state" }, stateTag(job.state), progressShown(job)),
       h("td", { data: { label: "Began" } }, time(job.started_at ?? job.created_at)), h("td", { data: { label: "Took" } }, took(job)),
-      h("td", { data: { label: "What to do" } }, !(job.state in ENDED) && h("button", { class: "danger quiet", aria: { label: `Cancel ${job.job_id}` }, on: { click: cancel } }, "Cancel")));
+      h("td", { data: { label: "Actions" } }, !(job.state in ENDED) && h("button", { class: "danger quiet", aria: { label: `Cancel ${job.job_id}` }, on: { click: cancel } }, "Cancel")));
   }
 
   function watch(job) {

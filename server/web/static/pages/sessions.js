@@ -4,7 +4,7 @@ import { get, part, remove, withQuery } from "../api.js";
 import { askUrl } from "../ask/welcome.js";
 import { confirmed } from "../dialog.js";
 import { empty, errorNote, fill, find, h, toast } from "../dom.js";
-import { count, shortened, time } from "../format.js";
+import { count, counted, shortened, time } from "../format.js";
 import { showFiles } from "../sessions/files.js";
 import { showNotepad } from "../sessions/notepad.js";
 import { showVariables } from "../sessions/variables.js";
@@ -59,7 +59,7 @@ async function showOne() {
   showFiles(files, where);
   try {
     const saved = await get(`/sessions/${part(session)}`, { workspace, limit: MESSAGES });
-    fill(about, saved.title, " · ", `${count(saved.turns)} ${saved.turns === 1 ? "question" : "questions"} · last used ${time(saved.used)}`);
+    fill(about, saved.title, " · ", `${counted(saved.turns, "question")} · last used ${time(saved.used)}`);
     fill(messages, h("h2", {}, "Latest messages"), h("div", { class: "card stack" }, saved.messages.map((one) =>
       h("div", { class: "plain" }, h("span", { class: "soft small" }, { user: "Asked", assistant: "Answered", system: "A job ended" }[one.role], " ", time(one.time)), h("div", {}, shortened(one.content, 400))))));
     showNotepad(notepad, where);

@@ -15,7 +15,7 @@ export async function showFiles(section, { workspace, session }) {
   const picker = h("input", { type: "file", multiple: true, hidden: true, aria: { label: "Files" }, on: { change: () => (upload([...picker.files]), (picker.value = "")) } });
   const state = h("span", { class: "soft small", role: "status" });
   const add = h("button", { on: { click: () => picker.click() } }, "Upload files");
-  fill(section, h("h2", {}, "Files"), h("div", { class: "card" }, list, h("div", { class: "row" }, add, picker, state)));
+  fill(section, h("h2", {}, "Files"), list, h("p"), h("div", { class: "row" }, add, picker, state));
   takeFiles(section, upload);
 
   async function upload(files) {
@@ -34,7 +34,7 @@ export async function showFiles(section, { workspace, session }) {
   async function load() {
     try {
       const { files, has_more: hasMore, left_out: leftOut } = await get(base, { workspace, limit: PAGE });
-      fill(list, files.length ? h("table", { class: "stacks" }, h("thead", {}, h("tr", {}, ["Name", "Size", "Changed", "What to do"].map((one) => h("th", { scope: "col" }, one)))), h("tbody", {}, files.map(row)))
+      fill(list, files.length ? h("table", { class: "stacks" }, h("thead", {}, h("tr", {}, ["Name", "Size", "Changed", "Actions"].map((one) => h("th", { scope: "col" }, one)))), h("tbody", {}, files.map(row)))
         : h("p", { class: "soft" }, "No files yet. Upload some, or drop them here: agents read them."),
         hasMore && h("p", { class: "soft small" }, `The first ${PAGE} are shown.`), leftOut > 0 && h("p", { class: "soft small" }, `${leftOut} links and special files are not shown.`));
     } catch (error) {
@@ -44,7 +44,7 @@ export async function showFiles(section, { workspace, session }) {
 
   const row = (file) => h("tr", {}, h("td", { data: { label: "Name" } }, h("a", { href: fileUrl(session, workspace, file.name), download: true }, file.name)),
     h("td", { data: { label: "Size" } }, bytes(file.bytes)), h("td", { data: { label: "Changed" } }, time(file.modified_at)),
-    h("td", { data: { label: "What to do" } }, h("div", { class: "row" },
+    h("td", { data: { label: "Actions" } }, h("div", { class: "row" },
       h("button", { class: "quiet", aria: { label: `What is in ${file.name}` }, on: { click: () => analyse(file) } }, "What is in it"),
       h("button", { class: "danger quiet", aria: { label: `Delete ${file.name}` }, on: { click: () => drop(file) } }, "Delete"))));
 

@@ -15,7 +15,7 @@ export function showVariables(section, { workspace, session }) {
     fill(list, h("p", { role: "status" }, "Looking …"));
     try {
       const { variables } = await get(base, { workspace });
-      fill(list, variables.length ? h("table", { class: "stacks" }, h("thead", {}, h("tr", {}, ["Name", "Type", "Saved", "What to do"].map((one) => h("th", { scope: "col" }, one)))), h("tbody", {}, variables.map(row)))
+      fill(list, variables.length ? h("table", { class: "stacks" }, h("thead", {}, h("tr", {}, ["Name", "Type", "Saved", "Actions"].map((one) => h("th", { scope: "col" }, one)))), h("tbody", {}, variables.map(row)))
         : h("p", { class: "soft" }, "There are none. Code that an agent or a notebook runs in this session makes them."));
     } catch (error) {
       fill(list, errorNote(error));
@@ -24,7 +24,7 @@ export function showVariables(section, { workspace, session }) {
 
   const row = ({ name, type, saved, why, bytes: size, shape }) => h("tr", {}, h("td", { data: { label: "Name" }, class: "mono" }, name),
     h("td", { data: { label: "Type" } }, type, shape && ` ${shape.join(" × ")}`), h("td", { data: { label: "Saved" } }, saved ? bytes(size) || "yes" : h("span", {}, "no: ", why ?? "")),
-    h("td", { data: { label: "What to do" } }, h("div", { class: "row" }, h("button", { class: "quiet", aria: { label: `Show ${name}` }, on: { click: () => preview(name) } }, "Show"),
+    h("td", { data: { label: "Actions" } }, h("div", { class: "row" }, h("button", { class: "quiet", aria: { label: `Show ${name}` }, on: { click: () => preview(name) } }, "Show"),
       h("a", { class: "button quiet", href: withQuery(`${base}/${part(name)}/download`, { workspace }), download: true, aria: { label: `Download ${name}` } }, "Download"))));
 
   async function preview(name) {
