@@ -4,7 +4,9 @@ import { part, post } from "../api.js";
 import { errorNote, fill, h } from "../dom.js";
 import { formOf, takeFiles } from "../dropped.js";
 
-/** The form. `names`: of the collections that there are; `name`: the only one that is meant. `onAdded(name)` is called after each addition. */
+/**
+ * The form. `names`: of the collections that there are; `name`: the only one that is meant. `onAdded(name, failed)` is called after each
+ * addition; `failed`: the files that were refused. */
 export function addForm({ workspace, session, name, names = [], onAdded }) {
   const into = h("input", { required: true, value: name ?? names[0] ?? "papers", pattern: "[A-Za-z0-9][A-Za-z0-9._\\-]{0,99}", title: "Letters, digits, dots, dashes and underscores", list: "collections", autocomplete: "off", disabled: Boolean(name) });
   const picker = h("input", { type: "file", multiple: true, required: true });
@@ -35,7 +37,7 @@ export function addForm({ workspace, session, name, names = [], onAdded }) {
       const { collection, documents, failed } = await post(`/collections/${part(into.value)}/documents`, body, { query: { workspace, session } });
       fill(state, `Added ${documents.map((one) => one.name).join(", ")}.`, failed.map((one) => h("div", { class: "bad text" }, `${one.name}: ${one.error.message}`)));
       picker.value = url.value = title.value = text.value = "";
-      onAdded(collection);
+      onAdded(collection, failed);
     } catch (error) {
       fill(state, errorNote(error));
     }
@@ -45,6 +47,6 @@ export function addForm({ workspace, session, name, names = [], onAdded }) {
     h("div", { class: "row" }, !name && h("label", { class: "grow" }, "Into the collection", into, h("datalist", { id: "collections" }, names.map((one) => h("option", { value: one })))),
       h("div", { class: "row kinds", role: "group", aria: { label: "What to add" } }, radios)),
     fields, h("div", {}, h("button", { class: "primary" }, "Add")), state);
-  takeFiles(form, (files) => form.reportValidity && add(formOf(files)));
+  takeFiles(form, (files) => into.reportValidity() && add(formOf(files)));
   return form;
 }

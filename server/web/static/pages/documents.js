@@ -17,14 +17,21 @@ const urlOf = (one) => `/ui/documents?${new URLSearchParams({ collection: one.na
 const placeOf = (one) => (one.session_id ? `session ${one.session_id}` : one.workspace === workspace ? "this workspace" : `workspace ${one.workspace}`);
 
 async function showList() {
+  const list = h("div");
+  const names = await showCollections(list);
+  fill(page, list, h("h2", {}, session ? `Add documents for the session ${session}` : "Add documents"),
+    addForm({ workspace, session, names, onAdded: (added, failed) =>
+      failed.length ? showCollections(list) : location.assign(urlOf({ name: added, workspace, session_id: session })) }));
+}
+
+/** Fill `list` with the collections. Returns the names of those to which documents are added here. */
+async function showCollections(list) {
   const { collections } = await get("/collections", { workspace, session, limit: 1000 });
-  const own = collections.filter((one) => one.workspace === workspace && (one.session_id ?? null) === session).map((one) => one.name);
-  fill(page, collections.length ? h("ul", { class: "cards" }, collections.map((one) => h("li", { class: "card" },
+  fill(list, collections.length ? h("ul", { class: "cards" }, collections.map((one) => h("li", { class: "card" },
       h("a", { href: urlOf(one) }, h("strong", { class: "text" }, one.name)), h("div", {}, `${counted(one.documents, "document")}, ${counted(one.chunks, "passage")}`),
       h("div", { class: "soft small" }, `${placeOf(one)} · since ${time(one.created_at)}`))))
-    : empty("No documents yet", h("p", {}, "Add papers, manuals or notes. Then search them here, or ask the agent “documents”, which answers with citations.")),
-    h("h2", {}, session ? `Add documents for the session ${session}` : "Add documents"),
-    addForm({ workspace, session, names: own, onAdded: (added) => location.assign(urlOf({ name: added, workspace, session_id: session })) }));
+    : empty("No documents yet", h("p", {}, "Add papers, manuals or notes. Then search them here, or ask the agent “documents”, which answers with citations.")));
+  return collections.filter((one) => one.workspace === workspace && (one.session_id ?? null) === session).map((one) => one.name);
 }
 
 if (name) {
