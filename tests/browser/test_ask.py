@@ -106,7 +106,10 @@ def test_a_run_is_stopped_and_its_steps_stay(visit: Visit, paced: Paced, by: str
 
 def test_hostile_text_is_text(visit: Visit, paced: Paced) -> None:
     page = visit(ASK, width=360)
-    ask(page, paced.question(HOSTILE + "\n\n[x](javascript:alert(1)) ![p](http://192.0.2.1/p.png)", observation=HOSTILE))
+    ask(
+        page,
+        paced.question(HOSTILE + "\n\n[x](javascript:alert(1)) ![p](http://192.0.2.1/p.png)", observation=HOSTILE),
+    )
     assert HOSTILE in answer(page)
     page.locator(".work > summary").click()
     expect(page.locator(".step summary")).to_contain_text("<script>")
@@ -137,7 +140,9 @@ def test_a_long_answer_is_shown_in_parts_and_a_longer_one_as_it_is(visit: Visit,
 def test_a_citation_opens_its_page(visit: Visit, paced: Paced) -> None:
     text = "🔥 The celadon glaze was fired at 1240 degrees. It turned green."
     body = {"name": "celadon <b>.txt", "text": text}
-    [document] = paced.server.session.post("/collections/glazes/documents?workspace=paced", json=body).json()["documents"]
+    [document] = paced.server.session.post("/collections/glazes/documents?workspace=paced", json=body).json()[
+        "documents"
+    ]
     quote = "fired at 1240 degrees"
     said = "It was 1240 degrees."
     cited = {
@@ -182,7 +187,12 @@ def test_files_and_pictures(visit: Visit, paced: Paced) -> None:
     assert [one["name"] for one in files] == [saved]
     page.get_by_role("button", name=f"Remove {saved}").click()
     paced.server.session.post(f"/sessions/{session}/files?workspace=paced", files={"files": ("plot.png", png)})
-    ask(page, paced.question("Here it is.", details={"figures": ["plot.png"], "files": ["plot.png", "data.csv"], "code": "plot()"}))
+    ask(
+        page,
+        paced.question(
+            "Here it is.", details={"figures": ["plot.png"], "files": ["plot.png", "data.csv"], "code": "plot()"}
+        ),
+    )
     answer(page)
     page.wait_for_function("document.querySelector('.made img')?.naturalWidth === 1")
     expect(page.locator(".made a.tag")).to_have_text("⤓ data.csv")
@@ -197,7 +207,12 @@ def test_an_error_names_what_to_do(visit: Visit, paced: Paced) -> None:
 
 def test_a_refused_question_stays_in_its_field(visit: Visit) -> None:
     page = visit("/ui/ask")
-    page.route("**/run_script", lambda route: route.fulfill(status=429, json={"error": {"type": "queue_full", "message": "The queue is full."}}))
+    page.route(
+        "**/run_script",
+        lambda route: route.fulfill(
+            status=429, json={"error": {"type": "queue_full", "message": "The queue is full."}}
+        ),
+    )
     page.get_by_label("Your question").fill("Am I lost?")
     page.get_by_role("button", name="Ask", exact=True).click()
     expect(page.locator(".toast")).to_contain_text("The queue is full.")

@@ -89,7 +89,9 @@ def test_what_others_add_and_delete_is_seen_at_once(visit: Visit, lab: Server) -
 
 
 def test_a_page_is_read_by_its_citation_alone(lab: Server) -> None:
-    document = lab.session.post("/collections/own/documents?session=kiln", json={"name": "a.txt", "text": "Hot."}).json()
+    document = lab.session.post(
+        "/collections/own/documents?session=kiln", json={"name": "a.txt", "text": "Hot."}
+    ).json()
     place = f"/documents/{document['documents'][0]['document_id']}/pages"
     found = lab.session.get(f"{place}/0", params={"session": "kiln"}).json()
     assert (found["text"], found["page"], found["pages"], found["start"]) == ("Hot.", 0, 1, 0)

@@ -69,7 +69,9 @@ def test_a_job_is_started_by_keyboard_and_followed_to_its_end(visit: Visit, wait
     expect(page.get_by_text("Repeats")).to_be_visible()
 
 
-def test_the_list_changes_with_the_jobs(visit: Visit, lab: Server, waiting: Path, fits: Callable[[Page], bool]) -> None:
+def test_the_list_changes_with_the_jobs(
+    visit: Visit, lab: Server, waiting: Path, fits: Callable[[Page], bool]
+) -> None:
     job = start(lab, waiting / "second", "x" * 300)
     page = visit("/ui/jobs?workspace=jobs", width=360)
     row = page.locator(f"tr[data-job={job}]")

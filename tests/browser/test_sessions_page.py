@@ -14,7 +14,11 @@ Visit = Callable[..., Page]
 @pytest.fixture(scope="module")
 def session(lab: Server) -> str:
     """A session with two questions and a variable; and another one."""
-    for name, question in (("monday", "What is 37 * 52?"), ("monday", "What is 6 * 7?"), ("tuesday", "What is 8 * 9?")):
+    for name, question in (
+        ("monday", "What is 37 * 52?"),
+        ("monday", "What is 6 * 7?"),
+        ("tuesday", "What is 8 * 9?"),
+    ):
         answer = lab.session.post("/run_script", json={"question": question, "session_id": name})
         assert answer.status_code == 200, answer.text
     return "monday"
@@ -81,7 +85,9 @@ def test_files_are_uploaded_read_and_deleted(visit: Visit, lab: Server, session:
     expect(row).to_have_count(0)
 
 
-def test_variables_are_shown_and_downloaded(visit: Visit, lab: Server, session: str, fits: Callable[[Page], bool]) -> None:
+def test_variables_are_shown_and_downloaded(
+    visit: Visit, lab: Server, session: str, fits: Callable[[Page], bool]
+) -> None:
     code = "import pandas\nframe = pandas.DataFrame({'<b>': [1, 2], 'long ' * 30: [3, 4]})\nword = '<i>hello</i>'"
     assert lab.session.post(f"/sessions/{session}/code", json={"code": code}).status_code == 200
     page = visit(f"/ui/sessions?session={session}", width=360)

@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.support.server_process import Server
 
-AGENT = '''
+AGENT = """
 import json
 import time
 from dataclasses import asdict
@@ -33,7 +33,7 @@ class Paced(Agent):
                 time.sleep(0.02)
         citations = [Citation(**one) for one in script["citations"]]
         return AgentResult(script["answer"], "look", [step], asdict(used), script["details"], citations)
-'''
+"""
 NUMBERS = itertools.count(1)
 
 

@@ -8,6 +8,7 @@ import { longText } from "./steps.js";
 
 /** Characters of a block of a long answer: the browser shows one a frame. */
 const BLOCK = 12_000;
+const MOST_BLOCKS = 90;
 const MARK = /\uE000(\d+)\uE001/;
 
 /** The URL of a session's file. */
@@ -55,7 +56,10 @@ function blocks(text) {
   const found = [];
   let [block, isCode] = ["", false];
   for (const paragraph of text.split(/(?<=\n[ \t]*\n)/)) {
-    if (!isCode && block.length > BLOCK && /^[^\s\-*+>|\d]/.test(paragraph) && found.length < 90) [block] = [(found.push(block), "")];
+    if (!isCode && block.length > BLOCK && /^ ?[^\s\-*+>|\d]/.test(paragraph) && found.length < MOST_BLOCKS) {
+      found.push(block);
+      block = "";
+    }
     block += paragraph;
     if ((paragraph.match(/^ {0,3}(```|~~~)/gm) ?? []).length % 2) isCode = !isCode;
   }
