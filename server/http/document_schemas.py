@@ -23,6 +23,7 @@ def _check_date(text: str) -> str:
 
 Date = Annotated[str, StringConstraints(max_length=10), AfterValidator(_check_date)]
 Query = Annotated[str, StringConstraints(min_length=1, max_length=10_000)]
+PageIndex = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$"), Field(description="from 0")]
 Cursor = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,18}$")]
 
 
@@ -59,7 +60,12 @@ class DocumentPath(CollectionPath):
 
 
 class PagePath(DocumentPath):
-    index: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")] = Field(description="from 0")
+    index: PageIndex
+
+
+class ReadablePagePath(StrictRequest):
+    document_id: Name
+    index: PageIndex
 
 
 class DocumentFields(StrictRequest):
@@ -158,6 +164,7 @@ class DocumentDetails(DocumentShown):
 class PageText(BaseModel):
     document_id: str
     name: str
+    pages: int = Field(description="of the document")
     page: int
     page_label: str | None
     start: int = Field(description="the place of the page's first character in the document's text")

@@ -38,6 +38,7 @@ from server.http.document_schemas import (
     NewDocument,
     PagePath,
     PageText,
+    ReadablePagePath,
     SearchQuery,
     body,
 )
@@ -64,6 +65,15 @@ def blueprint(
 
     def collection_of(path: CollectionPath, query: CollectionQuery) -> Collection:
         return store.collection(scope_of(query), path.name)
+
+    def page_of(collections: list[Collection], document_id: str, index: str) -> dict[str, Any]:
+        document = store.document([one.key for one in collections], document_id)
+        found = store.pages(document.key, int(index), int(index))
+        if not found:
+            raise DocumentNotFoundError(f"{document.name!r} has no page {index}: it has {document.pages}, from 0.")
+        [page] = found
+        shown = {"page": page.index, "page_label": page.label, "start": page.start, "text": page.text}
+        return {"document_id": document.id, "name": document.name, "pages": document.pages, **shown}
 
     @routes.post(
         "/collections/<name>/documents",
@@ -151,14 +161,16 @@ def blueprint(
     )
     @access("read", "collection")
     def show_page(path: PagePath, query: CollectionQuery) -> dict[str, Any]:
-        document = store.document([collection_of(path, query).key], path.document_id)
-        found = store.pages(document.key, int(path.index), int(path.index))
-        if not found:
-            raise DocumentNotFoundError(
-                f"{document.name!r} has no page {path.index}: it has {document.pages}, from 0."
-            )
-        page = {"page": found[0].index, "page_label": found[0].label, "start": found[0].start, "text": found[0].text}
-        return {"document_id": document.id, "name": document.name, **page}
+        return page_of([collection_of(path, query)], path.document_id, path.index)
+
+    @routes.get(
+        "/documents/<document_id>/pages/<index>",
+        summary="The text of a page of any document that an agent reads, as citations name it",
+        responses=answers(PageText, 404),
+    )
+    @access("read", "session")
+    def show_readable_page(path: ReadablePagePath, query: CollectionQuery) -> dict[str, Any]:
+        return page_of(store.collections(scope_of(query).readable()), path.document_id, path.index)
 
     @routes.delete(
         "/collections/<name>/documents/<document_id>",

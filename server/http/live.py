@@ -26,6 +26,7 @@ from server.http.schemas import EVENTS, ErrorAnswer, NoQuery
 from server.http.sse import LOOK_SECONDS, PING, ServerSentEvent, event_stream
 from server.people.principal import Principal
 from server.runs import Events
+from server.store.document_types import Scope
 
 BATCH_SECONDS = 0.03
 """Minimum interval between two batches: text that a model writes is merged within it."""
@@ -44,7 +45,8 @@ class FollowQuery(BaseModel):
 
     follow: Annotated[list[str], Field(min_length=1, max_length=MOST_TOPICS)] = Field(
         description="`KEY:AFTER:TOPIC` for each topic. KEY: a name that its events carry; AFTER: the id of the last "
-        "event that was read, 0 for all; TOPIC: `run/ID`, `job/ID`, `comparison/ID`, `session/WORKSPACE/ID`, `load`."
+        "event that was read, 0 for all; TOPIC: `run/ID`, `job/ID`, `comparison/ID`, `session/WORKSPACE/ID`, "
+        "`collection/WORKSPACE/NAME`, `collection/WORKSPACE/NAME/SESSION` or `load`."
     )
 
 
@@ -95,15 +97,19 @@ def blueprint(host: Host, event_streams: ConcurrencyLimit) -> APIBlueprint:
                 return host.comparisons.events(comparison)
             case ["session", workspace, session]:
                 return host.feeds.events(host.workspaces.get(workspace).name, session)
+            case ["collection", workspace, name, *session] if len(session) <= 1:
+                scope = Scope(host.workspaces.get(workspace).name, "".join(session))
+                return host.documents.events(host.documents.store.collection(scope, name))
             case ["load"]:
                 return host.load.events
         raise InvalidRequestError(
-            f"There is no topic {topic!r}. There are run/ID, job/ID, comparison/ID, session/WORKSPACE/ID and load."
+            f"There is no topic {topic!r}. There are run/ID, job/ID, comparison/ID, session/WORKSPACE/ID, "
+            "collection/WORKSPACE/NAME, collection/WORKSPACE/NAME/SESSION and load."
         )
 
     @routes.get(
         "/events",
-        summary="Follow several runs, jobs, sessions or the server's load over one connection",
+        summary="Follow several runs, jobs, sessions, collections or the server's load over one connection",
         responses={200: EVENTS, **dict.fromkeys((422, 429), ErrorAnswer)},
     )
     @access("read", "caller")

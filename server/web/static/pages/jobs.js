@@ -1,3 +1,88 @@
-import { empty, fill, find } from "../dom.js";
+// Jobs: a list that changes with them, or one of them.
 
-fill(find("#page"), empty("Soon"));
+import { get, part, remove } from "../api.js";
+import { empty, errorNote, fill, find, h, toast } from "../dom.js";
+import { shortened, time } from "../format.js";
+import { showJob } from "../jobs/job.js";
+import { ENDED, STATES, jobUrl, progressShown, stateTag, took } from "../jobs/shown.js";
+import { startForm } from "../jobs/start.js";
+import { follow } from "../live.js";
+import { currentWorkspace } from "../workspace.js";
+
+const workspace = currentWorkspace();
+const query = new URLSearchParams(location.search);
+const page = find("#page");
+const MOST_FOLLOWED = 20;
+
+function showList() {
+  const list = h("div");
+  const state = h("select", { on: { change: choose } }, h("option", { value: "" }, "all"), STATES.map((one) => h("option", { value: one, selected: one === query.get("state") }, one)));
+  const session = query.get("session");
+  const followed = new Map(); // job_id -> a function that stops following it
+  const starting = h("div");
+
+  function choose() {
+    const url = new URL(location.href);
+    if (state.value) url.searchParams.set("state", state.value);
+    else url.searchParams.delete("state");
+    history.replaceState(null, "", url);
+    load();
+  }
+
+  async function load() {
+    try {
+      const { jobs } = await get("/jobs", { workspace, session_id: session, state: state.value });
+      fill(list, jobs.length ? h("table", { class: "stacks" }, h("thead", {}, h("tr", {}, ["Job", "Tool and input", "State", "Began", "Took", "Actions"].map((one) => h("th", { scope: "col" }, one)))), h("tbody", {}, jobs.map(row)))
+        : empty(state.value ? `No job is ${state.value}` : "No jobs yet", h("p", {}, "A job runs a tool in the background. Start one below, or ask an agent that has tools for it.")));
+      for (const one of jobs.filter((job) => !(job.state in ENDED)).slice(0, MOST_FOLLOWED)) watch(one);
+    } catch (error) {
+      fill(list, errorNote(error));
+    }
+  }
+
+  function row(job) {
+    const cancel = async ({ target }) => {
+      target.disabled = true;
+      await remove(`/jobs/${part(job.job_id)}`).catch((error) => toast(error.message, "bad"));
+      await load();
+    };
+    return h("tr", { data: { job: job.job_id } }, h("td", { data: { label: "Job" } }, h("a", { href: jobUrl(job.job_id) }, job.job_id)),
+      h("td", { data: { label: "Tool and input" }, class: "mono text" }, h("span", {}, job.tool, " ", h("span", { class: "soft" }, shortened(JSON.stringify(job.input), 80)))),
+      h("td", { data: { label: "State" }, class: "state" }, stateTag(job.state), progressShown(job)),
+      h("td", { data: { label: "Began" } }, time(job.started_at ?? job.created_at)), h("td", { data: { label: "Took" } }, took(job)),
+      h("td", { data: { label: "Actions" } }, !(job.state in ENDED) && h("button", { class: "danger quiet", aria: { label: `Cancel ${job.job_id}` }, on: { click: cancel } }, "Cancel")));
+  }
+
+  function watch(job) {
+    if (followed.has(job.job_id)) return;
+    followed.set(job.job_id, follow(`job/${job.job_id}`, ({ kind, data }) => {
+      if (kind === "progress") {
+        const cell = list.querySelector(`tr[data-job="${CSS.escape(job.job_id)}"] .state`);
+        if (cell) fill(cell, stateTag("running"), progressShown({ progress: data, state: "running" }));
+      } else if (kind === "end" || (kind === "state" && data.state !== job.state)) {
+        job = data;
+        if (kind === "end") followed.get(job.job_id)?.();
+        load();
+      }
+    }));
+  }
+
+  fill(page, h("div", { class: "row" }, h("label", { class: "inline" }, "State", state), session && h("span", { class: "tag" }, `of the session ${session}`)), h("p"), list, h("h2", {}, "Start a job"), starting);
+  startForm({ workspace, session, onStarted: (id) => location.assign(jobUrl(id)) }).then((form) => fill(starting, form), (error) => fill(starting, errorNote(error)));
+  let counts = "";
+  follow("load", ({ kind, data }) => {
+    // Jobs that others start or that end: their numbers change.
+    const now = kind === "sample" && JSON.stringify(data.jobs);
+    if (now && counts && now !== counts) load();
+    counts = now || counts;
+  });
+  return load();
+}
+
+const id = query.get("job");
+if (id) {
+  find("h1").textContent = id;
+  find("#about").hidden = true;
+  document.title = `${id} · Jobs · Hearth`;
+}
+(id ? showJob(page, id) : showList()).catch((error) => page.prepend(errorNote(error)));
