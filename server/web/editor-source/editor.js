@@ -5,7 +5,7 @@ export { indentWithTab } from "@codemirror/commands";
 export { python } from "@codemirror/lang-python";
 export { HighlightStyle, indentUnit, syntaxHighlighting } from "@codemirror/language";
 export { lintGutter, nextDiagnostic, setDiagnostics } from "@codemirror/lint";
-export { unifiedMergeView } from "@codemirror/merge";
+export { goToNextChunk, unifiedMergeView } from "@codemirror/merge";
 export { Compartment, EditorSelection, EditorState, Prec } from "@codemirror/state";
 export { EditorView, keymap } from "@codemirror/view";
 export { tags } from "@lezer/highlight";

@@ -1,9 +1,10 @@
 // The editor: CodeMirror with the colours of hearth.css.
 
 import {
-  basicSetup, Compartment, EditorState, EditorView, HighlightStyle, indentUnit, indentWithTab, keymap, lintGutter, nextDiagnostic, Prec,
+  basicSetup, Compartment, EditorState, EditorView, goToNextChunk, HighlightStyle, indentUnit, indentWithTab, keymap, lintGutter, nextDiagnostic, Prec,
   python, setDiagnostics, syntaxHighlighting, tags, unifiedMergeView,
 } from "../editor/editor.js";
+import { h } from "../dom.js";
 
 const colours = HighlightStyle.define([
   { tag: [tags.keyword, tags.operatorKeyword, tags.controlKeyword, tags.definitionKeyword, tags.moduleKeyword], color: "var(--accent)" },
@@ -30,10 +31,18 @@ const theme = EditorView.theme({
   ".cm-textfield, .cm-button": { backgroundColor: "var(--raised)", backgroundImage: "none", borderColor: "var(--line)", minHeight: "0" },
   ".cm-tooltip-autocomplete ul li[aria-selected]": { backgroundColor: "var(--accent)", color: "var(--on-accent)" },
   ".cm-changedLine, .cm-inlineChangedLine": { backgroundColor: "var(--good-glow) !important" },
-  ".cm-changedText": { background: "color-mix(in srgb, var(--good) 25%, transparent) !important" },
+  ".cm-line ins": { color: "inherit", background: "none" },
+  ".cm-changedText": { background: "color-mix(in srgb, var(--good) 14%, transparent) !important", color: "inherit" },
   ".cm-deletedChunk": { backgroundColor: "var(--bad-glow) !important" },
-  ".cm-deletedChunk .cm-deletedText": { background: "color-mix(in srgb, var(--bad) 25%, transparent) !important" },
+  ".cm-deletedChunk del, .cm-deletedChunk .cm-deletedText": { color: "var(--ink)", textDecoration: "none" },
+  ".cm-deletedChunk .cm-deletedText": { background: "color-mix(in srgb, var(--bad) 14%, transparent) !important" },
+  ".cm-deletedChunk .cm-chunkButtons button": {
+    minHeight: "0", margin: "0 2px", padding: "0 8px", border: "1px solid var(--line)", background: "var(--raised)", color: "var(--ink)",
+  },
 });
+
+const chunkButton = (kind, choose) =>
+  h("button", { type: "button", on: { mousedown: choose, keydown: (event) => ["Enter", " "].includes(event.key) && choose(event) } }, kind === "accept" ? "Mine" : "Theirs");
 
 /**
  * An editor in `parent`. `onSave()`: Ctrl+S. `onChange()`: the text has changed. It shows one state at a time; a state that was
@@ -56,7 +65,7 @@ export function createEditor(parent, { nonce, onSave, onChange }) {
           text.includes("\r\n") ? EditorState.lineSeparator.of("\r\n") : [],
           nonce ? EditorView.cspNonce.of(nonce) : [],
           EditorState.readOnly.of(isReadOnly),
-          EditorView.contentAttributes.of({ "aria-label": `Text of ${path}` }),
+          EditorView.contentAttributes.of({ "aria-label": `Text of ${path}`, tabindex: "0" }),
           EditorView.updateListener.of((update) => update.docChanged && onChange()),
         ],
       });
@@ -67,10 +76,13 @@ export function createEditor(parent, { nonce, onSave, onChange }) {
     },
     text: () => view.state.sliceDoc(),
     replace: (text) => view.dispatch({ changes: { from: 0, to: view.state.doc.length, insert: text } }),
-    /** Show the difference to `original`; null: none. `choose`: each change can be kept or undone by a button. */
+    /** Show the difference to `original`; null: none. `choose`: of each change, the one or the other text can be chosen. */
     compareWith(original, choose = false) {
-      const shown = original === null ? [] : unifiedMergeView({ original, mergeControls: choose, gutter: true });
+      const shown = original === null ? [] : unifiedMergeView({ original, mergeControls: choose && chunkButton, gutter: true });
       view.dispatch({ effects: comparison.reconfigure(shown) });
+      if (original === null) return;
+      view.dispatch({ selection: { anchor: 0 } });
+      goToNextChunk(view); // it may be far below
     },
     /** Mark lines. `problems`: each with `line`, `message` and `severity`. */
     mark(problems) {

@@ -17,6 +17,7 @@ const isMain = workspace === MAIN;
 const files = new Files(workspace);
 const opened = new Map(); // path -> {path, etag, saved, state}; `saved`: the text that the server has, null for none
 let file = null;
+let wanted = null; // the path that was chosen last
 let problems = [];
 let conflict = false;
 let isSaving = false;
@@ -34,12 +35,14 @@ const isChanged = (one) => (one === file ? editor.text() : one.state.sliceDoc())
 
 /** Open a file in the editor, at a line if there is one. */
 async function open(path, line) {
+  wanted = path;
   if (file?.path !== path) {
     try {
       if (!opened.has(path)) opened.set(path, await read(path));
     } catch (error) {
       return report(error);
     }
+    if (wanted !== path || file?.path === path) return; // another one was chosen meanwhile
     leave();
     file = opened.get(path);
     editor.show(file.state);
@@ -81,7 +84,7 @@ function showKind() {
   fill(find("#file-list"), fileList(files, file?.path, unsaved, open));
   find("#save").disabled = isMain ? false : !file;
   fill(find("#save"), isMain ? "Reload" : "Save and reload");
-  find("#delete").disabled = isMain || !file || kind === "main";
+  find("#delete").hidden = isMain || !file || kind === "main";
   fill(find("#delete"), kind === "changed" ? "Back to main's" : "Delete");
 }
 
@@ -91,16 +94,17 @@ async function save() {
   if (isSaving || (!file && !isMain)) return;
   if (conflict) return status(h("span", { class: "bad" }, "Not saved: choose a text first."));
   isSaving = true;
-  const text = file && editor.text();
+  const one = file; // another one may be opened meanwhile
+  const text = one && editor.text();
   status("Saving …");
   try {
-    if (!isMain && text !== file.saved) {
-      file.etag = await files.write(file.path, text, file.etag);
-      file.saved = text;
+    if (!isMain && text !== one.saved) {
+      one.etag = await files.write(one.path, text, one.etag);
+      one.saved = text;
     }
     showReload(await post("/reload_modules", { workspace }));
   } catch (error) {
-    if (error.type === "file_changed") await showConflict(error);
+    if (error.type === "file_changed") await showConflict(one, error).catch(report);
     else showFailure(error);
   } finally {
     isSaving = false;
@@ -133,12 +137,12 @@ function showProblems(found) {
 const mark = () => file && editor.mark(problems.filter((one) => pathOf(one.file) === file.path));
 
 /** Somebody else has saved the file: show the difference, and let the author choose. */
-async function showConflict({ details }) {
-  let theirs = { text: null, etag: null };
-  if (details.etag) theirs = await files.readOwn(file.path);
+async function showConflict(one, { details }) {
+  status(h("span", { class: "bad" }, `Not saved: ${one.path}.`));
+  const theirs = details.etag ? await files.readOwn(one.path) : { text: null, etag: null };
+  if (file !== one) return; // saving it again shows the difference
   conflict = true;
   if (theirs.text !== null) editor.compareWith(theirs.text, true);
-  status(h("span", { class: "bad" }, "Not saved."));
   const mine = () => {
     file.etag = theirs.etag;
     endConflict();
@@ -153,7 +157,7 @@ async function showConflict({ details }) {
   };
   fill(find("#conflict"), h("div", { class: "note", role: "alert" },
     h("p", {}, theirs.text === null ? `${file.path} was deleted since you opened it.`
-      : `${file.path} was saved by somebody else since you opened it. Below, their lines are red where yours differ. Each change can be accepted or rejected.`),
+      : `${file.path} was saved by somebody else since you opened it. Below, their lines are red where yours differ. Choose for each change, or for all of them:`),
     h("div", { class: "row" }, h("button", { class: "primary", on: { click: mine } }, "Save my text"),
       theirs.text !== null && h("button", { on: { click: take } }, "Take their text"))));
 }
@@ -258,5 +262,9 @@ async function loadTools() {
     loadTools().catch(report);
   });
 }
+
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden) Promise.all([files.load(), showGenerations()]).then(showKind, report);
+});
 
 begin().catch(report);
