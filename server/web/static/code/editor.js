@@ -28,6 +28,7 @@ const theme = EditorView.theme({
   ".cm-selectionMatch": { backgroundColor: "var(--glow)" },
   ".cm-foldPlaceholder": { backgroundColor: "var(--sunken)", border: "1px solid var(--line)", color: "var(--soft)" },
   ".cm-panels, .cm-tooltip": { backgroundColor: "var(--raised)", color: "var(--ink)", borderColor: "var(--line)" },
+  ".cm-search label": { display: "inline-flex", gap: "4px", alignItems: "center", color: "var(--ink)" },
   ".cm-textfield, .cm-button": { backgroundColor: "var(--raised)", backgroundImage: "none", borderColor: "var(--line)", minHeight: "0" },
   ".cm-tooltip-autocomplete ul li[aria-selected]": { backgroundColor: "var(--accent)", color: "var(--on-accent)" },
   ".cm-changedLine, .cm-inlineChangedLine": { backgroundColor: "var(--good-glow) !important" },
