@@ -80,7 +80,7 @@ def create_app(host: "Host") -> "Flask":
     CORS(
         app,
         origins=[auth.origin_pattern(origin) for origin in settings.CORS_ORIGINS],
-        expose_headers=["Retry-After", "X-Request-Id"],
+        expose_headers=["ETag", "Retry-After", "X-Request-Id"],
     )
     request_log.register(app)
     host_names.register(app, settings)

@@ -17,7 +17,7 @@ class HearthError(Exception):
     """An error that is reported to the client.
 
     `message` says what was wrong and what to do. `details` are JSON values beside `type` and `message` in the
-    response; a detail `retry_after` (seconds) also becomes a header.
+    response; the details `retry_after` (seconds) and `etag` also become headers.
     """
 
     status: ClassVar[int] = 500
@@ -148,6 +148,12 @@ class SessionNotFoundError(NotFoundError):
 
 class FileNotInWorkspaceError(NotFoundError):
     """The workspace has no file of that path."""
+
+    code = "file_not_found"
+
+
+class FileNotInGenerationError(NotFoundError):
+    """The generation has no file of that path."""
 
     code = "file_not_found"
 
@@ -283,6 +289,14 @@ class ComparisonStateError(ConflictError):
     """The comparison is running, or has ended, and the request needs the other."""
 
     code = "comparison_state"
+
+
+class FileChangedError(HearthError):
+    """A file is not the one that the request's `If-Match` or `If-None-Match` names. `etag`: of the file as it is now;
+    null: there is none."""
+
+    status = 412
+    code = "file_changed"
 
 
 class TooLargeError(HearthError):

@@ -254,7 +254,7 @@ class GuidedEngine(Engine):
         if step_config is not None:
             raise ValueError("GuidedEngine has no step callbacks; run a grammar a step instead.")
         began, now = time.monotonic(), context.current()
-        sampling, beginning = Sampling(**(sampling_params or {})), ""
+        sampling, beginning = Sampling(**(sampling_params or {})), ""  # type: ignore[typeddict-item]
         if now.tool is None:
             sampling |= Sampling(**now.sampling)  # type: ignore[typeddict-item]
             beginning = now.beginning() if now.beginning is not None else ""

@@ -33,6 +33,8 @@ def _answer(error: Exception, shape: Shape) -> Response:
         headers |= {name: value for name, value in error.get_headers() if name == "Allow"}
     if "retry_after" in shown.details:
         headers["Retry-After"] = str(shown.details["retry_after"])
+    if shown.details.get("etag"):
+        headers["ETag"] = shown.details["etag"]
     response = jsonify(body)
     response.status_code = status
     response.headers.update(headers)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from flask import Response
 from flask_openapi3 import APIBlueprint
 
 from server.host import Host
@@ -11,12 +12,15 @@ from server.http.schemas import (
     DiffQuery,
     ErrorAnswer,
     GenerationDeleted,
+    GenerationFilePath,
+    GenerationFiles,
     GenerationHash,
     GenerationsDiffer,
     GenerationsListed,
     HistoryQuery,
     NoQuery,
 )
+from server.http.workspaces import file_response
 from server.reload import unified_diffs
 
 
@@ -57,6 +61,26 @@ def blueprint(host: Host) -> APIBlueprint:
             "to": after,
             "files": [{"path": path, "diff": text} for path, text in diffs.items()],
         }
+
+    @routes.get(
+        "/generations/<generation>/files",
+        summary="List a generation's files: the workspace's own, and those of main below them",
+        responses={200: GenerationFiles, 404: ErrorAnswer},
+    )
+    @access("read", "generation")
+    def list_files(path: GenerationHash, query: NoQuery) -> dict[str, Any]:
+        found = host.generations.find(path.generation)
+        sizes = host.generations.sizes(found)
+        return {"generation": found, "files": [{"path": name, "bytes": size} for name, size in sizes.items()]}
+
+    @routes.get(
+        "/generations/<generation>/files/<path:path>",
+        summary="The bytes of a file of a generation",
+        responses={200: {"content": {"text/x-python": {"schema": {"type": "string"}}}}, 404: ErrorAnswer},
+    )
+    @access("read", "generation")
+    def get_file(path: GenerationFilePath, query: NoQuery) -> Response:
+        return file_response(host.generations.file(path.generation, path.path))
 
     @routes.delete(
         "/generations/<generation>",

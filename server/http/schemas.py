@@ -142,6 +142,10 @@ class GenerationHash(StrictRequest):
     generation: Name = Field(description="a generation's hash, or at least the first 4 digits of it")
 
 
+class GenerationFilePath(GenerationHash):
+    path: str = Field(description="like tools/shout.py")
+
+
 class RunId(StrictRequest):
     run_id: Name
 
@@ -625,6 +629,11 @@ class FileShown(BaseModel):
 
 class FilesListed(BaseModel):
     workspace: str
+    files: list[FileShown]
+
+
+class GenerationFiles(BaseModel):
+    generation: str
     files: list[FileShown]
 
 

@@ -1,5 +1,6 @@
-"""`POST /load_tools` and `GET /tools`."""
+"""`POST /load_tools` and `/tools`: the tools of a workspace, calls of one, and how they have fared."""
 
+from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any
 
@@ -7,9 +8,16 @@ from flask_openapi3 import APIBlueprint
 
 from server.host import Host
 from server.http.access import access
+from server.http.auth import caller
 from server.http.concurrency_limit import ConcurrencyLimit
 from server.http.schemas import ErrorAnswer, ToolsLoaded, WorkspaceChoice, WorkspaceQuery
+from server.http.sse import client_gone
+from server.http.tool_schemas import StatisticsQuery, ToolCall, ToolCallShown, ToolPath, ToolsUsed
+from server.jobs.job import Job
+from server.jobs.trial import try_tool
 from server.reload import Workspace
+from server.runs.tool_statistics import tool_statistics
+from server.store.runs import RunFilter
 
 
 def blueprint(host: Host, slow_requests: ConcurrencyLimit) -> APIBlueprint:
@@ -33,6 +41,44 @@ def blueprint(host: Host, slow_requests: ConcurrencyLimit) -> APIBlueprint:
     @access("read", "workspace")
     def tools(query: WorkspaceQuery) -> dict[str, Any]:
         return _list(host.workspaces.get(query.workspace))
+
+    @routes.post(
+        "/tools/<tool>/call",
+        summary="Call a tool in a process of its own, and wait for its result; no run is recorded",
+        responses={200: ToolCallShown, **dict.fromkeys((404, 409, 422, 429, 499, 503), ErrorAnswer)},
+    )
+    @access("code", "workspace")
+    def call(path: ToolPath, body: ToolCall) -> dict[str, Any]:
+        space = host.workspaces.get(body.workspace)
+        wanted = None if body.generation is None else host.generations.find(body.generation)
+        if wanted is None:
+            with space.pin() as live:
+                wanted = live.hash
+        job = Job(
+            id="trial",
+            workspace=space.name,
+            owner=caller().owner_in(space.name),
+            generation=wanted,
+            tool=path.tool,
+            input=body.input,
+            timeout=host.settings.TOOL_TIMEOUT,
+        )
+        with slow_requests.acquire():
+            called = try_tool(job, host.workspaces, host.runs.queue, client_gone())
+        return {"tool": path.tool, "workspace": space.name, "generation": wanted, **asdict(called)}
+
+    @routes.get(
+        "/tools/statistics",
+        summary="Calls, failures and times of each tool, by generation",
+        responses={200: ToolsUsed, 404: ErrorAnswer},
+    )
+    @access("read", "workspace")
+    def statistics(query: StatisticsQuery) -> dict[str, Any]:
+        space = host.workspaces.get(query.workspace)
+        return {
+            "workspace": space.name,
+            "statistics": tool_statistics(host.questions.records(RunFilter(workspace=space.name), query.limit)),
+        }
 
     return routes
 

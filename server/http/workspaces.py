@@ -14,6 +14,7 @@ from server.host import Host
 from server.http.access import access
 from server.http.auth import caller
 from server.http.body import read_bytes
+from server.http.preconditions import etag_of, precondition
 from server.http.schemas import (
     ErrorAnswer,
     FilePath,
@@ -39,7 +40,7 @@ def blueprint(host: Host) -> APIBlueprint:
     """The routes, over `host`."""
     routes = APIBlueprint("workspaces", __name__)
     routes.record(lambda state: state.app.url_map.converters.update(any_name=AnyName))
-    errors: dict[int | str | HTTPStatus, Any] = dict.fromkeys((403, 404, 413, 422, 503), ErrorAnswer)
+    errors: dict[int | str | HTTPStatus, Any] = dict.fromkeys((403, 404, 412, 413, 422, 503), ErrorAnswer)
 
     @routes.get("/workspaces", summary="List the workspaces", responses={200: WorkspacesListed})
     @access("read", "caller")
@@ -67,18 +68,20 @@ def blueprint(host: Host) -> APIBlueprint:
 
     @routes.put(
         "/workspaces/<workspace>/files/<path:path>",
-        summary="Make or replace a file, and the workspace if it is new; takes effect at the next reload",
+        summary="Make or replace a file, and the workspace if it is new; takes effect at the next reload. With "
+        "If-Match only if the file is the one of that ETag, with If-None-Match: * only if there is none",
         responses={200: FileWritten, 201: FileWritten, **errors},
     )
     @access("code", "workspace")
-    def put_file(path: FilePath, query: NoQuery) -> tuple[dict[str, Any], int]:
+    def put_file(path: FilePath, query: NoQuery) -> tuple[dict[str, Any], int, dict[str, str]]:
         data = read_bytes(request)
-        new = host.workspaces.files(path.workspace).write(path.path, data)
+        new = host.workspaces.files(path.workspace).write(path.path, data, precondition(request))
         digest = hashlib.sha256(data).hexdigest()
         host.audit.record(
             caller().actor, "file.written", f"{path.workspace}/{path.path}", bytes=len(data), sha256=digest
         )
-        return {"workspace": path.workspace, "path": path.path, "bytes": len(data)}, 201 if new else 200
+        written = {"workspace": path.workspace, "path": path.path, "bytes": len(data)}
+        return written, 201 if new else 200, {"ETag": etag_of(data)}
 
     @routes.get(
         "/workspaces/<workspace>/files/<path:path>",
@@ -89,18 +92,17 @@ def blueprint(host: Host) -> APIBlueprint:
     def get_file(path: FilePath, query: NoQuery) -> Response:
         host.workspaces.get(path.workspace)
         data = host.workspaces.files(path.workspace).read(path.path)
-        # The text's coding is in the file itself, if anywhere.
-        return Response(data, content_type="text/x-python", headers={"X-Content-Type-Options": "nosniff"})
+        return file_response(data)
 
     @routes.delete(
         "/workspaces/<workspace>/files/<path:path>",
-        summary="Remove a file; takes effect at the next reload",
+        summary="Remove a file; takes effect at the next reload. With If-Match only if it is the one of that ETag",
         responses={200: FileWritten, **errors},
     )
     @access("code", "workspace")
     def delete_file(path: FilePath, query: NoQuery) -> dict[str, Any]:
         host.workspaces.get(path.workspace)
-        host.workspaces.files(path.workspace).delete(path.path)
+        host.workspaces.files(path.workspace).delete(path.path, precondition(request))
         host.audit.record(caller().actor, "file.deleted", f"{path.workspace}/{path.path}")
         return {"workspace": path.workspace, "path": path.path, "bytes": 0}
 
@@ -127,3 +129,9 @@ def blueprint(host: Host) -> APIBlueprint:
         return {"workspace": path.workspace, "name": path.name}
 
     return routes
+
+
+def file_response(data: bytes) -> Response:
+    """A file of people's code. The text's coding is in the file itself, if anywhere."""
+    headers = {"X-Content-Type-Options": "nosniff", "ETag": etag_of(data)}
+    return Response(data, content_type="text/x-python", headers=headers)

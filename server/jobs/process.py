@@ -3,6 +3,7 @@
 import codecs
 import logging
 import threading
+import time
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -85,6 +86,8 @@ class RunningJob:
         """Whether progress or log have changed since they were saved."""
         self.ended = threading.Event()
         """Set when its end is saved."""
+        self.seconds = 0.0
+        """How long its tool ran, without the start and the end of its process."""
         # What its model calls and its calls of other jobs count for.
         self.run = Run(
             f"the job {job.id}", job.workspace, 1, priority="batch", session_id=job.session_id, owner=job.owner
@@ -128,7 +131,11 @@ class RunningJob:
                 queue.lend(self.run) as self.run.turn,
                 context.scope(cancelled=self.run.cancelled, on_text=lambda text, usage: self.run.count(usage)),
             ):
-                return worker.call_tool(job.tool, job.input, job.timeout, self.run, self._on_progress)
+                began = time.monotonic()
+                try:
+                    return worker.call_tool(job.tool, job.input, job.timeout, self.run, self._on_progress)
+                finally:
+                    self.seconds = time.monotonic() - began
         except WorkerCrashedError:
             if worker.process.end is not None and worker.process.end.lost is not None:
                 raise NodeLostError(worker.process.end.lost) from None

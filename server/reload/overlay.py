@@ -5,7 +5,7 @@ import re
 import secrets
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
@@ -43,9 +43,10 @@ class Overlay:
         _check_size(len(snapshot.files), sum(map(len, snapshot.files.values())))
         return snapshot
 
-    def write(self, path: str, data: bytes) -> bool:
+    def write(self, path: str, data: bytes, check: Callable[[bytes | None], object] | None = None) -> bool:
         """Make or replace a file atomically: readers see the old bytes or the new. Returns whether it is new. The
-        permissions of an existing file stay.
+        permissions of an existing file stay. `check` gets what the file holds before, None if there is none, and may
+        raise: then nothing is changed.
 
         Raises `InvalidPathError`, `TooLargeError` when the workspace would outgrow its bounds, `StoreError`.
         """
@@ -54,6 +55,8 @@ class Overlay:
             sizes = {**self.sizes(), path: len(data)}
             _check_size(len(sizes), sum(sizes.values()))
             self._check_inside(place, path)
+            if check is not None:
+                check(place.read_bytes() if place.is_file() else None)
             place.parent.mkdir(parents=True, exist_ok=True)
             before = place.stat() if place.exists() else None
             # The draft's name is hidden, so that no snapshot takes it.
@@ -77,10 +80,13 @@ class Overlay:
         with _disk(f"{path} can't be read"):
             return place.read_bytes()
 
-    def delete(self, path: str) -> None:
-        """Remove a file, and the folders that it leaves empty. Raises what `read` raises."""
+    def delete(self, path: str, check: Callable[[bytes | None], object] | None = None) -> None:
+        """Remove a file, and the folders that it leaves empty. `check` gets what it holds, and may raise. Raises what
+        `read` raises."""
         place = self._existing(path)
         with self._changing, _disk(f"{path} can't be removed"):
+            if check is not None:
+                check(place.read_bytes())
             place.unlink()
             for folder in place.parents:
                 if folder == self.folder or any(folder.iterdir()):

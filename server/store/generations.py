@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, exists, func, insert, or_, select
 
-from server.errors import GenerationInUseError, GenerationNotFoundError
+from server.errors import FileNotInGenerationError, GenerationInUseError, GenerationNotFoundError
 from server.store.database import Database
 from server.store.tables import BLOB, COMPARISON, FILE, GENERATION, JOB, RUN, TAKE_OVER
 
@@ -71,6 +71,24 @@ class GenerationStore:
         wanted = select(FILE.c.path, BLOB.c.data).join(BLOB).where(FILE.c.generation == self.find(generation))
         with self._database.reading() as connection:
             return {os.fsdecode(path): data for path, data in connection.execute(wanted)}
+
+    def sizes(self, generation: str) -> dict[str, int]:
+        """The paths of a generation's files in order, each with its bytes. Raises `GenerationNotFoundError`."""
+        wanted = select(FILE.c.path, func.length(BLOB.c.data)).join(BLOB)
+        with self._database.reading() as connection:
+            rows = connection.execute(wanted.where(FILE.c.generation == self.find(generation))).all()
+        return dict(sorted((os.fsdecode(path), size) for path, size in rows))
+
+    def file(self, generation: str, path: str) -> bytes:
+        """A file of a generation. Raises `GenerationNotFoundError`, `FileNotInGenerationError`."""
+        found = self.find(generation)
+        wanted = select(BLOB.c.data).join(FILE).where(FILE.c.generation == found)
+        with self._database.reading() as connection:
+            data = connection.execute(wanted.where(FILE.c.path == os.fsencode(path))).scalar()
+        if data is None:
+            raise FileNotInGenerationError(f"Generation {found} has no file {path!r}.")
+        one: bytes = data
+        return one
 
     def history(self, workspace: str, limit: int) -> list[WentLive]:
         """The last `limit` times that a generation became live in a workspace, the latest first."""

@@ -1,0 +1,60 @@
+"""One call of a tool by a person who waits for its result, in a process of its own. Nothing of it is saved."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from server.errors import WorkerCrashedError
+from server.jobs.job import Job
+from server.jobs.process import RunningJob, described
+from server.reload import Workspaces
+from server.runs.fair_queue import FairQueue
+from server.sdk.tool_error import ToolFailedError
+
+LOOK_SECONDS = 0.25
+"""Interval at which is looked whether the caller still waits."""
+GRACE_SECONDS = 2.0
+"""Time for a tool whose caller has left, from SIGTERM to SIGKILL."""
+
+
+@dataclass(frozen=True)
+class ToolCalled:
+    """What came of a call: a `result`, or an `error` with `type`, `message`, and perhaps `traceback`, `signal`,
+    `file` and `line`. `output`: what the tool printed. `seconds`: how long it ran."""
+
+    result: str | None
+    error: dict[str, Any] | None
+    output: str
+    seconds: float
+
+
+def try_tool(job: Job, workspaces: Workspaces, queue: FairQueue, has_left: Callable[[], bool]) -> ToolCalled:
+    """Call the tool of `job`, which is never saved. A failure or a crash of the tool is a result. When `has_left`,
+    the tool is stopped.
+
+    Raises `ToolNotFoundError`, `RunCancelledError` for a caller that has left, and what `Generation.start_worker`
+    raises.
+    """
+    running = RunningJob(job)
+    outcome: list[str | BaseException] = []
+
+    def call() -> None:
+        try:
+            outcome.append(running.call(workspaces, queue))
+        except BaseException as error:  # boundary: the thread's end; the caller raises it
+            outcome.append(error)
+        finally:
+            running.ended.set()
+
+    threading.Thread(target=call, name=f"trial of {job.tool}", daemon=True).start()
+    while not running.ended.wait(LOOK_SECONDS):
+        if has_left():
+            running.stop("its caller has left", GRACE_SECONDS)
+    match outcome[0]:
+        case str() as result:
+            return ToolCalled(result, None, running.log.text(), running.seconds)
+        case ToolFailedError() | WorkerCrashedError() as failure:
+            return ToolCalled(None, described(failure), running.log.text(), running.seconds)
+        case error:
+            raise error
