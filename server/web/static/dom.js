@@ -1,5 +1,7 @@
 // Elements from values. Text becomes text nodes: nothing that a model, a tool or a file says can become markup.
 
+import { trusted } from "./trusted.js";
+
 /**
  * An element. `properties`: `class`, `data` (an object), `on` (handlers by event), `aria` (an object), any other attribute;
  * false, null and undefined leave an attribute out, true sets it. `children`: nodes, strings, numbers, arrays; null is nothing.
@@ -40,11 +42,9 @@ export function safeUrl(url) {
   }
 }
 
-const rendered = globalThis.trustedTypes?.createPolicy("hearth", { createHTML: (html) => html }) ?? { createHTML: (html) => html };
-
 /** Show HTML that `POST /ui/markdown` has made, and nothing else. The only place where markup is read. */
 export function showRendered(element, html) {
-  element.innerHTML = rendered.createHTML(html);
+  element.innerHTML = trusted.createHTML(html);
   return element;
 }
 

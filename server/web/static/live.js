@@ -2,6 +2,7 @@
 // shared workers; elsewhere a tab opens its own. A hidden tab follows nothing, and catches up when it is shown again.
 
 import { Stream } from "./stream.js";
+import { trusted } from "./trusted.js";
 
 let port = null;
 let stream = null;
@@ -46,7 +47,7 @@ function tell(message) {
 
 function connect() {
   try {
-    const worker = new SharedWorker(new URL("./live-worker.js", import.meta.url), { type: "module", name: "hearth" });
+    const worker = new SharedWorker(trusted.createScriptURL(new URL("./live-worker.js", import.meta.url)), { type: "module", name: "hearth" });
     port = worker.port;
     port.onmessage = (event) => receive(event.data);
   } catch {

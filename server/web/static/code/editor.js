@@ -51,7 +51,9 @@ const chunkButton = (kind, choose) =>
  */
 export function createEditor(parent, { nonce, onSave, onChange }) {
   const comparison = new Compartment();
-  const view = new EditorView({ parent, state: EditorState.create({ extensions: [theme] }) });
+  // The policy for styles holds for the editor's own from its first state on.
+  const allowed = nonce ? EditorView.cspNonce.of(nonce) : [];
+  const view = new EditorView({ parent, state: EditorState.create({ extensions: [theme, allowed] }) });
 
   return {
     /** A new state. */
@@ -64,7 +66,7 @@ export function createEditor(parent, { nonce, onSave, onChange }) {
           keymap.of([indentWithTab, { key: "F8", run: nextDiagnostic }]),
           path.endsWith(".py") ? python() : [],
           text.includes("\r\n") ? EditorState.lineSeparator.of("\r\n") : [],
-          nonce ? EditorView.cspNonce.of(nonce) : [],
+          allowed,
           EditorState.readOnly.of(isReadOnly),
           EditorView.contentAttributes.of({ "aria-label": `Text of ${path}`, tabindex: "0" }),
           EditorView.updateListener.of((update) => update.docChanged && onChange()),
