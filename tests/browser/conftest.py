@@ -52,7 +52,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def visit(browser: Browser, lab: Server) -> Iterator[Callable[..., Page]]:
-    """`visit(path, width=1280, dark=False)`: a page of the lab in a browser of its own, signed in by the link.
+    """`visit(path, width=1280, dark=False, signed_in=True)`: a page of the lab in a browser of its own, signed in by
+    the printed link.
 
     At the end the test fails if a page logged an error or a warning, raised one, or asked another origin.
     """
@@ -75,7 +76,7 @@ def visit(browser: Browser, lab: Server) -> Iterator[Callable[..., Page]]:
         if answer.status >= 500 or (answer.status >= 400 and "/ui/static/" in answer.url):
             faults.append(f"{answer.status}: {answer.url}")
 
-    def opened(path: str, width: int = 1280, dark: bool = False) -> Page:
+    def opened(path: str, width: int = 1280, dark: bool = False, signed_in: bool = True) -> Page:
         context = browser.new_context(
             viewport={"width": width, "height": 800}, color_scheme="dark" if dark else "light"
         )
@@ -86,7 +87,8 @@ def visit(browser: Browser, lab: Server) -> Iterator[Callable[..., Page]]:
         page.on("pageerror", lambda error: faults.append(f"page error: {error}"))
         page.on("request", request)
         page.on("response", response)
-        page.goto(f"{lab.url}/?token={lab.token}")
+        if signed_in:
+            page.goto(f"{lab.url}/?token={lab.token}")
         page.goto(f"{lab.url}{path}")
         return page
 

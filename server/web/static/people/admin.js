@@ -1,0 +1,67 @@
+// What an admin decides: accounts, invitations, quotas; and the audit log.
+
+import { get, part, post, put, remove } from "../api.js";
+import { fill, find, h, toast } from "../dom.js";
+import { time } from "../format.js";
+import { table } from "../table.js";
+import { act, failed, onSubmit } from "./own.js";
+
+const ROLES = ["admin", "researcher", "guest"];
+const LIMITS = ["tokens_per_day", "runs_at_once", "jobs_at_once", "disk_bytes"];
+
+async function showPeople() {
+  const { people } = await get("/people");
+  const rows = people.filter((one) => !one.deleted_at).map((one) => {
+    const role = h("select", { aria: { label: `Role of ${one.username}` } }, ROLES.map((name) => h("option", { selected: name === one.role }, name)));
+    role.addEventListener("change", () => put(`/people/${part(one.username)}/role`, { role: role.value }).then(showPeople).catch(failed));
+    const open = act("Open", async () => {
+      const reason = prompt(`Why do you want to read what belongs to ${one.username}? The audit log keeps it.`);
+      if (!reason) return;
+      const { until } = await post(`/people/${part(one.username)}/open`, { reason });
+      toast(`Until ${time(until)} you may read what belongs to ${one.username}.`);
+    });
+    const gone = act("Delete", async () => {
+      if (!confirm(`Delete the account ${one.username}? What belongs to it stays, and nobody else gets the name.`)) return;
+      await remove(`/people/${part(one.username)}`);
+      await showPeople();
+    }, "danger");
+    return [one.username, role, time(one.created_at), one.login_at ? time(one.login_at) : "never", h("div", { class: "row" }, open, gone)];
+  });
+  fill(find("#people"), rows.length ? table(["Username", "Role", "Since", "Last login", ""], rows) : h("p", { class: "soft" }, "There are no accounts."));
+}
+
+async function showQuotas() {
+  const { quotas } = await get("/quotas", { limit: 1000 });
+  fill(find("#quotas"), quotas.length ? table(["Name", "Tokens a day", "Questions at once", "Jobs at once", "Disk"], quotas.map((one) => [one.name, ...LIMITS.map((name) => one.limits[name] ?? "no limit")]))
+    : h("p", { class: "soft" }, "There are none."));
+}
+
+let last = null;
+async function showAudit(before = null) {
+  const { events, next } = await get("/audit", { limit: 50, before, act: find("#audit-act").value });
+  last = next;
+  const rows = events.map((one) => [time(one.recorded_at), one.actor, h("code", {}, one.act), one.target, h("code", { class: "small" }, Object.keys(one.details).length ? JSON.stringify(one.details) : "")]);
+  const shown = table(["When", "Who", "Did", "To", "Details"], rows);
+  if (before) find("#audit tbody").append(...shown.querySelectorAll("tbody tr"));
+  else fill(find("#audit"), shown);
+  find("#audit-more").hidden = !next;
+}
+
+export async function openAdmin() {
+  find("#admin").hidden = false;
+  onSubmit("#invite-form", async ({ role }) => {
+    const made = await post("/auth/invitations", { role });
+    // In the fragment: it is never sent to a server, and no log has it.
+    const link = `${location.origin}/ui/register#invitation=${encodeURIComponent(made.invitation)}`;
+    fill(find("#invitation"), h("div", { class: "note" }, h("p", {}, `For one account, until ${time(made.expires_at)}. Send this link:`), h("code", { class: "text" }, link)));
+  });
+  onSubmit("#quota-form", async (given, form) => {
+    const limits = Object.fromEntries(LIMITS.filter((name) => given[name] !== "").map((name) => [name, Number(given[name])]));
+    await put(`/quotas/${part(given.name)}`, limits);
+    form.reset();
+    await showQuotas();
+  });
+  find("#audit-act").addEventListener("change", () => showAudit().catch(failed));
+  find("#audit-more").addEventListener("click", () => showAudit(last).catch(failed));
+  await Promise.all([showPeople(), showQuotas(), showAudit()]);
+}
