@@ -83,7 +83,7 @@ class RunningComparison:
             self._stopping.set()
             runs = list(self._runs)
         for run in runs:
-            run.stop(reason)
+            run.stop(type(reason)(reason.message))  # each its own, which gets the run's steps
         if self._check is not None:
             self._check.close()
 
