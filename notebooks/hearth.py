@@ -1001,7 +1001,7 @@ class Lab:
 
     def compare(
         self,
-        questions: Iterable[str | tuple[str, str] | Mapping[str, Any]] = (),
+        questions: Iterable[str | tuple[str, str] | Mapping[str, Any]] | str | os.PathLike[str] = (),
         a: str | Mapping[str, Any] | None = None,
         b: str | Mapping[str, Any] | None = None,
         *,
@@ -1014,24 +1014,37 @@ class Lab:
         cancels the comparison; its answers stay.
 
         `questions`: each a text, a pair of question and expected answer, or a dict with `question`, `expected` and
-        `history`. `runs`: ids of runs whose questions are asked instead. `a`, `b`: a generation's hash, or a dict
-        with some of `workspace`, `generation`, `model`, `agent`, `max_steps`, `instructions`; default: the live code.
+        `history`; or the path of a CSV or JSON Lines file with the columns `question` and `expected`. `runs`: ids of
+        runs whose questions are asked instead. `a`, `b`: a generation's hash, or a dict with some of `workspace`,
+        `generation`, `model`, `agent`, `max_steps`, `instructions`; default: the live code.
         `check`: `equal` or `contains`, which compare with the expected answer; `model`, which asks the model; or
         `{"tool": NAME}`, a tool of side a that takes `answer`, and perhaps `question` and `expected`, and returns
         true, false or a number.
         """
-        asked, ids = [_compared_question(one) for one in questions], list(runs)
-        body = {
-            "questions": asked or None,
-            "runs": ids or None,
-            "a": _compared_side(a),
-            "b": _compared_side(b),
-            "check": _compared_check(check),
-            "name": name,
-            "at_once": at_once,
-        }
-        started = self._json("POST", "/comparisons", body=self._named(body), seconds=None)["comparison_id"]
-        path = f"/comparisons/{_quoted(started)}"
+        wanted = self._named(
+            {
+                "runs": list(runs) or None,
+                "a": _compared_side(a),
+                "b": _compared_side(b),
+                "check": _compared_check(check),
+                "name": name,
+                "at_once": at_once,
+            }
+        )
+        if isinstance(questions, str | os.PathLike):
+            boundary = secrets.token_hex(16)
+            started = self._json(
+                "POST",
+                "/comparisons",
+                data=_form([Path(questions).expanduser()], boundary, {"request": json.dumps(wanted)}),
+                content_type=f"multipart/form-data; boundary={boundary}",
+                seconds=None,
+            )
+        else:
+            asked = [_compared_question(one) for one in questions]
+            body = {**wanted, **_given({"questions": asked or None})}
+            started = self._json("POST", "/comparisons", body=body, seconds=None)
+        path = f"/comparisons/{_quoted(started['comparison_id'])}"
         bar = _bar("answers")
         try:
             with contextlib.closing(self._events(f"{path}/events", None, "GET")) as events:
@@ -1044,7 +1057,7 @@ class Lab:
             raise
         finally:
             bar.close()
-        return self.comparison(started)
+        return self.comparison(started["comparison_id"])
 
     def comparison(self, comparison_id: str) -> Comparison:
         """A comparison as it is now, with its rows."""

@@ -5,7 +5,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
@@ -297,7 +297,11 @@ class Comparisons:
 
     def summary(self, comparison_id: str) -> dict[str, Any]:
         """See `summary_of`."""
-        return summary_of(self._store.rows(comparison_id))
+        return summary_of(self._store.all_rows(comparison_id))
+
+    def all_rows(self, comparison_id: str) -> Iterator[Row]:
+        """See `ComparisonStore.all_rows`."""
+        return self._store.all_rows(comparison_id)
 
     def rows(self, comparison_id: str, order: Order, limit: int, after: tuple[int, int] | None = None) -> list[Row]:
         """See `ComparisonStore.rows`."""

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 
 from constants import Settings
 from server.comparisons.checks import Check, Verdict, error_of
@@ -53,16 +54,18 @@ class RunningComparison:
     def work(self) -> None:
         """Ask all questions that have no answer yet. Returns when all are answered, or after `stop`. Raises
         `StoreError` if an answer can't be saved."""
-        rows = self._store.rows(self.comparison.id)
-        self._total = 2 * len(rows)
-        for row in rows:
+        wanted: list[tuple[Row, SideName]] = []
+        for row in self._store.all_rows(self.comparison.id):
+            self._total += 2
             self._count(row, [cell for cell in (row.a, row.b) if cell is not None])
+            asked = replace(row, a=None, b=None)  # its answers may be long
+            wanted += [(asked, side) for side in _unanswered(row)]
         self._publish()
         try:
             with ThreadPoolExecutor(self.comparison.at_once, f"comparison {self.comparison.id}") as pool:
-                asked = [pool.submit(self._answer, row, side) for row in rows for side in _unanswered(row)]
+                answers = [pool.submit(self._answer, row, side) for row, side in wanted]
                 try:
-                    for one in as_completed(asked):
+                    for one in as_completed(answers):
                         one.result()
                 except BaseException:
                     self.stop(RunCancelledError("The comparison has ended, because an answer could not be saved."))
@@ -80,7 +83,7 @@ class RunningComparison:
             self._stopping.set()
             runs = list(self._runs)
         for run in runs:
-            run.stop(reason)
+            run.stop(type(reason)(reason.message))  # each its own, which gets the run's steps
         if self._check is not None:
             self._check.close()
 

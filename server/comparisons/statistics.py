@@ -1,6 +1,7 @@
 """What the rows of a comparison say about its two sides."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from math import comb
 from statistics import median
 from typing import Any
@@ -16,22 +17,28 @@ def mcnemar_p(only_a: int, only_b: int) -> float:
     return min(1.0, float(2 * extreme / 2**changed))
 
 
-def summary_of(rows: Sequence[Row]) -> dict[str, Any]:
+def summary_of(rows: Iterable[Row]) -> dict[str, Any]:
     """Counts, McNemar's test, and medians of tokens and seconds. Differences are b - a, of the questions that both
-    sides have answered."""
-    ended = [(row.a, row.b) for row in rows if row.a is not None and row.b is not None]
+    sides have answered. The texts of `rows` are read once, and not held."""
+    questions = changed = 0
+    failed = {"a": 0, "b": 0}
+    ended: list[tuple[Cell, Cell]] = []
+    for row in rows:
+        questions += 1
+        changed += bool(row.has_changed)
+        failed["a"] += row.a is not None and row.a.answer is None
+        failed["b"] += row.b is not None and row.b.answer is None
+        if row.a is not None and row.b is not None:
+            ended.append((_without_text(row.a), _without_text(row.b)))
     judged = [(one, other) for one, other in ended if one.correct is not None and other.correct is not None]
     answered = [(one, other) for one, other in ended if one.answer is not None and other.answer is not None]
     only_a = sum(bool(one.correct and not other.correct) for one, other in judged)
     only_b = sum(bool(other.correct and not one.correct) for one, other in judged)
     return {
-        "questions": len(rows),
+        "questions": questions,
         "answered": len(ended),
-        "changed": sum(bool(row.has_changed) for row in rows),
-        "failed": {
-            "a": sum(row.a is not None and row.a.answer is None for row in rows),
-            "b": sum(row.b is not None and row.b.answer is None for row in rows),
-        },
+        "changed": changed,
+        "failed": failed,
         "unjudged": len(ended) - len(judged),
         "judged": len(judged),
         "correct": {
@@ -44,6 +51,10 @@ def summary_of(rows: Sequence[Row]) -> dict[str, Any]:
         "tokens": _compared(answered, "tokens"),
         "seconds": _compared(answered, "seconds"),
     }
+
+
+def _without_text(cell: Cell) -> Cell:
+    return replace(cell, answer=None if cell.answer is None else "")
 
 
 def _compared(pairs: Sequence[tuple[Cell, Cell]], name: str) -> dict[str, float | None]:

@@ -44,7 +44,6 @@ from server.http.sse import PING, ServerSentEvent, event_stream, events_after, l
 
 LONGEST_SHOWN = 10_000
 """Maximum length of a text in a list of rows, in characters. The run has the whole answer."""
-EXPORTED_AT_ONCE = 500
 
 
 def blueprint(
@@ -138,16 +137,8 @@ def blueprint(
     @access("read", "comparison")
     def export(path: ComparisonPath, query: NoQuery) -> Response:
         found = comparisons.get(path.comparison_id)
-
-        def rows() -> Iterator[Row]:
-            after: tuple[int, int] | None = (0, 0)
-            while after is not None:
-                some = comparisons.rows(found.id, "number", EXPORTED_AT_ONCE, after)
-                yield from some
-                after = (0, some[-1].number) if some else None
-
         return Response(
-            as_csv(rows()),
+            as_csv(comparisons.all_rows(found.id)),
             content_type="text/csv; charset=utf-8",
             headers={
                 "Content-Disposition": f'attachment; filename="comparison-{found.id}.csv"',

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from server.store.ownership import Reader
 from server.store.tables import COMPARISON, COMPARISON_ROW
 
 Order = Literal["changed", "number"]
+READ_AT_ONCE = 200
 
 
 class ComparisonStore:
@@ -90,13 +91,15 @@ class ComparisonStore:
         with self._database.reading() as connection:
             return [self._as_comparison(row) for row in connection.execute(wanted)]
 
-    def rows(
-        self,
-        comparison: str,
-        order: Order = "number",
-        limit: int | None = None,
-        after: tuple[int, int] | None = None,
-    ) -> list[Row]:
+    def all_rows(self, comparison: str) -> Iterator[Row]:
+        """All rows in the client's order, read in parts, since their answers may be long."""
+        after: tuple[int, int] | None = (0, 0)
+        while after is not None:
+            part = self.rows(comparison, "number", READ_AT_ONCE, after)
+            yield from part
+            after = (part[-1].rank, part[-1].number) if part else None
+
+    def rows(self, comparison: str, order: Order, limit: int, after: tuple[int, int] | None = None) -> list[Row]:
         """Rows in the client's order, or the changed ones first. `after`: rank and number of the last row that was
         read."""
         table = COMPARISON_ROW.c

@@ -53,6 +53,17 @@ def test_a_tool_judges_and_runs_are_asked_again(lab: tuple[hearth.Lab, str, str]
     assert list(found.rows["question"]) == ["a sample"] and found.summary["correct"] == {"a": 1, "b": 1}
 
 
+def test_questions_of_a_file(lab: tuple[hearth.Lab, str, str], tmp_path: Path) -> None:
+    ours, old, new = lab
+    file = tmp_path / "questions.csv"
+    file.write_text('question,expected\n"differ, or not",new\n')
+    a, b = ({"generation": one, "agent": "direct"} for one in (old, new))
+    found = ours.compare(file, a, b, check="contains")
+    assert list(found.rows["b"]) == ["new differ, or not"] and found.summary["correct"] == {"a": 0, "b": 1}
+    with pytest.raises(hearth.HearthError, match=r"none\.csv can't be read"):
+        ours.compare(str(tmp_path / "none.csv"), a, b)
+
+
 def test_what_is_refused(lab: tuple[hearth.Lab, str, str]) -> None:
     ours, old, _ = lab
     with pytest.raises(hearth.HearthError) as raised:

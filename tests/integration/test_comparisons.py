@@ -5,12 +5,15 @@ import io
 import json
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from server.store import Database
+from server.comparisons.comparison import Cell, CheckChoice, Comparison, Row, Side
+from server.errors import GenerationInUseError, StoreRefusedError
+from server.store import Database, GenerationStore
 from server.store.comparisons import ComparisonStore
 from tests.support.compared_code import SPACE, put_version
 from tests.support.event_stream import Event, read
@@ -175,6 +178,12 @@ def test_a_tool_judges(lab: Lab) -> None:
         assert cell["answer"] == question.upper() and cell["correct"] is None
         assert cell["check_error"]["type"] == kind and words in cell["check_error"]["message"]
     assert shown["summary"]["judged"] == 2
+
+    def workers() -> list[dict[str, Any]]:
+        found = lab.server.health()["workers"]
+        return [one for one in found if (one["workspace"], one["generation"]) == (SPACE, lab.old)]
+
+    lab.server.wait_until(lambda: not workers(), "the end of the workers that only the comparison used")
 
     name = lab.begin(["anything"], check={"kind": "tool", "tool": "lenient"})
     assert lab.ended(name)["summary"]["correct"] == {"a": 1, "b": 1}
@@ -397,3 +406,37 @@ def test_the_number_of_comparisons_is_bounded(lab: Lab, tmp_path: Path) -> None:
     assert asked.json()["answer"] == "HELLO"
     gate.touch()
     assert {lab.ended(name)["state"] for name in names} == {"done"}
+
+
+def test_the_store(tmp_path: Path, database_url: str | None) -> None:
+    """Both databases order rows alike, take any text, and change a state once."""
+    database = Database(tmp_path, database_url)
+    GenerationStore(database).record_live("main", "a" * 12, {"model.py": b""})
+    GenerationStore(database).record_live("main", "b" * 12, {"model.py": b"1"})
+    store, elsewhere = ComparisonStore(database, "here"), ComparisonStore(database, "elsewhere")
+    side = Side("main", "a" * 12, "embedded", "react", 6, None)
+    made = Comparison("one", "", "main", "main", side, side, CheckChoice("equal"), 4, 300)
+    store.add(made, [Row(number, f"\x00 {number}", "\ud800" if number == 1 else None) for number in range(1, 301)])
+    for number in (7, 250):
+        for name, answer in (("a", "same"), ("b", "same" if number == 7 else "other")):
+            assert store.save_cell("one", number, name, Cell("r", answer)) is not None  # type: ignore[arg-type]
+    assert store.save_cell("one", 301, "a", Cell("r", "no such row")) is None
+    assert [row.number for row in store.all_rows("one")] == list(range(1, 301))
+    first = store.rows("one", "changed", 3)
+    assert [(row.number, row.rank) for row in first] == [(250, 1), (7, 2), (1, 3)]
+    assert store.rows("one", "changed", 1, (first[-1].rank, first[-1].number))[0].number == 2
+    assert first[-1].question == "\x00 1" and first[-1].expected == "\ud800"
+
+    found = store.get("one")
+    assert (found.answered, found.is_here, elsewhere.get("one").is_here) == (2, True, False)
+    assert store.change_state("one", ["running"], "failed", {"type": "internal", "message": "a bug"})
+    assert not store.change_state("one", ["running"], "done")
+    assert elsewhere.change_state("one", ["failed"], "running") and elsewhere.get("one").is_here
+    with pytest.raises(GenerationInUseError, match="1 comparisons"):
+        GenerationStore(database).delete("a" * 12)
+    with pytest.raises(StoreRefusedError):
+        store.add(replace(made, id="two", b=replace(side, generation="c" * 12)), [Row(1, "q")])
+    store.delete("one")
+    assert store.latest(10) == [] and list(store.all_rows("one")) == []
+    GenerationStore(database).delete("a" * 12)
+    database.close()
