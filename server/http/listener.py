@@ -5,6 +5,7 @@ import logging
 import math
 import resource
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from server.http.browser import ALWAYS
 from server.http.concurrency_limit import max_waiting
 from server.http.proxies import Proxied
 from server.http.request_parser import READ_AND_DROPPED_BYTES, RequestParser
-from server.http.tls import DESCRIPTORS, TlsFront, tls_context
+from server.http.tls import DESCRIPTORS, TlsFront
 
 log = logging.getLogger(__name__)
 
@@ -194,11 +195,15 @@ def bind(host: str, port: int) -> socket.socket:
 class Listener:
     """Serves an application on a bound socket, from threads of its own."""
 
-    def __init__(self, app: Flask, bound: socket.socket, settings: Settings, spool: Path) -> None:
-        """`spool`: the folder for uploads as they arrive. Raises `OSError` if the certificate can't be used."""
-        context = None
-        if settings.TLS_CERT is not None and settings.TLS_KEY is not None:
-            context = tls_context(settings.TLS_CERT, settings.TLS_KEY)
+    def __init__(
+        self,
+        app: Flask,
+        bound: socket.socket,
+        settings: Settings,
+        spool: Path,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        """`spool`: the folder for uploads as they arrive. `context`: what TLS is spoken; None: none."""
         adjustments = Adjustments(
             sockets=[bound],
             # So that it is read, and noticed, when a client closes a connection that is being answered.
