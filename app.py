@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import sys
 import threading
 from functools import partial
@@ -18,6 +19,7 @@ from server.host import Host
 from server.http.auth import may_send_body
 from server.http.listener import Listener, bind
 from server.http.runtime_file import runtime_file
+from server.http.tls import tls_context
 from server.jobs.ray_cluster import RayMissingError
 from server.observability import logs
 
@@ -38,6 +40,13 @@ def main() -> int:
         print(error, file=sys.stderr)
         return BAD_SETTINGS
     logs.configure(settings.LOG_LEVEL)
+    context = None
+    if settings.TLS_CERT is not None and settings.TLS_KEY is not None:
+        try:
+            context = tls_context(settings.TLS_CERT, settings.TLS_KEY)
+        except OSError as error:
+            print(error, file=sys.stderr)
+            return BAD_SETTINGS
     try:
         bound = bind(settings.HOST, settings.PORT)
     except OSError as error:
@@ -50,13 +59,14 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
     try:
-        return serve(settings, bound)
+        return serve(settings, bound, context)
     except KeyboardInterrupt:
         return INTERRUPTED
 
 
-def serve(settings: Settings, bound: socket.socket) -> int:
-    """Serve on the socket `bound` until a signal, then shut down. Returns the exit code."""
+def serve(settings: Settings, bound: socket.socket, context: ssl.SSLContext | None = None) -> int:
+    """Serve on the socket `bound`, over TLS of `context` if there is one, until a signal, then shut down. Returns the
+    exit code."""
     try:
         host = Host(settings)
     except StoreError as error:
@@ -66,14 +76,10 @@ def serve(settings: Settings, bound: socket.socket) -> int:
         print(error, file=sys.stderr)
         return FAILED
     host.jobs.settle()  # before anybody can ask
-    try:
-        listener = Listener(
-            create_app(host), bound, settings, host.session_folders.incoming, partial(may_send_body, host)
-        )
-    except OSError as error:
-        print(error, file=sys.stderr)
-        return BAD_SETTINGS
-    urls = reachable_at(bound, "http" if settings.TLS_CERT is None else "https")
+    listener = Listener(
+        create_app(host), bound, settings, host.session_folders.incoming, partial(may_send_body, host), context
+    )
+    urls = reachable_at(bound, "http" if context is None else "https")
     with runtime_file(urls[0], settings.TOKEN):
         try:
             ended = listener.start()

@@ -5,6 +5,7 @@ import logging
 import math
 import resource
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -27,7 +28,7 @@ from server.http.browser import ALWAYS
 from server.http.concurrency_limit import max_waiting
 from server.http.proxies import Proxied
 from server.http.request_parser import READ_AND_DROPPED_BYTES, RequestParser
-from server.http.tls import DESCRIPTORS, TlsFront, tls_context
+from server.http.tls import DESCRIPTORS, TlsFront
 
 log = logging.getLogger(__name__)
 
@@ -209,12 +210,10 @@ class Listener:
         settings: Settings,
         spool: Path,
         may_send_body: Callable[[Request], bool],
+        context: ssl.SSLContext | None = None,
     ) -> None:
-        """`spool`: the folder for uploads as they arrive. `may_send_body`: see `RequestParser`. Raises `OSError` if
-        the certificate can't be used."""
-        context = None
-        if settings.TLS_CERT is not None and settings.TLS_KEY is not None:
-            context = tls_context(settings.TLS_CERT, settings.TLS_KEY)
+        """`spool`: the folder for uploads as they arrive. `may_send_body`: see `RequestParser`. `context`: what TLS is
+        spoken; None: none."""
         adjustments = Adjustments(
             sockets=[bound],
             # So that it is read, and noticed, when a client closes a connection that is being answered.

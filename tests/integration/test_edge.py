@@ -30,7 +30,7 @@ COOKIE = {"Cookie": "hearth_session=stolen"}
 JSON = {"Content-Type": "application/json"}
 
 
-def ask(server: Server, method: str, path: str, data: bytes | None = None, **headers: str) -> requests.Response:
+def ask(server: Server, method: str, path: str, data: bytes | None = None, /, **headers: str) -> requests.Response:
     """A request without the token."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return requests.request(method, server.url + path, headers=named, data=data, timeout=20)
