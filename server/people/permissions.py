@@ -148,7 +148,7 @@ class Permissions:
         """Whether a person may read a run; with `writes`, cancel or repeat it. Raises `RunNotFoundError`."""
         if principal.everything:
             return
-        found = self._run_in_memory(run) or self.store.run(run)
+        found = self.store.run(run) or self._run_in_memory(run)
         if found is None or not self._may(principal, found, writes):
             raise RunNotFoundError(f"There is no run {run!r} of yours. GET /runs lists those that there are.")
 
