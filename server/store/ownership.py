@@ -244,8 +244,8 @@ def _session_owner(connection: Connection, workspace: str, session: str) -> str 
     shared = select(SHARED_VALUE.c.workspace).where(
         SHARED_VALUE.c.workspace == workspace, SHARED_VALUE.c.session == session
     )
-    found = connection.execute(shared.limit(1)).scalar()
-    return found
+    named: str | None = connection.execute(shared.limit(1)).scalar()
+    return named
 
 
 def session_owner(workspace: str, session: str) -> Any:
