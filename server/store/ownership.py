@@ -239,7 +239,8 @@ def _session_owner(connection: Connection, workspace: str, session: str) -> str 
     # Before there were accounts, nobody claimed a session.
     for table, id_ in ((SESSION, SESSION.c.id), (JOB, JOB.c.session), (COLLECTION, COLLECTION.c.session)):
         wanted = select(table.c.owner).where(table.c.workspace == workspace, id_ == session).limit(1)
-        if (found := connection.execute(wanted).scalar()) is not None:
+        found = connection.execute(wanted).scalar()
+        if found is not None:
             return found
     shared = select(SHARED_VALUE.c.workspace).where(
         SHARED_VALUE.c.workspace == workspace, SHARED_VALUE.c.session == session

@@ -381,9 +381,9 @@ def test_a_browser_logs_in_and_out_by_a_cookie(lab: Lab) -> None:
         answer = browser.post(lab.server.url + "/auth/login", data=body, timeout=60)
         assert answer.json() == {"username": "ann"}
         assert browser.get(lab.server.url + "/auth/me", timeout=60).json()["credential"] == "login"
-        left = {"hearth_session": browser.cookies["hearth_session"]}
+        left = {"Cookie": f"hearth_session={browser.cookies['hearth_session']}"}
         assert browser.post(lab.server.url + "/auth/logout", timeout=60).ok and not browser.cookies
-    assert requests.get(lab.server.url + "/auth/me", cookies=left, timeout=60).status_code == 401
+    assert requests.get(lab.server.url + "/auth/me", headers=left, timeout=60).status_code == 401
 
 
 def test_a_browser_logs_in_by_the_start_token(lab: Lab) -> None:
