@@ -18,6 +18,7 @@ from benchmarks import (
     layers,
     machine,
     many_tools,
+    people,
     pictures,
     questions,
     reloads,
@@ -112,6 +113,7 @@ PARTS: dict[str, Callable[[Path, bool], None]] = {
     "sandbox": _sandbox,
     "pictures": _pictures,
     "retrieval": _retrieval,
+    "people": people.report,
 }
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
 from flask import Flask, Response, g, redirect, request
@@ -159,8 +159,7 @@ def _check(host: "Host", principal: Principal, access: Access, asked: FlaskReque
 
 def _still_allowed(host: "Host", principal: Principal, access: Access) -> Callable[[], bool]:
     """See `still_allowed`. Objects are looked at again when something has changed, and not each time."""
-    proxy = cast(Any, request)
-    asked, seen, allowed = cast(FlaskRequest, proxy._get_current_object()), host.credentials.known.number, True
+    asked, seen, allowed = _current(request), host.credentials.known.number, True
 
     def check() -> bool:
         nonlocal seen, allowed
@@ -190,6 +189,12 @@ def _log_in_by_link(host: "Host") -> AnyResponse:
     response.headers["Cache-Control"] = "no-store"
     response.headers["Referrer-Policy"] = "no-referrer"
     return response
+
+
+def _current(proxy: FlaskRequest) -> FlaskRequest:
+    """The request itself, which outlives its context."""
+    found: FlaskRequest = proxy._get_current_object()  # type: ignore[attr-defined]
+    return found
 
 
 def _bearer(asked: Request) -> str | None:

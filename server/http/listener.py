@@ -212,8 +212,8 @@ class Listener:
         may_send_body: Callable[[Request], bool],
         context: ssl.SSLContext | None = None,
     ) -> None:
-        """`spool`: the folder for uploads as they arrive. `may_send_body`: see `RequestParser`. `context`: what TLS is
-        spoken; None: none."""
+        """`spool`: the folder for uploads as they arrive. `may_send_body`: see `RequestParser`. `context`: of TLS;
+        None: none is spoken."""
         adjustments = Adjustments(
             sockets=[bound],
             # So that it is read, and noticed, when a client closes a connection that is being answered.

@@ -70,9 +70,11 @@ def check(permissions: Permissions, principal: Principal, access: Access, asked:
                     makes=asked.method in ("POST", "PUT"),
                 )
     for run in [*_in_path(path, RUN), *_values(sources, RUN)]:
-        permissions.check_run(principal, run, writes=writes and access.owner == "run")
+        is_run = access.owner == "run"
+        permissions.check_run(principal, run, writes=writes and is_run, repeats=asked.method == "POST" and is_run)
     for job in [*_in_path(path, JOB), *_values(sources, JOB)]:
-        permissions.check_job(principal, job, writes=writes and access.owner == "job")
+        is_job = access.owner == "job"
+        permissions.check_job(principal, job, writes=writes and is_job, repeats=asked.method == "POST" and is_job)
     for comparison in _in_path(path, COMPARISON):
         permissions.check_comparison(principal, comparison, writes=writes)
     for generation in _in_path(path, GENERATION):

@@ -157,6 +157,9 @@ def own_blueprint(host: Host) -> APIBlueprint:
     @routes.get("/auth/keys", summary="Your API keys", responses=_answers(KeysListed))
     @access("read", "account")
     def list_keys() -> dict[str, Any]:
+        return keys_shown()
+
+    def keys_shown() -> dict[str, Any]:
         return {"keys": [_key(one) for one in accounts.keys(caller())]}
 
     @routes.post("/auth/keys", summary="A new API key", responses=_answers(KeyMade, 403, 409, 422, status=201))
@@ -171,7 +174,7 @@ def own_blueprint(host: Host) -> APIBlueprint:
     def revoke_key(path: KeyPath) -> dict[str, Any]:
         _refuse_key("revoke keys")
         accounts.revoke_key(caller(), path.prefix)
-        return {"keys": [_key(one) for one in accounts.keys(caller())]}
+        return keys_shown()
 
     def logins_shown() -> dict[str, Any]:
         principal = caller()

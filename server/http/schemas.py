@@ -587,6 +587,7 @@ class SessionsListed(BaseModel):
 class SessionMessage(BaseModel):
     turn: int
     role: Literal["user", "system", "assistant"] = Field(description="`system`: jobs have ended")
+    username: str | None = Field(None, description="only of a user's message, with accounts: who has asked")
     content: str
     run_id: str
     time: float = Field(description="seconds since 1970")

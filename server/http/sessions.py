@@ -1,5 +1,6 @@
 """`/sessions`: what was said, and the notepads."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any
@@ -38,6 +39,11 @@ def blueprint(host: Host) -> APIBlueprint:
     def answers(of: Any, *errors: int) -> dict[int | str | HTTPStatus, Any]:
         return {200: of, **dict.fromkeys(errors, ErrorAnswer)}
 
+    def with_messages(session: SessionShown, exchanges: list[Exchange]) -> dict[str, Any]:
+        # Without accounts nobody knows who a person is.
+        askers = {} if caller().everything else store.askers(session.workspace, session.id)
+        return _with_messages(session, exchanges, askers)
+
     @routes.get("/sessions", summary="List sessions, the last used first", responses=answers(SessionsListed))
     @access("read", "caller")
     def list_sessions(query: SessionsQuery) -> dict[str, Any]:
@@ -51,7 +57,7 @@ def blueprint(host: Host) -> APIBlueprint:
     @access("read", "session")
     def show(path: SessionPath, query: HistoryQuery) -> dict[str, Any]:
         session = store.get(query.workspace, path.session_id)
-        return _with_messages(session, store.exchanges(query.workspace, path.session_id, query.limit))
+        return with_messages(session, store.exchanges(query.workspace, path.session_id, query.limit))
 
     @routes.get(
         "/sessions/<session_id>/export",
@@ -64,7 +70,7 @@ def blueprint(host: Host) -> APIBlueprint:
         exchanges = store.exchanges(query.workspace, path.session_id)
         if query.format == "markdown":
             return Response(as_markdown(session, exchanges), content_type="text/markdown; charset=utf-8")
-        return {**_with_messages(session, exchanges), "notepad": entries_of(exchanges)}
+        return {**with_messages(session, exchanges), "notepad": entries_of(exchanges)}
 
     @routes.delete(
         "/sessions/<session_id>",
@@ -130,9 +136,13 @@ def _shown(session: SessionShown) -> dict[str, Any]:
     return {"session_id": session.id, **{name: value for name, value in asdict(session).items() if name != "id"}}
 
 
-def _with_messages(session: SessionShown, exchanges: list[Exchange]) -> dict[str, Any]:
+def _with_messages(session: SessionShown, exchanges: list[Exchange], askers: Mapping[str, str]) -> dict[str, Any]:
+    def name(run: str, role: str) -> dict[str, str]:
+        return {"username": askers[run]} if role == "user" and run in askers else {}
+
     said = [
         {"turn": one.number, "role": role, "content": content, "run_id": one.run, "time": one.time}
+        | name(one.run, role)
         for one in exchanges
         for role, content in ((one.asker, one.question), ("assistant", one.answer))
     ]

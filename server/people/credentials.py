@@ -150,7 +150,7 @@ class CredentialCheck:
         return Principal(account.username, account.role, key.scopes & SCOPES[account.role], "key", key.prefix)
 
     def _of_access(self, token: str) -> Principal | None:
-        if token.count(".") != 2 or (tokens := self.tokens(make=False)) is None:
+        if not self._known.logins or token.count(".") != 2 or (tokens := self.tokens(make=False)) is None:
             return None
         login = self._known.logins.get(tokens.login_of(token) or "")
         return None if login is None else self._of_login(login)

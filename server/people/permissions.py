@@ -145,21 +145,26 @@ class Permissions:
 
     # Runs, jobs, generations
 
-    def check_run(self, principal: Principal, run: str, *, writes: bool) -> None:
-        """Whether a person may read a run; with `writes`, cancel or repeat it. Raises `RunNotFoundError`."""
+    def check_run(self, principal: Principal, run: str, *, writes: bool, repeats: bool = False) -> None:
+        """Whether a person may read a run; with `writes`, cancel it; with `repeats`, run its workspace's code again.
+        Raises `RunNotFoundError`, `WorkspaceNotFoundError`."""
         if principal.everything:
             return
-        found = self._run_in_memory(run) or self.store.run(run)
+        found = self.store.run(run) or self._run_in_memory(run)
         if found is None or not self._may(principal, found, writes):
             raise RunNotFoundError(f"There is no run {run!r} of yours. GET /runs lists those that there are.")
+        if repeats:
+            self.check_workspace(principal, found.workspace)
 
-    def check_job(self, principal: Principal, job: str, *, writes: bool) -> None:
-        """Whether a person may read a job; with `writes`, cancel or repeat it. Raises `JobNotFoundError`."""
+    def check_job(self, principal: Principal, job: str, *, writes: bool, repeats: bool = False) -> None:
+        """The same for a job. Raises `JobNotFoundError`, `WorkspaceNotFoundError`."""
         if principal.everything:
             return
         found = self.store.job(job)
         if found is None or not self._may(principal, found, writes):
             raise JobNotFoundError(f"There is no job {job!r} of yours. GET /jobs lists those that there are.")
+        if repeats:
+            self.check_workspace(principal, found.workspace)
 
     def check_comparison(self, principal: Principal, comparison: str, *, writes: bool) -> None:
         """Whether a person may read a comparison; with `writes`, stop or delete it. Raises

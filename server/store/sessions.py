@@ -11,7 +11,7 @@ from server.errors import InvalidRequestError, SessionNotFoundError
 from server.store.database import Database
 from server.store.group_writer import Change
 from server.store.ownership import Reader, session_owner
-from server.store.tables import MESSAGE, NOTE, SESSION, SHARED_VALUE, WAKE
+from server.store.tables import MESSAGE, NOTE, RUN, SESSION, SHARED_VALUE, WAKE
 
 Entry = dict[str, Any]
 """An entry of a notepad, as JSON."""
@@ -140,6 +140,15 @@ class SessionStore:
             Exchange(number, json.loads(asked), json.loads(answered), run, time, entry and json.loads(entry), asker)
             for number, asked, answered, run, time, entry, asker in reversed(rows)
         ]
+
+    def askers(self, workspace: str, session: str) -> dict[str, str]:
+        """Who has asked the questions of a session, by the runs that answered them."""
+        wanted = select(MESSAGE.c.run, RUN.c.owner).join(RUN, RUN.c.id == MESSAGE.c.run)
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                wanted.where(MESSAGE.c.session == _key(workspace, session).scalar_subquery()).distinct()
+            )
+            return {row.run: row.owner for row in rows}
 
     def replace_entries(self, workspace: str, session: str, entries: Mapping[int, Entry]) -> None:
         """Replace the session's notepad by `entries`, by the numbers of their exchanges.

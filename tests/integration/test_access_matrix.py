@@ -139,7 +139,7 @@ def routes(app: Flask) -> list[tuple[Rule, str, Access]]:
     found = []
     for rule in app.url_map.iter_rules():
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
-            access: Access = app.view_functions[rule.endpoint].access  # type: ignore[attr-defined]
+            access: Access = vars(app.view_functions[rule.endpoint])["access"]
             found.append((rule, method, access))
     return found
 

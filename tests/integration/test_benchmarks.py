@@ -30,5 +30,7 @@ def test_each_part_prints_its_tables() -> None:
         "analysis",
         "sandbox",
         "pictures",
+        "retrieval",
+        "people",
     ]
     assert all("\n|---|" in part for part in parts)
