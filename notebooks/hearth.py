@@ -294,8 +294,8 @@ class Answer:
 
 @dataclass(frozen=True)
 class Token:
-    """A token that a model wrote. `logprob`: at temperature 1, among all tokens. `top`: the likeliest ones there, each
-    with its text and logprob."""
+    """A token that a model wrote. `logprob`: at temperature 1, among all tokens. `top`: the likeliest ones there,
+    each with its text and logprob."""
 
     text: str
     logprob: float | None
