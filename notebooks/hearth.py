@@ -41,6 +41,7 @@ import getpass
 import hashlib
 import html
 import json
+import math
 import os
 import re
 import secrets
@@ -254,6 +255,8 @@ class Answer:
     provenance: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     """What some agents report in addition: `plan_execute` its `plan`, `auto` its `choice`."""
+    forked_from: dict[str, Any] | None = None
+    """The run that this one continues: `run_id`, `step`, `edited`, `same_prompt`."""
     citations: list[Citation] = field(default_factory=list)
     """What the answer of the agent `documents` rests on."""
     tools_shown: list[str] | None = None
@@ -292,8 +295,29 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Token:
+    """A token that a model wrote. `logprob`: at temperature 1, among all tokens. `top`: the likeliest ones there,
+    each with its text and logprob."""
+
+    text: str
+    logprob: float | None
+    forced: bool
+    """Whether the grammar allowed nothing else."""
+    top: list[tuple[str, float]]
+
+    def _row(self) -> dict[str, Any]:
+        probability = "" if self.logprob is None else f"{math.exp(self.logprob):.3f}"
+        others = ", ".join(f"{text!r} {math.exp(logprob):.3f}" for text, logprob in self.top)
+        forced = "forced" if self.forced else ""
+        return {"token": repr(self.text), "probability": probability, "likeliest": others, "": forced}
+
+
+@dataclass(frozen=True)
 class Run:
-    """A question in any state. `answer`, `function` and `steps` are set when it is done, `error` when it failed."""
+    """A question in any state. `answer`, `function` and `steps` are set when it is done, `error` when it failed.
+
+    Steps are numbered from 1; the answer is the step after the last one.
+    """
 
     run_id: str
     state: str
@@ -312,6 +336,39 @@ class Run:
     provenance: dict[str, Any] = field(default_factory=dict)
     position: int | None = None
     """Its position in the queue while it waits; 1 is next."""
+    forked_from: dict[str, Any] | None = None
+    """The run that this one continues."""
+    lab: Lab | None = field(default=None, repr=False, compare=False)
+
+    def step(self, number: int) -> dict[str, Any]:
+        """A step with its `model_calls`: each has `prompt`, `written`, and the `diff` to the prompt before."""
+        return self._lab._json("GET", f"/runs/{_quoted(self.run_id)}/steps/{number}")
+
+    def prompt(self, number: int) -> str:
+        """The prompt of a step's first model call by the agent; empty if there is none."""
+        calls = self.step(number)["model_calls"]
+        return next((call["prompt"] or "" for call in calls if call["tool"] is None), "")
+
+    def tokens(self, number: int) -> Table[Token]:
+        """The first 1,000 tokens of that model call. The run's model has to be loaded."""
+        body = self._lab._json("GET", f"/runs/{_quoted(self.run_id)}/tokens", query={"step": number})
+        return Table(
+            _made(Token, one, top=[(other["text"], other["logprob"]) for other in one["top"]])
+            for one in body["tokens"]
+        )
+
+    def fork(self, step: int | None = None, **changes: Any) -> Answer:
+        """Continue this run from `step` with something changed: `observation`, `rerun_tool`, `thought`, `input` (of
+        the step before), `question`, `history`, `agent`, `workspace`, `generation`, `sampling`, `continue_from`."""
+        path, body = f"/runs/{_quoted(self.run_id)}/fork", _given({"step": step, **changes})
+        question = changes.get("question", self.question)
+        return _answer(self._lab._json("POST", path, body, seconds=None), question)
+
+    @property
+    def _lab(self) -> Lab:
+        if self.lab is None:
+            raise HearthError("This run is of no server. lab.run(run_id) gives it.", "usage")
+        return self.lab
 
     def _row(self) -> dict[str, Any]:
         state = self.state if self.position is None else f"{self.state}, place {self.position}"
@@ -1101,11 +1158,11 @@ class Lab:
     def runs(self, limit: int = 20) -> Table[Run]:
         """The runs of this workspace, the latest first."""
         body = self._json("GET", "/runs", query={"workspace": self.workspace, "limit": limit})
-        return Table(_run(one) for one in body["runs"])
+        return Table(_run(one, self) for one in body["runs"])
 
     def run(self, run_id: str) -> Run:
         """A run by its id."""
-        return _run(self._json("GET", f"/runs/{_quoted(run_id)}"))
+        return _run(self._json("GET", f"/runs/{_quoted(run_id)}"), self)
 
     def replay(self, run_id: str) -> Answer:
         """Ask the question of an earlier run again, with the same code."""
@@ -1720,9 +1777,9 @@ def _answer(body: Mapping[str, Any], question: str) -> Answer:
     return _made(Answer, body, question=question, steps=steps, citations=citations)
 
 
-def _run(body: Mapping[str, Any]) -> Run:
+def _run(body: Mapping[str, Any], lab: Lab) -> Run:
     steps = [_made(Step, one) for one in body.get("steps", [])]
-    return _made(Run, body, asked=_time(body["asked"]), steps=steps, error=_reason(body))
+    return _made(Run, body, asked=_time(body["asked"]), steps=steps, error=_reason(body), lab=lab)
 
 
 def _job(body: Mapping[str, Any]) -> Job:

@@ -254,9 +254,10 @@ class GuidedEngine(Engine):
         if step_config is not None:
             raise ValueError("GuidedEngine has no step callbacks; run a grammar a step instead.")
         began, now = time.monotonic(), context.current()
-        sampling, beginning = Sampling(**(sampling_params or {})), ""  # type: ignore[typeddict-item]
+        sampling, beginning = sampling_params, ""
         if now.tool is None:
-            sampling |= Sampling(**now.sampling)  # type: ignore[typeddict-item]
+            if now.sampling:
+                sampling = Sampling(**{**(sampling_params or {}), **now.sampling})  # type: ignore[typeddict-item]
             beginning = now.beginning() if now.beginning is not None else ""
         prompt, bos = self._read(state.prompt, ensure_bos_token)
         parser = self._grammars.parser(grammar)

@@ -76,17 +76,24 @@ class PerSequenceCache:
         return 0  # many caches can't drop tokens; their sequence would be read again
 
     def run(self, batch: Sequence[tuple[Slot, Sequence[int]]], wanted: Sequence[int] | None = None) -> torch.Tensor:
-        assert wanted is None or set(wanted) == {1}
+        rows = wanted or [1] * len(batch)
         before = [(slot, slot.cached_tokens) for slot, _ in batch]
         try:
-            return torch.stack([self._read(slot, new) for slot, new in batch if isinstance(slot, CachedSlot)])
+            return torch.cat(
+                [
+                    self._read(slot, new, count)
+                    for (slot, new), count in zip(batch, rows, strict=True)
+                    if isinstance(slot, CachedSlot)
+                ]
+            )
         except BaseException:
             for slot, cached in before:
                 # Empty if its cache was lost; otherwise the next pass crops the cache to this.
                 slot.cached_tokens = slot.cached_tokens and cached
             raise
 
-    def _read(self, slot: CachedSlot, new: Sequence[int]) -> torch.Tensor:
+    def _read(self, slot: CachedSlot, new: Sequence[int], rows: int) -> torch.Tensor:
+        """The logits after the last `rows` tokens of `new`."""
         if slot.length > len(slot.cached_tokens) and not self._crop(slot):
             new, slot.cached_tokens = [*slot.cached_tokens, *new], []
         if slot.cache is None:
@@ -101,7 +108,7 @@ class PerSequenceCache:
                     ),
                     past_key_values=slot.cache,
                     use_cache=True,
-                    logits_to_keep=1,
+                    logits_to_keep=rows,
                 )
         except BaseException:
             # Some layers may have been written and others not.
@@ -109,7 +116,7 @@ class PerSequenceCache:
             raise
         slot.cached_tokens = [*slot.cached_tokens, *new]
         slot.length = len(slot.cached_tokens)
-        logits: torch.Tensor = output.logits[0, -1].float()
+        logits: torch.Tensor = output.logits[0, -rows:].float()
         return logits
 
     def _crop(self, slot: CachedSlot) -> bool:

@@ -335,6 +335,22 @@ def test_runs_are_listed_and_asked_again(server: Server) -> None:
         ours.run("no such run")
 
 
+def test_what_the_model_saw_and_another_way_from_there(server: Server) -> None:
+    ours = lab(server, "dora")
+    ours.write_tools(CELL.format(answer="1924"))
+    run = ours.run(ours.ask(QUESTION).run_id)
+    assert QUESTION in run.prompt(1) and run.prompt(2).startswith(run.prompt(1)) and run.prompt(2).endswith("1924")
+    assert run.step(1)["tool"] == "calculator"
+    tokens = run.tokens(1)
+    assert "".join(tokens["text"]) == run.step(1)["model_calls"][0]["written"]
+    assert "likeliest" in repr(tokens) and len(tokens[0].top) == 5
+    forked = run.fork(step=2, observation="77")
+    assert (forked.answer, forked.question) == ("77", QUESTION) and forked.forked_from is not None
+    assert ours.run(forked.run_id).forked_from == forked.forked_from
+    with refused("step_not_found"):
+        run.fork(step=9)
+
+
 def test_questions_of_a_session_are_listed_as_one_conversation(server: Server) -> None:
     assert lab(server).sessions() == []
     first = lab(server).ask(QUESTION, session="monday")
