@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -43,7 +44,7 @@ def waiting(lab: Server) -> Path:
 
 
 def start(lab: Server, file: Path, word: str = "it") -> str:
-    body = {"tool": "attend", "input": {"file": str(file), "word": word}, "workspace": "jobs"}
+    body: dict[str, Any] = {"tool": "attend", "input": {"file": str(file), "word": word}, "workspace": "jobs"}
     return str(lab.session.post("/jobs", json=body).json()["job_id"])
 
 
