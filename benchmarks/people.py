@@ -40,7 +40,7 @@ def _checks(times: int) -> dict[str, float]:
         settings = Settings(TOKEN="secret", DATA_DIR=Path(folder))
         database = Database(Path(folder))
         check = CredentialCheck(settings, PeopleStore(database))
-        accounts = Accounts(PeopleStore(database), check, AuditLog(), "auto")
+        accounts = Accounts(PeopleStore(database), check, AuditLog(database), "auto")
         accounts.register("ann", PASSWORD, None, check.of_bearer("secret"))
         given = accounts.log_in("ann", PASSWORD)
         principal = check.of_bearer(given.access_token)

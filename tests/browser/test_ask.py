@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import FilePayload, Page, expect
 
 from tests.support.paced_agent import Paced
 from tests.support.server_process import Server
@@ -174,8 +174,8 @@ def test_files_and_pictures(visit: Visit, paced: Paced) -> None:
         "a5f645400000000049454e44ae426082"
     )
     name = "<b>figure.png"
-    page.locator("#files").set_input_files([{"name": name, "mimeType": "image/png", "buffer": png}])
-    page.locator("#files").set_input_files([{"name": "notes.txt", "mimeType": "text/plain", "buffer": b"hello"}])
+    page.locator("#files").set_input_files([FilePayload(name=name, mimeType="image/png", buffer=png)])
+    page.locator("#files").set_input_files([FilePayload(name="notes.txt", mimeType="text/plain", buffer=b"hello")])
     expect(page.locator(".chip").nth(1)).to_contain_text("5 bytes")
     page.get_by_role("button", name="Remove notes.txt").click()
     expect(page.locator(".chip")).to_have_count(1)
@@ -186,6 +186,10 @@ def test_files_and_pictures(visit: Visit, paced: Paced) -> None:
     files = paced.server.session.get(f"/sessions/{session}/files?workspace=paced").json()["files"]
     assert [one["name"] for one in files] == [saved]
     page.get_by_role("button", name=f"Remove {saved}").click()
+    drop = "const data = new DataTransfer(); data.items.add(new File(['hello'], 'dropped.txt')); return data"
+    dropped = page.evaluate_handle(f"() => {{ {drop} }}")
+    page.dispatch_event("#conversation", "drop", {"dataTransfer": dropped})
+    expect(page.locator(".chip")).to_contain_text("dropped.txt 5 bytes")
     paced.server.session.post(f"/sessions/{session}/files?workspace=paced", files={"files": ("plot.png", png)})
     ask(
         page,
@@ -203,6 +207,15 @@ def test_an_error_names_what_to_do(visit: Visit, paced: Paced) -> None:
     ask(page, "there is no script of this name")
     expect(page.locator(".exchange [role=status]")).to_have_text("Failed")
     expect(page.locator(".answer [role=alert]")).to_contain_text("paced")
+
+
+def test_what_a_script_asks_in_the_same_session_comes_too(visit: Visit, lab: Server) -> None:
+    page = visit("/ui/ask?session=together&workspace=main")
+    expect(page.get_by_label("Agent")).to_have_value("react")
+    body = {"question": "What is 6 * 7?", "session_id": "together"}
+    assert lab.session.post("/run_script", json=body).status_code == 200
+    expect(page.locator(".asked")).to_have_text("What is 6 * 7?")
+    expect(page.locator(".answer .markdown")).to_have_text("42")
 
 
 def test_a_refused_question_stays_in_its_field(visit: Visit) -> None:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import FilePayload, Page, expect
 
 from tests.support.pdf_documents import text_pages, with_labels
 from tests.support.server_process import Server
@@ -48,8 +48,8 @@ def test_files_with_printed_pages_and_a_refused_one(visit: Visit, fits: Callable
     paper = with_labels(text_pages(3), [(0, "r", 1), (2, "D", 1)])
     page.locator("input[type=file]").set_input_files(
         [
-            {"name": "<i>paper.pdf", "mimeType": "application/pdf", "buffer": paper},
-            {"name": "broken.pdf", "mimeType": "application/pdf", "buffer": b"%PDF-1.7\n"},
+            FilePayload(name="<i>paper.pdf", mimeType="application/pdf", buffer=paper),
+            FilePayload(name="broken.pdf", mimeType="application/pdf", buffer=b"%PDF-1.7\n"),
         ]
     )
     page.get_by_role("button", name="Add").click()
@@ -63,7 +63,7 @@ def test_files_with_printed_pages_and_a_refused_one(visit: Visit, fits: Callable
     expect(dialog.get_by_role("status")).to_have_text("Page ii")
     dialog.get_by_role("button", name="Close").click()
     page.locator("input[type=file]").set_input_files(
-        [{"name": "broken.pdf", "mimeType": "application/pdf", "buffer": b"%PDF-1.7\n"}]
+        [FilePayload(name="broken.pdf", mimeType="application/pdf", buffer=b"%PDF-1.7\n")]
     )
     page.get_by_role("button", name="Add").click()
     expect(page.get_by_role("alert")).to_contain_text("broken.pdf")

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import FilePayload, Page, expect
 
 from tests.support.server_process import Server
 
@@ -66,7 +66,7 @@ def test_files_are_uploaded_read_and_deleted(visit: Visit, lab: Server, session:
     table = b"name,value\n<script>,1\nb,2\n"
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name="Upload files").click()
-    chooser.value.set_files([{"name": "<i>data.csv", "mimeType": "text/csv", "buffer": table}])
+    chooser.value.set_files([FilePayload(name="<i>data.csv", mimeType="text/csv", buffer=table)])
     row = page.locator("tr", has_text="data.csv")
     expect(row).to_contain_text("26 bytes")
     row.get_by_role("button", name="What is in").click()

@@ -48,6 +48,17 @@ export function showRendered(element, html) {
   return element;
 }
 
+/** A table that becomes cards on a phone. `rows`: arrays of cells: children, or `td` elements. */
+export function table(columns, rows) {
+  const cell = (content, index) => {
+    const shown = content instanceof HTMLTableCellElement ? content : h("td", {}, content);
+    shown.dataset.label = columns[index];
+    return shown;
+  };
+  return h("table", { class: "stacks" }, h("thead", {}, h("tr", {}, columns.map((one) => h("th", { scope: "col" }, one)))),
+    h("tbody", {}, rows.map((cells) => h("tr", {}, cells.map(cell)))));
+}
+
 /** A message in the corner, for some seconds; errors stay until they are clicked away. */
 export function toast(message, kind = "") {
   const shown = h("div", { class: `toast ${kind}` }, message);

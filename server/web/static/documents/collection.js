@@ -2,7 +2,7 @@
 
 import { get, part, remove } from "../api.js";
 import { confirmed } from "../dialog.js";
-import { empty, errorNote, fill, h, toast } from "../dom.js";
+import { empty, errorNote, fill, h, table, toast } from "../dom.js";
 import { bytes, counted, time } from "../format.js";
 import { follow } from "../live.js";
 import { openPage } from "../page-text.js";
@@ -37,7 +37,7 @@ export function showCollection(page, { workspace, session, name }) {
     try {
       const { documents, next } = await get(`${base}/documents`, { ...query, limit: PAGE });
       rows.clear();
-      fill(list, documents.length ? h("table", { class: "stacks" }, h("thead", {}, h("tr", {}, ["Document", "Size", "State", "Changed", "Actions"].map((one) => h("th", { scope: "col" }, one)))), h("tbody", {}, documents.map(row)))
+      fill(list, documents.length ? table(["Document", "Size", "State", "Changed", "Actions"], documents.map(row))
         : empty("No documents", h("p", {}, "Add some above.")), next && h("p", { class: "soft small" }, `The first ${PAGE} are shown. The search looks into all.`));
     } catch (error) {
       fill(list, errorNote(error));
@@ -45,14 +45,13 @@ export function showCollection(page, { workspace, session, name }) {
   }
 
   function row(one) {
-    const cell = h("td", { data: { label: "State" } });
+    const cell = h("td");
     rows.set(one.document_id, cell);
     showState(cell, one);
-    return h("tr", {}, h("td", { data: { label: "Document" } }, h("button", { class: "quiet name", title: "Read it", on: { click: () => open(one.document_id, 0) } }, one.name),
+    return [h("td", {}, h("button", { class: "quiet name", title: "Read it", on: { click: () => open(one.document_id, 0) } }, one.name),
         one.place && h("div", { class: "soft small text" }, one.place), one.skipped.length > 0 && h("details", { class: "small" }, h("summary", {}, `${one.skipped.length} not read`), one.skipped.map((why) => h("div", { class: "text" }, why)))),
-      h("td", { data: { label: "Size" } }, `${counted(one.pages, "page")}, ${bytes(one.bytes)}`), cell,
-      h("td", { data: { label: "Changed" } }, time(one.changed_at)),
-      h("td", { data: { label: "Actions" } }, h("button", { class: "danger quiet", aria: { label: `Delete ${one.name}` }, on: { click: () => drop(one) } }, "Delete")));
+      `${counted(one.pages, "page")}, ${bytes(one.bytes)}`, cell, time(one.changed_at),
+      h("button", { class: "danger quiet", aria: { label: `Delete ${one.name}` }, on: { click: () => drop(one) } }, "Delete")];
   }
 
   function showState(cell, { state, error, vectors, chunks }) {

@@ -67,14 +67,16 @@ function stopLast() {
 
 /** Messages that others send into this conversation, and its jobs, as they come. */
 let watching = null;
-function watch(after = 0) {
-  watching ??= follow(`session/${workspace}/${session}`, async ({ kind, data }) => {
+const asked = new Map(); // run_id -> what was asked, and by whom
+function watch(newest = 0) {
+  watching ??= follow(`session/${workspace}/${session}`, ({ kind, data }) => {
     if (kind === "job" || kind === "progress") jobs.show(data);
-    if (kind !== "message" || data.role !== "assistant" || known(data.run_id)) return;
-    const exchange = add(make("", { asker: "user" }));
+    if (kind !== "message" || data.time < newest || known(data.run_id)) return;
+    if (data.role !== "assistant") return void asked.set(data.run_id, data);
+    const exchange = add(make(asked.get(data.run_id)?.content ?? "", { asker: asked.get(data.run_id)?.role }));
     exchange.runId = data.run_id;
-    await showRecord(exchange);
-  }, after);
+    showRecord(exchange);
+  });
 }
 
 /** Fill an exchange from its run's record; without a record, from the session's messages alone. */
@@ -103,7 +105,6 @@ async function load() {
     get(`/sessions/${part(session)}`, { workspace }).catch((error) => (error.status === 404 ? { messages: [] } : Promise.reject(error))),
     get("/runs", { workspace, limit: 100 }),
   ]);
-  const asked = new Map();
   for (const { role, content, run_id: runId } of saved.messages) {
     if (role !== "assistant") asked.set(runId, { role, content });
     else {
@@ -126,7 +127,7 @@ async function load() {
   }
   if (!exchanges.length) fill(list, welcome(workspace, askExample));
   if (saved.title && exchanges.length) find("#title").textContent = saved.title;
-  watch();
+  watch(last);
   jobs.load(workspace, session).catch(() => null); // Without them the conversation is all there.
 }
 
@@ -139,7 +140,7 @@ const toEnd = () => scrollTo(0, document.documentElement.scrollHeight);
 new ResizeObserver(() => isPinned && toEnd()).observe(list);
 latest.addEventListener("click", toEnd);
 addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && !find("dialog[open]")) stopLast();
+  if (event.key === "Escape" && !event.isComposing && !find("dialog[open]")) stopLast();
 });
 
 find("#jobs").append(jobs.element);

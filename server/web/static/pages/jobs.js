@@ -1,7 +1,7 @@
 // Jobs: a list that changes with them, or one of them.
 
 import { get, part, remove } from "../api.js";
-import { empty, errorNote, fill, find, h, toast } from "../dom.js";
+import { empty, errorNote, fill, find, h, table, toast } from "../dom.js";
 import { shortened, time } from "../format.js";
 import { showJob } from "../jobs/job.js";
 import { ENDED, STATES, jobUrl, progressShown, stateTag, took } from "../jobs/shown.js";
@@ -19,6 +19,7 @@ function showList() {
   const state = h("select", { on: { change: choose } }, h("option", { value: "" }, "all"), STATES.map((one) => h("option", { value: one, selected: one === query.get("state") }, one)));
   const session = query.get("session");
   const followed = new Map(); // job_id -> a function that stops following it
+  const states = new Map(); // job_id -> the cell of its state
   const starting = h("div");
 
   function choose() {
@@ -32,7 +33,7 @@ function showList() {
   async function load() {
     try {
       const { jobs } = await get("/jobs", { workspace, session_id: session, state: state.value });
-      fill(list, jobs.length ? h("table", { class: "stacks" }, h("thead", {}, h("tr", {}, ["Job", "Tool and input", "State", "Began", "Took", "Actions"].map((one) => h("th", { scope: "col" }, one)))), h("tbody", {}, jobs.map(row)))
+      fill(list, jobs.length ? table(["Job", "Tool and input", "State", "Began", "Took", "Actions"], jobs.map(row))
         : empty(state.value ? `No job is ${state.value}` : "No jobs yet", h("p", {}, "A job runs a tool in the background. Start one below, or ask an agent that has tools for it.")));
       for (const one of jobs.filter((job) => !(job.state in ENDED)).slice(0, MOST_FOLLOWED)) watch(one);
     } catch (error) {
@@ -46,19 +47,18 @@ function showList() {
       await remove(`/jobs/${part(job.job_id)}`).catch((error) => toast(error.message, "bad"));
       await load();
     };
-    return h("tr", { data: { job: job.job_id } }, h("td", { data: { label: "Job" } }, h("a", { href: jobUrl(job.job_id) }, job.job_id)),
-      h("td", { data: { label: "Tool and input" }, class: "mono text" }, h("span", {}, job.tool, " ", h("span", { class: "soft" }, shortened(JSON.stringify(job.input), 80)))),
-      h("td", { data: { label: "State" }, class: "state" }, stateTag(job.state), progressShown(job)),
-      h("td", { data: { label: "Began" } }, time(job.started_at ?? job.created_at)), h("td", { data: { label: "Took" } }, took(job)),
-      h("td", { data: { label: "Actions" } }, !(job.state in ENDED) && h("button", { class: "danger quiet", aria: { label: `Cancel ${job.job_id}` }, on: { click: cancel } }, "Cancel")));
+    states.set(job.job_id, h("td", {}, h("div", {}, stateTag(job.state), progressShown(job))));
+    return [h("a", { href: jobUrl(job.job_id) }, job.job_id), h("span", { class: "mono" }, job.tool, " ", h("span", { class: "soft" }, shortened(JSON.stringify(job.input), 80))),
+      states.get(job.job_id), time(job.started_at ?? job.created_at), took(job),
+      !(job.state in ENDED) && h("button", { class: "danger quiet", aria: { label: `Cancel ${job.job_id}` }, on: { click: cancel } }, "Cancel")];
   }
 
   function watch(job) {
     if (followed.has(job.job_id)) return;
     followed.set(job.job_id, follow(`job/${job.job_id}`, ({ kind, data }) => {
       if (kind === "progress") {
-        const cell = list.querySelector(`tr[data-job="${CSS.escape(job.job_id)}"] .state`);
-        if (cell) fill(cell, stateTag("running"), progressShown({ progress: data, state: "running" }));
+        const cell = states.get(job.job_id);
+        if (cell) fill(cell, h("div", {}, stateTag("running"), progressShown({ progress: data, state: "running" })));
       } else if (kind === "end" || (kind === "state" && data.state !== job.state)) {
         job = data;
         if (kind === "end") followed.get(job.job_id)?.();

@@ -3,7 +3,7 @@
 import { get, part, remove, withQuery } from "../api.js";
 import { askUrl } from "../ask/welcome.js";
 import { confirmed } from "../dialog.js";
-import { empty, errorNote, fill, find, h, toast } from "../dom.js";
+import { empty, errorNote, fill, find, h, table, toast } from "../dom.js";
 import { count, counted, shortened, time } from "../format.js";
 import { showFiles } from "../sessions/files.js";
 import { showNotepad } from "../sessions/notepad.js";
@@ -23,21 +23,17 @@ async function showList() {
   if (!sessions.length)
     return fill(page, empty("No sessions yet", h("p", {}, "A session is a conversation with its notepad, its variables and its files. It begins with a question."),
       h("a", { class: "button primary", href: "/ui/ask" }, "Ask a question")));
-  const rows = h("tbody");
+  const rows = h("div");
   const found = h("p", { class: "soft small", role: "status" });
   const search = h("input", { type: "search", id: "search", autocomplete: "off", on: { input: list } });
   function list() {
     const words = search.value.toLowerCase().split(/\s+/);
     const matching = sessions.filter((one) => words.every((word) => `${one.session_id} ${one.title}`.toLowerCase().includes(word)));
-    fill(rows, matching.slice(0, SHOWN).map((one) => h("tr", {},
-      h("td", { data: { label: "Session" } }, h("a", { href: url(one.session_id) }, one.session_id)),
-      h("td", { data: { label: "About" }, class: "text" }, shortened(one.title ?? "", 100)),
-      h("td", { data: { label: "Questions" }, class: "number" }, count(one.turns)),
-      h("td", { data: { label: "Last answer" } }, time(one.used)))));
+    fill(rows, table(["Session", "About", "Questions", "Last answer"], matching.slice(0, SHOWN).map((one) =>
+      [h("a", { href: url(one.session_id) }, one.session_id), shortened(one.title ?? "", 100), count(one.turns), time(one.used)])));
     found.textContent = matching.length > SHOWN ? `The latest ${SHOWN} of ${matching.length}. Search for the others.` : `${matching.length} of ${sessions.length}`;
   }
-  fill(page, h("div", { class: "row" }, h("label", { class: "grow" }, "Search by name or subject", search)), found,
-    h("table", { class: "stacks" }, h("thead", {}, h("tr", {}, ["Session", "About", "Questions", "Last answer"].map((one) => h("th", { scope: "col" }, one)))), rows));
+  fill(page, h("div", { class: "row" }, h("label", { class: "grow" }, "Search by name or subject", search)), found, rows);
   list();
 }
 

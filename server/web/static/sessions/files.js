@@ -3,7 +3,7 @@
 import { get, part, post, remove } from "../api.js";
 import { fileUrl, picture } from "../ask/answer.js";
 import { confirmed, openDialog } from "../dialog.js";
-import { errorNote, fill, h, toast } from "../dom.js";
+import { errorNote, fill, h, table, toast } from "../dom.js";
 import { formOf, takeFiles } from "../dropped.js";
 import { bytes, time } from "../format.js";
 
@@ -34,7 +34,7 @@ export async function showFiles(section, { workspace, session }) {
   async function load() {
     try {
       const { files, has_more: hasMore, left_out: leftOut } = await get(base, { workspace, limit: PAGE });
-      fill(list, files.length ? h("table", { class: "stacks" }, h("thead", {}, h("tr", {}, ["Name", "Size", "Changed", "Actions"].map((one) => h("th", { scope: "col" }, one)))), h("tbody", {}, files.map(row)))
+      fill(list, files.length ? table(["Name", "Size", "Changed", "Actions"], files.map(row))
         : h("p", { class: "soft" }, "No files yet. Upload some, or drop them here: agents read them."),
         hasMore && h("p", { class: "soft small" }, `The first ${PAGE} are shown.`), leftOut > 0 && h("p", { class: "soft small" }, `${leftOut} links and special files are not shown.`));
     } catch (error) {
@@ -42,11 +42,9 @@ export async function showFiles(section, { workspace, session }) {
     }
   }
 
-  const row = (file) => h("tr", {}, h("td", { data: { label: "Name" } }, h("a", { href: fileUrl(session, workspace, file.name), download: true }, file.name)),
-    h("td", { data: { label: "Size" } }, bytes(file.bytes)), h("td", { data: { label: "Changed" } }, time(file.modified_at)),
-    h("td", { data: { label: "Actions" } }, h("div", { class: "row" },
-      h("button", { class: "quiet", aria: { label: `What is in ${file.name}` }, on: { click: () => analyse(file) } }, "What is in it"),
-      h("button", { class: "danger quiet", aria: { label: `Delete ${file.name}` }, on: { click: () => drop(file) } }, "Delete"))));
+  const row = (file) => [h("a", { href: fileUrl(session, workspace, file.name), download: true }, file.name), bytes(file.bytes), time(file.modified_at),
+    h("div", { class: "row" }, h("button", { class: "quiet", aria: { label: `What is in ${file.name}` }, on: { click: () => analyse(file) } }, "What is in it"),
+      h("button", { class: "danger quiet", aria: { label: `Delete ${file.name}` }, on: { click: () => drop(file) } }, "Delete"))];
 
   async function analyse(file) {
     const content = h("div", { class: "stack" }, h("p", { role: "status" }, "Reading …"));

@@ -3,7 +3,7 @@
 import { get, part, withQuery } from "../api.js";
 import { longText } from "../ask/steps.js";
 import { openDialog } from "../dialog.js";
-import { errorNote, fill, h } from "../dom.js";
+import { errorNote, fill, h, table as tableOf } from "../dom.js";
 import { bytes } from "../format.js";
 
 export function showVariables(section, { workspace, session }) {
@@ -15,17 +15,16 @@ export function showVariables(section, { workspace, session }) {
     fill(list, h("p", { role: "status" }, "Looking …"));
     try {
       const { variables } = await get(base, { workspace });
-      fill(list, variables.length ? h("table", { class: "stacks" }, h("thead", {}, h("tr", {}, ["Name", "Type", "Saved", "Actions"].map((one) => h("th", { scope: "col" }, one)))), h("tbody", {}, variables.map(row)))
+      fill(list, variables.length ? tableOf(["Name", "Type", "Saved", "Actions"], variables.map(row))
         : h("p", { class: "soft" }, "There are none. Code that an agent or a notebook runs in this session makes them."));
     } catch (error) {
       fill(list, errorNote(error));
     }
   }
 
-  const row = ({ name, type, saved, why, bytes: size, shape }) => h("tr", {}, h("td", { data: { label: "Name" }, class: "mono" }, name),
-    h("td", { data: { label: "Type" } }, type, shape && ` ${shape.join(" × ")}`), h("td", { data: { label: "Saved" } }, saved ? bytes(size) || "yes" : h("span", {}, "no: ", why ?? "")),
-    h("td", { data: { label: "Actions" } }, h("div", { class: "row" }, h("button", { class: "quiet", aria: { label: `Show ${name}` }, on: { click: () => preview(name) } }, "Show"),
-      h("a", { class: "button quiet", href: withQuery(`${base}/${part(name)}/download`, { workspace }), download: true, aria: { label: `Download ${name}` } }, "Download"))));
+  const row = ({ name, type, saved, why, bytes: size, shape }) => [h("span", { class: "mono" }, name), shape ? `${type} ${shape.join(" × ")}` : type, saved ? bytes(size) || "yes" : `no: ${why ?? ""}`,
+    h("div", { class: "row" }, h("button", { class: "quiet", aria: { label: `Show ${name}` }, on: { click: () => preview(name) } }, "Show"),
+      h("a", { class: "button quiet", href: withQuery(`${base}/${part(name)}/download`, { workspace }), download: true, aria: { label: `Download ${name}` } }, "Download"))];
 
   async function preview(name) {
     const content = h("div", { class: "stack" }, h("p", { role: "status" }, "Looking …"));
