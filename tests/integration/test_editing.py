@@ -145,7 +145,7 @@ def test_an_earlier_generation_is_called(lab: Server) -> None:
     first = lab.session.post("/reload_modules", json={"workspace": "dora"}).json()["generation"]
     lab.session.put(path, data=TOOLS.replace("upper", "title").encode())
     lab.session.post("/reload_modules", json={"workspace": "dora"})
-    given = {"workspace": "dora", "input": {"text": "hi"}}
+    given: dict[str, Any] = {"workspace": "dora", "input": {"text": "hi"}}
     assert call(lab, "shout", **given)["result"] == "Hi"
     assert call(lab, "shout", **given, generation=first[:6])["result"] == "HI"
 
