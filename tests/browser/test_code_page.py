@@ -214,8 +214,9 @@ def test_a_file_of_main_is_copied_at_the_first_save_and_can_go_back(visit: Visit
     page.get_by_label("Text of tools/words.csv").click()
     page.keyboard.press("Control+End")
     page.keyboard.type("c")
+    expect(page.locator("#file-kind")).to_have_text("yours, unsaved")
     page.keyboard.press("Control+s")
-    expect(page.locator("#status")).to_contain_text("Live: generation")
+    expect(page.locator("#file-kind")).to_have_text("yours")
     assert lab.session.get("/workspaces/mina/files/tools/words.csv").content == b"a,b\r\nc"
 
 
