@@ -48,10 +48,10 @@ export function showRendered(element, html) {
   return element;
 }
 
-/** A table that becomes cards on a phone. `rows`: arrays of cells: children, or `td` elements. */
-export function table(columns, rows) {
+/** A table that becomes cards on a phone. `rows`: arrays of cells: children, or `td` elements. `kinds`: a class for each column. */
+export function table(columns, rows, kinds = []) {
   const cell = (content, index) => {
-    const shown = content instanceof HTMLTableCellElement ? content : h("td", {}, content);
+    const shown = content instanceof HTMLTableCellElement ? content : h("td", { class: kinds[index] }, content);
     shown.dataset.label = columns[index];
     return shown;
   };

@@ -2,7 +2,7 @@
 
 import { get, part, post } from "../api.js";
 import { side } from "../compare/side.js";
-import { empty, errorNote, fill, find, h } from "../dom.js";
+import { empty, errorNote, fill, find, h, table } from "../dom.js";
 import { shortened, time } from "../format.js";
 import { currentWorkspace } from "../workspace.js";
 
@@ -84,13 +84,10 @@ async function showTools() {
 
 async function showEarlier() {
   const { comparisons } = await get("/comparisons", { limit: 50 });
-  const heads = ["Name", "State", "Questions", "Began"];
   fill(find("#earlier"), comparisons.length
-    ? h("table", { class: "stacks" }, h("thead", {}, h("tr", {}, heads.map((one) => h("th", {}, one)))), h("tbody", {}, comparisons.map((one) => {
-      const cells = [h("a", { href: `/ui/compare/${part(one.comparison_id)}` }, one.name || one.comparison_id),
-        h("span", { class: `tag ${one.state === "running" ? "live" : ""}` }, one.state), `${one.answered} of ${one.questions}`, time(one.created_at)];
-      return h("tr", {}, cells.map((cell, at) => h("td", { data: { label: heads[at] } }, cell)));
-    })))
+    ? table(["Name", "State", "Questions", "Began"], comparisons.map((one) => [
+      h("a", { href: `/ui/compare/${part(one.comparison_id)}` }, one.name || one.comparison_id),
+      h("span", { class: `tag ${one.state === "running" ? "live" : ""}` }, one.state), `${one.answered} of ${one.questions}`, time(one.created_at)]))
     : empty("Nothing compared yet", h("p", {}, "Edit a tool, reload it, and choose the generation from before as A and the live one as B.")));
 }
 

@@ -1,7 +1,7 @@
 // The server's load, live.
 
 import { get, part, remove } from "../api.js";
-import { empty, errorNote, fill, find, h, toast } from "../dom.js";
+import { empty, errorNote, fill, find, h, table, toast } from "../dom.js";
 import { bytes, count, seconds, short, shortened, time } from "../format.js";
 import { follow } from "../live.js";
 import { chart } from "../now/chart.js";
@@ -51,9 +51,9 @@ function showRuns(runs) {
   }
   let body = find("#runs tbody");
   if (!body) {
-    body = h("tbody");
-    const heads = ["Who", "Question", "State", "For", "Steps", "Tokens", ""];
-    fill(find("#runs"), h("table", { class: "stacks" }, h("thead", {}, h("tr", {}, heads.map((one) => h("th", {}, one || h("span", { class: "visually-hidden" }, "Stop"))))), body));
+    const made = table(["Who", "Question", "State", "For", "Steps", "Tokens", "Actions"], []);
+    body = find("tbody", made);
+    fill(find("#runs"), made);
   }
   const wanted = runs.map((run) => rows.get(run.run_id).element);
   if (wanted.length !== body.children.length || wanted.some((one, at) => body.children[at] !== one)) body.replaceChildren(...wanted);
@@ -80,13 +80,10 @@ function row(id) {
 function showWorkers(workers) {
   find("#workers").parentElement.hidden = !workers;
   if (!workers) return;
-  const heads = ["Workspace", "Generation", "State", "Questions", "Memory", "CPU", "Since"];
   if (!workers.length) return void fill(find("#workers"), h("p", { class: "soft" }, "None yet. The first question starts one."));
-  fill(find("#workers"), h("table", { class: "stacks" }, h("thead", {}, h("tr", {}, heads.map((one) => h("th", {}, one)))), h("tbody", {},
-    workers.map((one) => {
-      const values = [one.workspace, h("code", {}, short(one.generation)), one.retired ?? one.state, one.runs, bytes(one.memory_bytes), seconds(one.cpu_seconds), time(one.started_at)];
-      return h("tr", {}, values.map((value, at) => h("td", { class: "tight", data: { label: heads[at] } }, value)));
-    }))));
+  fill(find("#workers"), table(["Workspace", "Generation", "State", "Questions", "Memory", "CPU", "Since"], workers.map((one) => [
+    one.workspace, h("code", {}, short(one.generation)), one.retired ?? one.state, one.runs, bytes(one.memory_bytes), seconds(one.cpu_seconds), time(one.started_at),
+  ]), Array(7).fill("tight")));
 }
 
 open();

@@ -1,13 +1,14 @@
 // The list of runs, with filters that are in the address.
 
 import { get, part, withQuery } from "../api.js";
-import { empty, errorNote, fill, find, h } from "../dom.js";
+import { empty, errorNote, fill, find, h, table } from "../dom.js";
 import { count, seconds, short, shortened, time } from "../format.js";
 import { follow } from "../live.js";
 import { currentWorkspace } from "../workspace.js";
 
 const LIMIT = 50;
 const HEADS = ["Question", "State", "Answer", "Agent", "Code", "Tokens", "Took", "Asked"];
+const KINDS = ["", "tight", "", "tight extra", "tight extra", "tight extra", "tight", "tight"];
 const form = find("#filters");
 const asked = new URLSearchParams(location.search);
 let last = null;
@@ -15,15 +16,13 @@ let inFlight = "";
 
 const filters = () => Object.fromEntries([...new FormData(form)].filter(([, value]) => value));
 
-function row(run) {
+function cells(run) {
   const tokens = run.usage ? run.usage.completion_tokens + run.usage.forced_tokens : null;
-  const cells = [
+  return [
     h("a", { href: `/ui/runs/${part(run.run_id)}` }, shortened(run.question, 120)),
     h("span", { class: `tag ${{ done: "good", failed: "bad", running: "live", queued: "live" }[run.state] ?? ""}` }, run.state),
     run.error ? h("span", { class: "bad" }, shortened(run.error.message ?? "", 120)) : shortened(run.answer ?? "", 120),
     run.agent, h("code", {}, short(run.generation)), tokens === null ? "" : count(tokens), seconds(run.seconds), time(run.asked)];
-  const kinds = ["", "tight", "", "tight extra", "tight extra", "tight extra", "tight", "tight"];
-  return h("tr", {}, cells.map((cell, at) => h("td", { class: kinds[at], data: { label: HEADS[at] } }, cell)));
 }
 
 async function show(before = null) {
@@ -33,8 +32,8 @@ async function show(before = null) {
     fill(find("#runs"), Object.keys(filters()).some((name) => name !== "workspace")
       ? empty("No run fits", h("p", {}, "Take a filter away."))
       : empty("No runs yet", h("p", {}, "Ask a question, here or in a notebook."), h("a", { class: "button primary", href: "/ui/ask" }, "Ask")));
-  } else if (before) find("#runs tbody").append(...runs.map(row));
-  else fill(find("#runs"), h("table", { class: "stacks" }, h("thead", {}, h("tr", {}, HEADS.map((one) => h("th", {}, one)))), h("tbody", {}, runs.map(row))));
+  } else if (before) find("#runs tbody").append(...table(HEADS, runs.map(cells), KINDS).querySelectorAll("tbody tr"));
+  else fill(find("#runs"), table(HEADS, runs.map(cells), KINDS));
   last = runs.at(-1)?.run_id;
   find("#more").hidden = runs.length < LIMIT;
 }

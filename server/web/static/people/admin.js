@@ -1,9 +1,8 @@
 // What an admin decides: accounts, invitations, quotas; and the audit log.
 
 import { get, part, post, put, remove } from "../api.js";
-import { fill, find, h, toast } from "../dom.js";
+import { fill, find, h, table, toast } from "../dom.js";
 import { time } from "../format.js";
-import { table } from "../table.js";
 import { act, failed, onSubmit } from "./own.js";
 
 const ROLES = ["admin", "researcher", "guest"];
@@ -27,7 +26,7 @@ async function showPeople() {
     }, "danger");
     return [one.username, role, time(one.created_at), one.login_at ? time(one.login_at) : "never", h("div", { class: "row" }, open, gone)];
   });
-  fill(find("#people"), rows.length ? table(["Username", "Role", "Since", "Last login", ""], rows) : h("p", { class: "soft" }, "There are no accounts."));
+  fill(find("#people"), rows.length ? table(["Username", "Role", "Since", "Last login", "Actions"], rows) : h("p", { class: "soft" }, "There are no accounts."));
 }
 
 async function showQuotas() {

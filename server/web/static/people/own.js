@@ -1,9 +1,8 @@
 // What is a person's own: who they are, their keys, their logins, the members of their workspace, their usage.
 
 import { get, part, post, put, remove } from "../api.js";
-import { errorNote, fill, find, h, toast } from "../dom.js";
+import { errorNote, fill, find, h, table, toast } from "../dom.js";
 import { count, seconds, time } from "../format.js";
-import { table } from "../table.js";
 import { currentWorkspace } from "../workspace.js";
 
 export const failed = (error) => fill(find("#problem"), errorNote(error));
@@ -44,7 +43,7 @@ async function changePassword(event) {
 
 export async function showKeys(given = null) {
   const { keys } = given ?? (await get("/auth/keys"));
-  fill(find("#keys"), keys.length ? table(["Name", "Key", "Scopes", "Last used", "Ends", ""], keys.map((one) => [one.name, h("code", {}, `hearth_${one.prefix}_…`), one.scopes.join(", "),
+  fill(find("#keys"), keys.length ? table(["Name", "Key", "Scopes", "Last used", "Ends", "Actions"], keys.map((one) => [one.name, h("code", {}, `hearth_${one.prefix}_…`), one.scopes.join(", "),
     one.used_at ? time(one.used_at) : "never", one.expires_at ? time(one.expires_at) : "never", act("Revoke", async () => showKeys(await remove(`/auth/keys/${part(one.prefix)}`)), "danger")]))
     : h("p", { class: "soft" }, "You have none."));
 }
@@ -61,7 +60,7 @@ export function openKeys() {
 
 export async function showLogins(given = null) {
   const { logins } = given ?? (await get("/auth/logins"));
-  fill(find("#logins"), table(["Since", "Ends", ""], logins.map((one) => [time(one.created_at), time(one.expires_at),
+  fill(find("#logins"), table(["Since", "Ends", "Actions"], logins.map((one) => [time(one.created_at), time(one.expires_at),
     one.current ? h("span", { class: "tag live" }, "this browser") : act("End it", async () => showLogins(await remove(`/auth/logins/${part(one.login_id)}`)), "danger")])));
 }
 
@@ -75,7 +74,7 @@ export async function openMembers() {
   }
   async function show() {
     const { members } = await get(path);
-    fill(find("#members"), members.length ? table(["Who", "Role", ""], members.map((one) => [one.username, one.role, act("Remove", () => remove(`${path}/${part(one.username)}`).then(show), "danger")]))
+    fill(find("#members"), members.length ? table(["Who", "Role", "Actions"], members.map((one) => [one.username, one.role, act("Remove", () => remove(`${path}/${part(one.username)}`).then(show), "danger")]))
       : h("p", { class: "soft" }, "Only you."));
   }
   onSubmit("#member-form", async ({ username, role }, form) => {
