@@ -28,3 +28,10 @@ async function showRecent(element, workspace) {
   fill(element, h("h2", {}, "Continue"), h("ul", { class: "plain-list" }, [...rows].slice(0, 6).map(([session, { title, tag }]) =>
     h("li", {}, h("a", { href: askUrl(session, workspace) }, h("span", { class: "text" }, shortened(title || session, 80)), tag)))));
 }
+
+const FIRST = "amber bright calm clear copper early fair gentle golden green keen lively mild noble quick quiet silver still warm wise".split(" ");
+const SECOND = "alder ash beech birch cedar coral delta ember fern flint harbor hazel heron lake maple meadow otter quartz river willow".split(" ");
+const one = (list) => list[Math.floor(Math.random() * list.length)];
+
+/** A name for a new conversation, that people can say. */
+export const sessionName = () => `${one(FIRST)}-${one(SECOND)}-${Math.floor(Math.random() * 46656).toString(36).padStart(3, "0")}`;
