@@ -165,7 +165,8 @@ class Accounts:
     def _login(self, login: str) -> Login | None:
         self._check.look()
         found = self._check.known.logins.get(login)
-        if found is None and self._check.look(at_once=True):
+        if found is None:
+            self._check.look(at_once=True)
             found = self._check.known.logins.get(login)
         return found
 

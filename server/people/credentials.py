@@ -135,7 +135,10 @@ class CredentialCheck:
         if not quick:
             self.look()
         found = find()
-        return found if found is not None else (find() if self.look(at_once=not quick) else None)
+        if found is None:
+            self.look(at_once=not quick)
+            found = find()
+        return found
 
     def _of_key(self, secret: str) -> Principal | None:
         key = self._known.keys.get(digest(secret))
@@ -171,22 +174,24 @@ class CredentialCheck:
     def look(self, at_once: bool = False) -> bool:
         """Notice what has changed, at most every `LOOK_SECONDS` unless `at_once`. Returns whether something has. If
         the database can't be read, the last known credentials count."""
-        now = time.monotonic()
-        if now < self._looks_from and not at_once:
+        if time.monotonic() < self._looks_from and not at_once:
             return False
-        with self._loading:
-            if now < self._looks_from and not at_once:
-                return False
+        # A database that does not answer holds up one request, and not all.
+        if not self._loading.acquire(blocking=at_once):
+            return False
+        try:
+            now = time.monotonic()
             self._looks_from = now + LOOK_SECONDS
-            try:
-                self._note_uses(now)
-                if self._store.changes() == self._known.number:
-                    return False
-                self._known = self._store.credentials()
-            except StoreError as error:
-                self._looks_from = now + PAUSE_SECONDS
-                log.warning("changes of accounts are not noticed: %s", error.message)
+            self._note_uses(now)
+            if self._store.changes() == self._known.number:
                 return False
+            self._known = self._store.credentials()
+        except StoreError as error:
+            self._looks_from = time.monotonic() + PAUSE_SECONDS
+            log.warning("changes of accounts are not noticed: %s", error.message)
+            return False
+        finally:
+            self._loading.release()
         return True
 
     def _note_uses(self, now: float) -> None:
