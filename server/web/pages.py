@@ -34,10 +34,10 @@ class Page:
 PAGES = [
     Page("ask", "Ask", "ask", icon="chat"),
     Page("runs", "Runs", "runs", icon="list"),
-    Page("run", "Run", "runs/<run_id>"),
+    Page("run", "Run", "runs/<shown>"),
     Page("code", "Code", "code", icon="code"),
     Page("compare", "Compare", "compare", icon="scales"),
-    Page("comparison", "Comparison", "compare/<comparison_id>"),
+    Page("comparison", "Comparison", "compare/<shown>"),
     Page("sessions", "Sessions", "sessions", icon="folder"),
     Page("documents", "Documents", "documents", icon="book"),
     Page("jobs", "Jobs", "jobs", icon="clock"),

@@ -228,7 +228,7 @@ def test_what_people_change_is_recorded(lab: Server) -> None:
     session.post("/load_model", json={"model": "embedded"})  # it is loaded already
 
     recorded = [one for one in reversed(events(lab)) if int(one["number"]) > last]
-    assert {one["actor"] for one in recorded} == {"token"}
+    assert {one["actor"] for one in recorded} == {"start token"}
     assert [(one["act"], one["target"]) for one in recorded] == [
         ("file.written", "alice/tools/shout.py"),
         ("code.reloaded", "alice"),
