@@ -239,9 +239,9 @@ def _session_owner(connection: Connection, workspace: str, session: str) -> str 
     # Before there were accounts, nobody claimed a session.
     for table, id_ in ((SESSION, SESSION.c.id), (JOB, JOB.c.session), (COLLECTION, COLLECTION.c.session)):
         wanted = select(table.c.owner).where(table.c.workspace == workspace, id_ == session).limit(1)
-        found = connection.execute(wanted).scalar()
-        if found is not None:
-            return found
+        older: str | None = connection.execute(wanted).scalar()
+        if older is not None:
+            return older
     shared = select(SHARED_VALUE.c.workspace).where(
         SHARED_VALUE.c.workspace == workspace, SHARED_VALUE.c.session == session
     )
