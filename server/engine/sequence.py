@@ -26,8 +26,6 @@ ENDS = ("NoExtension", "EndOfSentence", "NoExtensionBias")
 LIMITS = ("LexerTooComplex", "ParserTooComplex")
 """llguidance's stop reasons for a grammar that exceeds its limits."""
 
-_ONE_BIT = [bytes([1 << bit]) for bit in range(8)]
-
 
 class SharedLimitError(Exception):
     """A parser has hit a limit that it shares with others of the same grammar: see `Sequence.recover`."""
@@ -127,9 +125,8 @@ class Sequence(Text):
 
     def _has_choice(self) -> bool:
         """Whether the grammar allows several tokens next, by `mask`."""
-        # Stripped at both ends, it is short only if few tokens are allowed: no need to count all bits.
-        rest = self._buffer.strip(b"\0")
-        return len(rest) > 1 or rest[:1] not in _ONE_BIT
+        bits = int.from_bytes(self._buffer, "little")
+        return bool(bits & (bits - 1)) if bits else False
 
     def recover(self, parser: llguidance.LLInterpreter) -> bool:
         """After `SharedLimitError`: continue with `parser`, which shares nothing, and do again what was done so far.

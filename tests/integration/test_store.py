@@ -434,6 +434,7 @@ def test_a_file_of_the_time_before_migrations_is_taken_over_whole(tmp_path: Path
     ]
     assert [one["run_id"] for one in runs.latest(RunFilter(), 10)] == ["r2", "r1"]
     assert runs.get("r1") == record("r1", HASH)
+    assert [one["run_id"] for one in runs.latest(RunFilter(text="WÄRUM"), 10)] == ["r2", "r1"]
     # And it is one like any other.
     runs.add(record("r3", OTHER), "main")
     with pytest.raises(StoreError):
