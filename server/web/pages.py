@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from flask import Response, redirect, render_template, send_from_directory
+from flask import Response, redirect, render_template, request, send_from_directory
 from flask_openapi3 import APIBlueprint
 from pydantic import BaseModel, Field
 from werkzeug.exceptions import NotFound
@@ -16,6 +16,8 @@ from server.http.schemas import StrictRequest
 from server.web import assets, markdown
 
 FOREVER = 31_536_000
+COMPRESSED = ("text/", "application/javascript", "image/svg+xml")
+"""The types of files that are sent compressed."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,12 @@ def blueprint(host: Host) -> APIBlueprint:
             response = send_from_directory(assets.FOLDER, path.path)
         except NotFound:
             raise NotFoundError(f"The pages have no file {path.path!r}.") from None
+        if request.accept_encodings["gzip"] and response.mimetype.startswith(COMPRESSED):
+            response.direct_passthrough = False
+            response.set_data(assets.compressed(path.path))
+            response.headers["Content-Encoding"] = "gzip"
+            response.headers.pop("ETag", None)  # of the file as it is
+        response.vary.add("Accept-Encoding")
         current = path.version == assets.version()
         response.headers["Cache-Control"] = f"public, max-age={FOREVER}, immutable" if current else "no-store"
         return response
