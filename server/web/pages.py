@@ -103,7 +103,7 @@ def blueprint(host: Host) -> APIBlueprint:
             response = send_from_directory(assets.FOLDER, path.path)
         except NotFound:
             raise NotFoundError(f"The pages have no file {path.path!r}.") from None
-        if request.accept_encodings["gzip"] and response.mimetype.startswith(COMPRESSED):
+        if request.accept_encodings["gzip"] and (response.mimetype or "").startswith(COMPRESSED):
             response.direct_passthrough = False
             response.set_data(assets.compressed(path.path))
             response.headers["Content-Encoding"] = "gzip"

@@ -7,7 +7,7 @@ const ENDED = { succeeded: "good", failed: "bad", lost: "bad", cancelled: "" };
 
 export class SessionJobs {
   constructor() {
-    this.element = h("div", { class: "row session-jobs", aria: { label: "Jobs of this conversation" } });
+    this.element = h("div", { class: "row session-jobs", role: "group", aria: { label: "Jobs of this conversation" } });
     this.tags = new Map(); // id -> tag
   }
 
