@@ -16,6 +16,7 @@ from server.http.schemas import StrictRequest
 from server.web import assets, markdown
 
 FOREVER = 31_536_000
+WORKER_POLICY = "default-src 'none'; script-src 'self'; connect-src 'self'"
 COMPRESSED = ("text/", "application/javascript", "image/svg+xml")
 """The types of files that are sent compressed."""
 
@@ -109,6 +110,8 @@ def blueprint(host: Host) -> APIBlueprint:
             response.headers["Content-Encoding"] = "gzip"
             response.headers.pop("ETag", None)  # of the file as it is
         response.vary.add("Accept-Encoding")
+        # A shared worker has the policy of its own file, and not that of the page.
+        response.headers["Content-Security-Policy"] = WORKER_POLICY
         current = path.version == assets.version()
         response.headers["Cache-Control"] = f"public, max-age={FOREVER}, immutable" if current else "no-store"
         return response
