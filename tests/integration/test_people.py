@@ -456,7 +456,8 @@ def test_the_cookie_is_secure_where_the_connection_is(tmp_path: Path) -> None:
     host = Host(Settings(TOKEN="secret", DATA_DIR=tmp_path, HOSTS="gpubox"))
     client = create_app(host).test_client()
     for scheme, is_secure in (("http", False), ("https", True)):
-        answer = client.post("/auth/login/token", json={"token": "secret"}, base_url=f"{scheme}://gpubox")
+        own = f"{scheme}://gpubox"
+        answer = client.post("/auth/login/token", json={"token": "secret"}, headers={"Origin": own}, base_url=own)
         assert ("Secure" in answer.headers["Set-Cookie"]) is is_secure
     host.close()
 
