@@ -65,7 +65,7 @@ def visit(browser: Browser, lab: Server) -> Iterator[Callable[..., Page]]:
         # A refused request is an ordinary answer; the pages show it.
         refused = message.text.startswith("Failed to load resource: the server responded with a status of 4")
         if message.type in ("error", "warning") and not refused:
-            faults.append(f"console: {message.text}")
+            faults.append(f"console: {message.text} {message.location}")
 
     def request(sent: Request) -> None:
         parts = urlsplit(sent.url)
