@@ -51,7 +51,12 @@ def _network(address: str) -> str:
         known = ipaddress.ip_address(address)
     except ValueError:
         return address
-    return str(ipaddress.ip_network((address, 64), strict=False)) if known.version == 6 else address
+    if isinstance(known, ipaddress.IPv4Address):
+        return address
+    # An address of IPv4 as a server sees it that listens to both. All have the same first half.
+    if known.ipv4_mapped is not None:
+        return str(known.ipv4_mapped)
+    return str(ipaddress.ip_network((int(known), 64), strict=False))
 
 
 def _name() -> str:
