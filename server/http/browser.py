@@ -77,7 +77,7 @@ def check_origin() -> None:
     elif has_cookie:
         own = False
     else:
-        # A script: browsers of today send one of them. Without a cookie there is nothing that somebody else could use.
+        # A script: browsers of today send one of them.
         return
     if not own:
         raise CrossSiteError(
