@@ -26,11 +26,9 @@ def register(app: Flask, host: "Host") -> None:
     names = HostNames([*host.settings.HOSTS, host.settings.HOST])
 
     def before() -> None:
-        if (
-            host.credentials.of_this_machine() is not None
-            or request.path == OPEN_PATH
-            or "Host" not in request.headers
-        ):
+        if host.credentials.of_this_machine() is not None:
+            return
+        if request.path == OPEN_PATH or "Host" not in request.headers:
             return
         if has_bearer() or "token" in request.args:
             return

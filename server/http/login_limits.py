@@ -13,7 +13,7 @@ from limits.strategies import MovingWindowRateLimiter
 from server.errors import HearthError, TooManyAttemptsError
 
 PATHS = frozenset(f"{prefix}/auth/{act}" for prefix in ("", "/api") for act in ("login", "register"))
-"""Not those that only take a secret of 256 bits, which nobody guesses: a laboratory's tabs refresh from one address."""
+"""Not those that only take a secret of 256 bits, which nobody guesses: a lab's tabs refresh from one address."""
 PER_ADDRESS = RateLimitItemPerMinute(60)
 """Behind a proxy that is not in HEARTH_TRUSTED_PROXIES, all people have one address."""
 PER_NAME = RateLimitItemPerMinute(10)

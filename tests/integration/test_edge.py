@@ -293,7 +293,10 @@ def test_a_network_of_ipv6_is_one_address_and_all_of_ipv4_is_not(proxied: Server
 
 
 def test_a_server_without_a_token_that_has_accounts_answers_to_its_names_only(tmp_path: Path) -> None:
-    host = Host(Settings(TOKEN="", HOST="127.0.0.1", ACCOUNTS="on", DATA_DIR=tmp_path))
+    before = Host(Settings(TOKEN="secret", DATA_DIR=tmp_path))
+    before.accounts.register("ann", "a long password", None, before.credentials.of_bearer("secret"))
+    before.close()
+    host = Host(Settings(TOKEN="", HOST="127.0.0.1", DATA_DIR=tmp_path))
     client = create_app(host).test_client()
     assert client.get("/ui/login", base_url="http://evil.example").status_code == 421
     assert client.get("/ui/login").status_code == 200
