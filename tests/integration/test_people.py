@@ -246,7 +246,7 @@ def test_nobody_follows_what_is_of_another(lab: Lab) -> None:
     document = {"text": "pearls", "name": "y"}
     assert ann.post("/collections/shelf/documents?session=lends", json=document).status_code == 201
     assert ann.post("/collections/shelf/documents?workspace=books", json=document).status_code == 201
-    comparison = {"questions": [{"question": "What is 2 + 3?"}], "a": {}, "b": {}}
+    comparison: dict[str, Any] = {"questions": [{"question": "What is 2 + 3?"}], "a": {}, "b": {}}
     compared = ann.post("/comparisons", json=comparison).json()["comparison_id"]
     job = ann.post("/jobs", json={"tool": "calculator", "input": {"expression": "1"}}).json()["job_id"]
     for topic in (
