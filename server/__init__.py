@@ -83,7 +83,7 @@ def create_app(host: "Host") -> "Flask":
         expose_headers=["ETag", "Retry-After", "X-Request-Id"],
     )
     request_log.register(app)
-    host_names.register(app, settings)
+    host_names.register(app, host)
     browser.register_checks(app)
     login_limits.register(app)
     auth.register(app, host)

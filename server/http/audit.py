@@ -10,9 +10,7 @@ from server.audit.actor import actor
 from server.host import Host
 from server.http.access import access
 from server.http.schemas import ErrorAnswer, Name, StrictRequest
-
-NOBODY = "nobody"
-"""The name of who has no credential."""
+from server.people.principal import NOBODY
 
 
 class AuditQuery(StrictRequest):

@@ -76,9 +76,11 @@ def check_origin() -> None:
         own = site in OWN_SITES
     elif origin is not None:
         own = _netloc(origin) is not None and _netloc(origin) == _netloc(f"//{request.host}")
+    elif has_cookie:
+        own = False
     else:
-        # No browser of today. Without a cookie there is nothing that somebody else could use.
-        own = not has_cookie
+        # A script: browsers of today send one of them.
+        return
     if not own:
         raise CrossSiteError(
             f"A page of {origin or 'another site'} has sent this request with the cookie of {request.host}. Only the "

@@ -62,7 +62,7 @@ def blueprint(
         responses=answers(ComparisonStarted, 400, 404, 409, 413, 415, 422, 429, 503, 507, status=202),
         openapi_extensions=body(),
     )
-    @access("ask", "caller")
+    @access("ask", "caller", body=NewComparison, takes_form=True)
     def start(query: NoQuery) -> tuple[dict[str, Any], int]:
         with transfers.acquire():
             wanted = _read_form(host) if is_form(request) else _checked(request.get_json())
@@ -163,6 +163,10 @@ def blueprint(
     )
     @access("ask", "comparison")
     def resume(path: ComparisonPath, query: NoQuery) -> tuple[dict[str, Any], int]:
+        found = comparisons.get(path.comparison_id)
+        for side in (found.a, found.b):
+            host.permissions.check_workspace(caller(), side.workspace)
+            host.permissions.check_generation(caller(), side.generation)
         with slow_requests.acquire():
             resumed = comparisons.resume(path.comparison_id)
         return {"comparison_id": resumed.id, "state": resumed.state}, HTTPStatus.ACCEPTED

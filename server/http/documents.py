@@ -81,7 +81,7 @@ def blueprint(
         responses=answers(DocumentsAdded, 400, 404, 413, 415, 422, 429, 503, 507, status=201),
         openapi_extensions=body(),
     )
-    @access("ask", "collection", body=NewDocument)
+    @access("ask", "collection", body=NewDocument, takes_form=True)
     def add(path: CollectionPath, query: CollectionQuery) -> tuple[dict[str, Any], int]:
         scope = scope_of(query)
         with transfers.acquire():
@@ -255,16 +255,13 @@ def _add_form(host: Host, scope: Scope, collection: str) -> tuple[list[Document]
             refuse(error)
         if not upload.files:
             raise InvalidRequestError("The form has no file. Send each one as a part called 'files'.")
-        host.quotas.check_disk(scope.workspace, sum(file.bytes for file in upload.files))
+        owner = caller().owner_in(scope.workspace)
+        host.quotas.check_disk(owner, sum(file.bytes for file in upload.files))
         for file in upload.files:
             name = cleaned(file.uploaded_as)
             try:
                 content = Content(file.path)
-                added.append(
-                    host.documents.add(
-                        scope, caller().owner_in(scope.workspace), collection, name, content, date=date
-                    )
-                )
+                added.append(host.documents.add(scope, owner, collection, name, content, date=date))
             except (FileRefusedError, TooLargeError) as error:
                 first = first or error
                 failed.append({"name": name, "error": error.to_dict()["error"]})

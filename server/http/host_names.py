@@ -6,24 +6,29 @@ import re
 import socket
 from collections.abc import Iterable
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from flask import Flask, request
 
-from constants import Settings
 from server.errors import WrongHostError
 from server.http.browser import has_bearer
+
+if TYPE_CHECKING:
+    from server.host import Host
 
 OPEN_PATH = "/health"
 """Clusters ask for it under names that they have given the server."""
 
 
-def register(app: Flask, settings: Settings) -> None:
+def register(app: Flask, host: "Host") -> None:
     """Refuse requests under another name, unless they have a token: no page knows it, and a wrong one is refused. A
-    server without a token has a stricter rule; see `auth`."""
-    names = HostNames([*settings.HOSTS, settings.HOST])
+    server that asks for no credential has a stricter rule; see `auth`."""
+    names = HostNames([*host.settings.HOSTS, host.settings.HOST])
 
     def before() -> None:
-        if not settings.TOKEN or request.path == OPEN_PATH or "Host" not in request.headers:
+        if host.credentials.of_this_machine() is not None:
+            return
+        if request.path == OPEN_PATH or "Host" not in request.headers:
             return
         if has_bearer() or "token" in request.args:
             return

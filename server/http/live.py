@@ -86,6 +86,10 @@ def blueprint(host: Host, event_streams: ConcurrencyLimit) -> APIBlueprint:
                 permissions.check_comparison(principal, comparison, writes=False)
             case ["session", workspace, session]:
                 permissions.check_session(principal, workspace, session, writes=False)
+            case ["collection", workspace, _]:
+                permissions.check_workspace(principal, workspace)
+            case ["collection", workspace, _, session]:
+                permissions.check_session(principal, workspace, session, writes=False)
 
     def events_of(topic: str) -> Events:
         match topic.split("/"):
@@ -114,14 +118,14 @@ def blueprint(host: Host, event_streams: ConcurrencyLimit) -> APIBlueprint:
     )
     @access("read", "caller")
     def follow(query: FollowQuery) -> Response:
-        principal = caller()
+        principal = asker = caller()
         followed: list[_Followed] = []
         missing: list[ServerSentEvent] = []
         for wish in query.follow:
             key, after, topic = _read(wish)
             try:
                 check(principal, topic)
-                shown = partial(_load_shown, principal=principal) if topic == LOAD else dict
+                shown = (lambda sample: _load_shown(sample, principal)) if topic == LOAD else dict
                 followed.append(_Followed(key, after, topic, events_of(topic), shown))
             except HearthError as error:
                 # The others are followed all the same.
@@ -138,11 +142,12 @@ def blueprint(host: Host, event_streams: ConcurrencyLimit) -> APIBlueprint:
 
         def lost() -> list[_Followed]:
             """What the caller may not follow any more, since something has changed among people."""
-            nonlocal seen
+            nonlocal seen, principal
             number = host.credentials.known.number
             if number == seen:
                 return []
-            seen = number
+            # Their role may be another one too. The whole stream ends if their credential does.
+            seen, principal = number, host.credentials.again(asker) or asker
             return [one for one in followed if not _is_allowed(partial(check, principal, one.topic))]
 
         batches = chain([[PING, *missing]], _batches(followed, lost, host.closing.is_set))
@@ -171,7 +176,7 @@ def _load_shown(sample: dict[str, Any], principal: Principal) -> dict[str, Any]:
     for admins only."""
     if principal.everything:
         return sample
-    hidden = () if principal.role == "admin" else ("workers",)
+    hidden = () if "admin" in principal.scopes else ("workers",)
     shown = {name: value for name, value in sample.items() if name not in hidden}
     shown["runs"] = [
         run if run["owner"] == principal.name else {name: run[name] for name in OF_OTHERS} for run in sample["runs"]

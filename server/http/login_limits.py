@@ -12,7 +12,8 @@ from limits.strategies import MovingWindowRateLimiter
 
 from server.errors import HearthError, TooManyAttemptsError
 
-PATHS = frozenset(f"{prefix}/auth/{act}" for prefix in ("", "/api") for act in ("login", "register", "refresh"))
+PATHS = frozenset(f"{prefix}/auth/{act}" for prefix in ("", "/api") for act in ("login", "register"))
+"""Not those that only take a secret of 256 bits, which nobody guesses: a lab's tabs refresh from one address."""
 PER_ADDRESS = RateLimitItemPerMinute(60)
 """Behind a proxy that is not in HEARTH_TRUSTED_PROXIES, all people have one address."""
 PER_NAME = RateLimitItemPerMinute(10)
@@ -51,7 +52,12 @@ def _network(address: str) -> str:
         known = ipaddress.ip_address(address)
     except ValueError:
         return address
-    return str(ipaddress.ip_network((address, 64), strict=False)) if known.version == 6 else address
+    if isinstance(known, ipaddress.IPv4Address):
+        return address
+    # An address of IPv4 as a server sees it that listens to both. All have the same first half.
+    if known.ipv4_mapped is not None:
+        return str(known.ipv4_mapped)
+    return str(ipaddress.ip_network((int(known), 64), strict=False))
 
 
 def _name() -> str:

@@ -62,7 +62,7 @@ def chat_blueprint(host: Host, transfers: ConcurrencyLimit) -> APIBlueprint:
         summary="The older LLM API: the next message of a conversation, by an agent, in a session",
         responses={200: OpenAIAnswer, **REFUSED},
     )
-    @access("ask", "session")
+    @access("ask", "session", takes_form=True)
     def chat_completions(body: AgentChatRequest) -> dict[str, Any] | Response:
         return answer_json(host, body)
 

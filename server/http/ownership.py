@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flask import Request
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from server.http.access import Access
+from server.http.body import refuse
 from server.http.multipart import is_form
 from server.people.permissions import Permissions
 from server.people.principal import MAIN, Principal
@@ -37,9 +38,10 @@ def check(permissions: Permissions, principal: Principal, access: Access, asked:
         return
     path: Mapping[str, Any] = asked.view_args or {}
     sources: list[Source] = [(access.query, asked.args)]
-    if access.body is not None and asked.method not in SAFE and not is_form(asked):
-        sources += parts_of(access.body, asked.get_json())
     writes = asked.method not in SAFE
+    # Views take JSON whatever the Content-Type says, so only that of a view that reads forms counts.
+    if access.body is not None and writes and not (access.takes_form and is_form(asked)):
+        sources += parts_of(access.body, asked.get_json())
     owns = access.owner_only and (writes or access.owner == "account")
 
     workspaces = [path["workspace"]] if "workspace" in path else list(_workspaces(sources))
@@ -68,6 +70,7 @@ def check(permissions: Permissions, principal: Principal, access: Access, asked:
                     writes=writes,
                     owns=owns,
                     makes=asked.method in ("POST", "PUT"),
+                    check_request=lambda: _check_request(access, path, sources),
                 )
     for run in [*_in_path(path, RUN), *_values(sources, RUN)]:
         is_run = access.owner == "run"
@@ -82,6 +85,17 @@ def check(permissions: Permissions, principal: Principal, access: Access, asked:
     for generation in _values(sources, GENERATION):
         if generation != LIVE:
             permissions.check_generation(principal, generation)
+
+
+def _check_request(access: Access, path: Mapping[str, Any], sources: list[Source]) -> None:
+    """Raises `InvalidRequestError` for a request that its view would refuse: it must not make anything."""
+    body = next((given for model, given in sources[1:] if model is access.body), None)
+    for model, given in ((access.path, path), (access.body, body)):
+        if model is not None and given is not None:
+            try:
+                model.model_validate(given)
+            except ValidationError as error:
+                refuse(error)
 
 
 def check_read(permissions: Permissions, principal: Principal, model: type[BaseModel], given: Any) -> None:

@@ -159,7 +159,7 @@ class ObjectsQuery(StrictRequest):
 
 
 class OwnedObject(BaseModel):
-    kind: Literal["session", "run", "job", "collection"]
+    kind: Literal["session", "run", "job", "collection", "comparison"]
     id: str
     workspace: str
     used_at: str | None

@@ -1,6 +1,7 @@
 """What a proxy says of a request: where it came from, and whether the client speaks HTTPS."""
 
 import ipaddress
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -9,6 +10,9 @@ from waitress.proxy_headers import proxy_headers_middleware
 
 BELIEVED = frozenset({"x-forwarded-for", "x-forwarded-proto"})
 """Not X-Forwarded-Host: many proxies pass it as a client has sent it. They pass the header Host as it is."""
+FORWARDED_FOR = "HTTP_X_FORWARDED_FOR"
+_MAPPED = re.compile(r"::ffff:(?=\d+\.)", re.IGNORECASE)
+"""What comes before an address of IPv4 that is written as one of IPv6."""
 
 
 class Proxied:
@@ -25,6 +29,9 @@ class Proxied:
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """See PEP 3333."""
         believes = self._trusted and self._is_trusted(environ["REMOTE_ADDR"])
+        if believes and FORWARDED_FOR in environ:
+            # waitress takes the rest of such an address for a port.
+            environ[FORWARDED_FOR] = _MAPPED.sub("", environ[FORWARDED_FOR])
         chosen = self._believing if believes else self._doubting
         answer: Iterable[bytes] = chosen(environ, start_response)
         return answer

@@ -17,11 +17,13 @@ from server.errors import (
 )
 from server.people.credentials import CredentialCheck
 from server.people.passwords import Passwords
-from server.people.principal import MAIN, SCOPES, Principal, Role, Scope
+from server.people.principal import MAIN, NOBODY, SCOPES, Principal, Role, Scope
 from server.people.tokens import ACCESS_SECONDS, Tokens, digest, new_key, new_secret
 from server.store.people import Account, ApiKey, Login, PeopleStore
 
 USERNAME = re.compile(r"[a-z0-9][a-z0-9-]{1,31}")
+RESERVED = frozenset({MAIN, NOBODY, "server", "token", *SCOPES})
+"""No usernames. The audit log names those so who are no accounts, and a role's quota has the role's name."""
 LOGIN_SECONDS = 30 * 86_400.0
 """How long a login lasts."""
 INVITATION_SECONDS = 7 * 86_400.0
@@ -77,10 +79,10 @@ class Accounts:
         """
         if self._setting == "off":
             raise AccountsOffError("The server has no accounts: HEARTH_ACCOUNTS is off.")
-        if not USERNAME.fullmatch(username) or username == MAIN:
+        if not USERNAME.fullmatch(username) or username in RESERVED:
             raise InvalidRequestError(
                 f"{username[:64]!r} can't be a username: it has 2 to 32 lower-case letters, digits and -, begins "
-                f"with no -, and is not {MAIN!r}."
+                f"with no -, and is none of {', '.join(sorted(RESERVED))}."
             )
         if invitation is None and (by is None or by.name != MAIN):
             raise UnauthorizedError(
@@ -101,7 +103,8 @@ class Accounts:
         self._check.look(at_once=True)
         account = self._check.account(username)
         if not self._passwords.fits(password, None if account is None else account.password):
-            self._audit.record(username[:64], "login.failed", username[:64])
+            # Whoever it was, nothing has shown that they are the person of that name.
+            self._audit.record(NOBODY, "login.failed", username[:64])
             raise UnauthorizedError("Username or password is wrong.")
         return self._new_login(username, "")
 

@@ -117,11 +117,12 @@ class Permissions:
         writes: bool,
         owns: bool = False,
         makes: bool = False,
+        check_request: Callable[[], None] = lambda: None,
     ) -> None:
         """Whether a person may use a session of a workspace. `owns`: as its owner. `makes`: they make it if it is
-        new, and own it from then on.
+        new, and own it from then on; `check_request` is called before, and raises if it must not be made.
 
-        Raises `WorkspaceNotFoundError`, `SessionNotFoundError`, `ForbiddenError`.
+        Raises `WorkspaceNotFoundError`, `SessionNotFoundError`, `ForbiddenError`, and what `check_request` raises.
         """
         if principal.everything:
             return
@@ -130,6 +131,7 @@ class Permissions:
         if owner is None and self._has_files(workspace, session):
             owner = workspace
         if owner is None and makes:
+            check_request()
             owner = self.store.claim_session(workspace, session, principal.name)
         if owner == principal.name:
             return
@@ -184,8 +186,11 @@ class Permissions:
             return False
         if found.owner in self._check.opened_by(principal):
             return True
-        return found.session is not None and self.store.is_session_member(
-            found.workspace, found.session, principal.name
+        # As with the session itself, who has lost its workspace has lost it.
+        return (
+            found.session is not None
+            and self.store.is_session_member(found.workspace, found.session, principal.name)
+            and self.role_in(principal, found.workspace) is not None
         )
 
     def check_generation(self, principal: Principal, generation: str, *, writes: bool = False) -> None:

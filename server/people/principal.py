@@ -18,6 +18,8 @@ SCOPES: dict[Role, frozenset[Scope]] = {
 MAIN = "main"
 """The name of who has the start token: what was made in the workspace main before there were accounts is theirs. No
 account has it."""
+NOBODY = "nobody"
+"""What the audit log calls who has no credential."""
 
 
 @dataclass(frozen=True)

@@ -215,6 +215,9 @@ class OwnershipStore:
             "collection": select(
                 COLLECTION.c.name.label("id"), COLLECTION.c.workspace, COLLECTION.c.created.label("time")
             ).where(COLLECTION.c.owner == owner),
+            "comparison": select(COMPARISON.c.id, COMPARISON.c.workspace, COMPARISON.c.created.label("time")).where(
+                COMPARISON.c.owner == owner
+            ),
         }
         found: list[dict[str, Any]] = []
         with self._database.reading() as connection:
@@ -231,7 +234,7 @@ class OwnershipStore:
         objects that were."""
         with self._database.writing() as connection:
             count = 0
-            for table in (SESSION, RUN, JOB, COLLECTION):
+            for table in (SESSION, RUN, JOB, COLLECTION, COMPARISON):
                 old = table.c.workspace == workspace, table.c.owner == workspace
                 count += connection.execute(update(table).where(*old).values(owner=username)).rowcount
             old = SESSION_OWNER.c.workspace == workspace, SESSION_OWNER.c.owner == workspace

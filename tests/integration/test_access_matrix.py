@@ -4,7 +4,8 @@ import json
 import re
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +237,51 @@ def test_each_route_is_declared_and_its_ids_have_owners(lab: Lab) -> None:
             assert access.owner != "nobody" or not named, f"{rule} names objects, and declares nobody"
 
 
+def test_each_json_body_is_declared(lab: Lab) -> None:
+    """A view that reads its body itself has to say which model it has."""
+    described = lab.app.api_doc["paths"]  # type: ignore[attr-defined]
+    count = 0
+    for rule, method, access in routes(lab.app):
+        path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", str(rule))
+        content = described.get(path, {}).get(method.lower(), {}).get("requestBody", {}).get("content", {})
+        if "application/json" in content:
+            count += 1
+            assert access.body is not None, f"{method} {rule} takes JSON, of which nobody looks for names"
+        if "application/json" in content and "multipart/form-data" in content:
+            assert access.takes_form, f"{method} {rule} takes forms, and does not say so"
+    assert count > 20
+
+
+def test_no_comparison_reaches_the_code_and_runs_of_others(lab: Lab) -> None:
+    ids, bob = lab.people[OWNER].ids, lab.people["bob"]
+    questions = {"questions": [{"question": "Hm?"}]}
+    for named in (
+        {"workspace": ids["workspace"], "a": {}, "b": {}},
+        {"a": {"workspace": ids["workspace"]}, "b": {}},
+        {"a": {}, "b": {"workspace": ids["workspace"]}},
+        {"a": {"generation": ids["generation"]}, "b": {}},
+        {"a": {}, "b": {"generation": ids["generation"][:8]}},
+        {"a": {}, "b": {}, "runs": [ids["run"]]},
+    ):
+        body = named if "runs" in named else {**named, **questions}
+        answer = lab.client.post("/comparisons", json=body, headers=bob.headers)
+        assert answer.status_code == 404, f"{body}: {answer.text[:200]}"
+        form = {"request": json.dumps(named), "files": (BytesIO(b'{"question": "Hm?"}'), "q.jsonl")}
+        answer = lab.client.post("/comparisons", data=form, headers=bob.headers)
+        assert answer.status_code == 404, f"form {named}: {answer.text[:200]}"
+
+
+def test_a_comparison_is_resumed_only_with_code_that_its_owner_may_still_use(lab: Lab) -> None:
+    ids, bob = lab.people[OWNER].ids, lab.people["bob"]
+    for workspace, generation in ((ids["workspace"], bob.ids["generation"]), ("main", ids["generation"])):
+        side = Side(workspace, generation, "embedded", "react", 1, None)
+        made = replace(compared("bob", generation, "nothing"), b=side, state="cancelled")
+        ComparisonStore(lab.host.database, "here").add(made, [Row(1, "Hm?")])
+        answer = lab.client.post(f"/comparisons/{made.id}/resume", headers=bob.headers)
+        assert answer.status_code == 404, answer.text
+        assert lab.client.delete(f"/comparisons/{made.id}", headers=bob.headers).status_code == 200
+
+
 def test_a_route_without_a_declaration_prevents_the_start(tmp_path: Path) -> None:
     host = Host(Settings(TOKEN=TOKEN, DATA_DIR=tmp_path))
     app = create_app(host)
@@ -324,7 +370,8 @@ def test_only_admins_do_what_admins_do(lab: Lab, name: str) -> None:
 def test_an_admin_opens_by_an_act(lab: Lab) -> None:
     ada, ids = lab.people["ada"], lab.people[OWNER].ids
     objects = lab.client.get(f"/people/{OWNER}/objects", headers=ada.headers)
-    assert ids["run"] in objects.text and ids["job"] in objects.text and SECRET not in objects.text
+    assert ids["run"] in objects.text and ids["job"] in objects.text and ids["comparison"] in objects.text
+    assert SECRET not in objects.text
     assert lab.client.get(f"/runs/{ids['run']}", headers=ada.headers).status_code == 404
     opened = lab.client.post(f"/people/{OWNER}/open", json={"reason": "she asked me to"}, headers=ada.headers)
     assert opened.status_code == 200

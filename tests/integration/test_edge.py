@@ -23,6 +23,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from constants import Settings
+from server import create_app
+from server.host import Host
 from tests.support.event_stream import EVENT_STREAM, read
 from tests.support.server_process import REPOSITORY, Server, clean_environment, end, start
 
@@ -183,7 +186,7 @@ def test_guesses_of_a_password_are_counted_by_name_and_by_address(start_server: 
     # A header that anybody can send makes no other address.
     for number in range(49):
         guess(f"name{number}", **{"X-Forwarded-For": f"10.0.0.{number}", "X-Real-IP": "10.0.0.1"})
-    refused = server.session.post("/api/auth/refresh")
+    refused = server.session.post("/api/auth/register")
     assert refused.status_code == 429
     assert "your address" in refused.json()["error"]["message"]
     assert server.session.post("/unload_model").status_code == 200
@@ -271,9 +274,33 @@ def test_a_trusted_proxy_says_where_a_request_comes_from(proxied: Server) -> Non
     for number in range(70):
         # The first address is the client's own invention, the last one the proxy's word.
         headers = {"X-Forwarded-For": f"10.9.9.{number}, 192.0.2.8"}
-        last = proxied.session.post("/auth/refresh", headers=headers).status_code
+        last = proxied.session.post("/auth/register", headers=headers).status_code
     assert last == 429
-    assert proxied.session.post("/auth/refresh", headers={"X-Forwarded-For": "192.0.2.9"}).status_code == 422
+    assert proxied.session.post("/auth/register", headers={"X-Forwarded-For": "192.0.2.9"}).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("::ffff:192.0.2.50", "::ffff:192.0.2.51"), ("2001:db8::{:x}", "2001:db8:0:1::1")],
+    ids=["IPv4 in IPv6", "IPv6"],
+)
+def test_a_network_of_ipv6_is_one_address_and_all_of_ipv4_is_not(proxied: Server, first: str, second: str) -> None:
+    def attempt(address: str) -> int:
+        return proxied.session.post("/auth/register", headers={"X-Forwarded-For": address}).status_code
+
+    assert [attempt(first.format(number)) for number in range(1, 62)] == [422] * 60 + [429]
+    assert attempt(second) == 422
+
+
+def test_a_server_without_a_token_that_has_accounts_answers_to_its_names_only(tmp_path: Path) -> None:
+    before = Host(Settings(TOKEN="secret", DATA_DIR=tmp_path))
+    before.accounts.register("ann", "a long password", None, before.credentials.of_bearer("secret"))
+    before.close()
+    host = Host(Settings(TOKEN="", HOST="127.0.0.1", DATA_DIR=tmp_path))
+    client = create_app(host).test_client()
+    assert client.get("/ui/login", base_url="http://evil.example").status_code == 421
+    assert client.get("/ui/login").status_code == 200
+    host.close()
 
 
 @pytest.mark.parametrize("header", ["X-Forwarded-Proto: gopher", "X-Forwarded-Proto: http,https"])

@@ -20,6 +20,8 @@ from server.store.people import PeopleStore
 from tests.support.server_process import REPOSITORY, Server, Session, end, start
 
 PASSWORD = "a long password"
+ELSEWHERE = {"X-Forwarded-For": "192.0.2.1"}
+"""Logins are counted by address. With this header a request counts for another one."""
 
 
 @dataclass
@@ -61,7 +63,7 @@ def error_of(answer: requests.Response, status: int) -> str:
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """Shared: tests make sessions and people of their own."""
-    server = start(tmp_path_factory.mktemp("people") / "server", REPOSITORY, {})
+    server = start(tmp_path_factory.mktemp("people") / "server", REPOSITORY, {"TRUSTED_PROXIES": "127.0.0.1"})
     try:
         server.wait_until_ready()
         # Before there are accounts, a conversation in main is of who has the token.
@@ -90,7 +92,7 @@ def test_an_invitation_is_for_one_account(lab: Lab) -> None:
 
     def register_as(name: str) -> int:
         body = {"username": name, "password": PASSWORD, "invitation": invitation}
-        return requests.post(url, json=body, timeout=60).status_code
+        return requests.post(url, json=body, headers=ELSEWHERE, timeout=60).status_code
 
     with ThreadPoolExecutor(4) as threads:
         statuses = list(threads.map(register_as, ["one-a", "one-b", "one-c", "one-d"]))
@@ -104,6 +106,9 @@ def test_an_invitation_is_for_one_account(lab: Lab) -> None:
         ({"username": "eve", "password": PASSWORD, "invitation": "wrong"}, 403, "invitation_refused"),
         ({"username": "eve", "password": "short", "invitation": "x"}, 422, "invalid_request"),
         ({"username": "main", "password": PASSWORD, "invitation": "x"}, 422, "invalid_request"),
+        ({"username": "server", "password": PASSWORD, "invitation": "x"}, 422, "invalid_request"),
+        ({"username": "nobody", "password": PASSWORD, "invitation": "x"}, 422, "invalid_request"),
+        ({"username": "guest", "password": PASSWORD, "invitation": "x"}, 422, "invalid_request"),
         ({"username": "Eve", "password": PASSWORD, "invitation": "x"}, 422, "invalid_request"),
         ({"username": "e\n", "password": PASSWORD, "invitation": "x"}, 422, "invalid_request"),
         ({"username": "-e", "password": PASSWORD, "invitation": "x"}, 422, "invalid_request"),
@@ -111,7 +116,7 @@ def test_an_invitation_is_for_one_account(lab: Lab) -> None:
     ],
 )
 def test_a_wrong_registration_is_refused(lab: Lab, body: dict[str, str], status: int, kind: str) -> None:
-    answer = requests.post(lab.server.url + "/auth/register", json=body, timeout=60)
+    answer = requests.post(lab.server.url + "/auth/register", json=body, headers=ELSEWHERE, timeout=60)
     assert error_of(answer, status) == kind
     assert PASSWORD not in answer.text
 
@@ -194,6 +199,82 @@ def test_no_way_leads_into_the_session_of_another(lab: Lab, way: int) -> None:
     assert "There is no session 'anns' of yours in the workspace 'main'" in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("kind", ["multipart/form-data; boundary=x", "multipart/form-data", "text/plain"])
+def test_no_content_type_hides_what_json_names(lab: Lab, kind: str) -> None:
+    ann, bob = lab.person("ann"), lab.person("bob")
+    assert ann.post("/sessions/anns/files", files={"files": ("a.txt", b"pearls")}).status_code == 201
+    assert ann.put("/workspaces/hidden/files/tools/own.py", data=b"# of ann").ok
+    for path, body in (
+        ("/run_script", {"question": "What did I say?", "session_id": "anns"}),
+        ("/v1/responses", {"model": "hearth/chat", "input": "Hm?", "x_session_id": "anns"}),
+        ("/api/chat", {"message": "Hm?", "session_id": "anns"}),
+        ("/jobs", {"tool": "calculator", "input": {"expression": "1"}, "session_id": "anns"}),
+        ("/reload_modules", {"workspace": "hidden"}),
+        ("/load_tools", {"workspace": "hidden"}),
+        ("/sessions/bobs/code", {"code": "1", "workspace": "hidden"}),
+        ("/tools/calculator/call", {"input": {"expression": "1"}, "workspace": "hidden"}),
+    ):
+        answer = bob.post(path, data=json.dumps(body), headers={"Content-Type": kind})
+        assert answer.status_code == 404, f"{path}: {answer.status_code} {answer.text[:200]}"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/run_script", {"question": 5, "session_id": "refused"}),
+        ("PUT", "/sessions/refused/notepad", {"entries": 5}),
+    ],
+)
+def test_a_refused_request_makes_no_session(lab: Lab, method: str, path: str, body: dict[str, Any]) -> None:
+    ann, bob = lab.person("ann"), lab.person("bob")
+    assert error_of(bob.request(method, path, json=body), 422) == "invalid_request"
+    assert error_of(ann.put("/sessions/refused/notepad", json={"entries": 5}), 422) == "invalid_request"
+
+
+def first_event(person: Session, topic: str) -> dict[str, Any]:
+    """The first event of a topic of /events."""
+    with person.get("/events", params={"follow": f"k:0:{topic}"}, stream=True, timeout=30) as stream:
+        line = next(line for line in stream.iter_lines() if line.startswith(b"data: "))
+    event: dict[str, Any] = json.loads(line.removeprefix(b"data: "))
+    return event
+
+
+def test_nobody_follows_what_is_of_another(lab: Lab) -> None:
+    ann, bob = lab.person("ann"), lab.person("bob")
+    assert ann.put("/workspaces/books/files/tools/own.py", data=b"").ok
+    run = ann.post("/run_script", json={"question": "What is 2 + 3?", "session_id": "lends"}).json()["run_id"]
+    document = {"text": "pearls", "name": "y"}
+    assert ann.post("/collections/shelf/documents?session=lends", json=document).status_code == 201
+    assert ann.post("/collections/shelf/documents?workspace=books", json=document).status_code == 201
+    comparison: dict[str, Any] = {"questions": [{"question": "What is 2 + 3?"}], "a": {}, "b": {}}
+    compared = ann.post("/comparisons", json=comparison).json()["comparison_id"]
+    job = ann.post("/jobs", json={"tool": "calculator", "input": {"expression": "1"}}).json()["job_id"]
+    for topic in (
+        f"run/{run}",
+        f"job/{job}",
+        f"comparison/{compared}",
+        "session/main/lends",
+        "session/books/lends",
+        "collection/main/shelf/lends",
+        "collection/books/shelf",
+    ):
+        missing = first_event(bob, topic)
+        assert missing["kind"] == "missing" and missing["data"]["type"].endswith("_not_found"), topic
+    for topic in (f"run/{run}", "collection/main/shelf/lends", "collection/books/shelf"):
+        assert first_event(ann, topic)["kind"] != "missing", topic
+
+
+def test_a_followed_session_goes_when_it_is_not_shared_any_more(lab: Lab) -> None:
+    ann, bob = lab.person("ann"), lab.person("bob")
+    assert ann.put("/sessions/briefly/members/bob").ok
+    with bob.get("/events", params={"follow": "k:0:session/main/briefly"}, stream=True, timeout=30) as stream:
+        lines = stream.iter_lines(1)
+        assert next(lines) == b": ping"
+        assert ann.delete("/sessions/briefly/members/bob").ok
+        event = next(line for line in lines if line.startswith(b"data: "))
+        assert json.loads(event.removeprefix(b"data: "))["kind"] == "missing"
+
+
 def test_a_session_of_the_older_api_is_its_makers(lab: Lab) -> None:
     ann, bob = lab.person("ann"), lab.person("bob")
     session = ann.post("/api/upload", files={"files": ("a.txt", b"pearls")}).json()["session_id"]
@@ -260,6 +341,25 @@ def test_a_workspace_is_its_first_writers(lab: Lab) -> None:
     assert error_of(bob.get(file), 404) == "workspace_not_found"
 
 
+def test_who_loses_a_workspace_loses_the_runs_that_were_shared_in_it(lab: Lab) -> None:
+    ann, bob = lab.person("ann"), lab.person("bob")
+    assert ann.put("/workspaces/lab-two/files/tools/own.py", data=b"").ok
+    body = {"question": "What is 2 + 3?", "session_id": "ours", "workspace": "lab-two"}
+    run = ann.post("/run_script", json=body).json()["run_id"]
+    assert ann.put("/workspaces/lab-two/members/bob", json={"role": "reader"}).ok
+    assert ann.put("/sessions/ours/members/bob?workspace=lab-two").ok
+    assert bob.get(f"/runs/{run}").json()["answer"] == "5"
+    assert ann.delete("/workspaces/lab-two/members/bob").ok
+    assert error_of(bob.get(f"/runs/{run}"), 404) == "run_not_found"
+
+
+def test_documents_of_a_form_count_for_who_sends_them(lab: Lab) -> None:
+    uma = lab.person("uma")
+    assert lab.admin.put("/quotas/uma", json={"disk_bytes": 4}).ok
+    answer = uma.post("/collections/mine/documents?session=umas", files={"files": ("a.txt", b"pearls")})
+    assert error_of(answer, 429) == "quota_reached"
+
+
 def test_a_guest_asks_and_changes_no_code(lab: Lab) -> None:
     gus = lab.person("gus", "guest")
     assert gus.post("/run_script", json={"question": "What is 2 + 3?"}).json()["answer"] == "5"
@@ -277,15 +377,24 @@ def test_a_guest_asks_and_changes_no_code(lab: Lab) -> None:
 # Ends
 
 
+def assert_end(chunks: Iterator[bytes]) -> None:
+    """The stream ends now, and not when it is closed here: no ping comes after the first one."""
+    read = b""
+    for chunk in chunks:
+        read += chunk
+        assert b":" not in read, read
+
+
 def test_an_open_stream_ends_when_its_login_is_revoked(lab: Lab) -> None:
     lab.person("ann")
     given = log_in(lab.server, "ann")
     ann = Session(lab.server.url, given["access_token"])
     assert ann.post("/sessions/watched/files", files={"files": ("a.txt", b"x")}).ok
     with ann.get("/sessions/watched/events", stream=True, timeout=30) as stream:
-        assert next(stream.iter_content(1)) == b":"
+        chunks = stream.iter_content(1)
+        assert next(chunks) == b":"
         assert ann.post("/auth/logout").json() == {"logged_out": True}
-        stream.raw.read()  # until its end
+        assert_end(chunks)
     assert error_of(ann.get("/runs"), 401) == "unauthorized"
     answer = requests.post(
         lab.server.url + "/auth/refresh", json={"refresh_token": given["refresh_token"]}, timeout=60
@@ -297,9 +406,10 @@ def test_an_open_stream_ends_when_it_is_not_shared_any_more(lab: Lab) -> None:
     ann, bob = lab.person("ann"), lab.person("bob")
     assert ann.put("/sessions/followed/members/bob").ok
     with bob.get("/sessions/followed/events", stream=True, timeout=30) as stream:
-        assert next(stream.iter_content(1)) == b":"
+        chunks = stream.iter_content(1)
+        assert next(chunks) == b":"
         assert ann.delete("/sessions/followed/members/bob").ok
-        stream.raw.read()
+        assert_end(chunks)
 
 
 def test_a_deleted_account_is_gone_at_once_and_nobody_gets_its_name(lab: Lab) -> None:
@@ -362,7 +472,29 @@ def test_a_key_can_not_have_more_than_its_owner(lab: Lab) -> None:
     assert error_of(answer, 403) == "forbidden"
 
 
+def test_a_key_of_an_admin_without_the_scope_sees_what_others_see(lab: Lab) -> None:
+    assert lab.person("ann").post("/run_script", json={"question": "What is 2 + 3?"}).ok
+    key = lab.admin.post("/auth/keys", json={"name": "reads", "scopes": ["read"]}).json()["key"]
+    reads = Session(lab.server.url, key)
+    assert "ann" in lab.admin.get("/usage").text and "ann" not in reads.get("/usage").text
+    assert "workers" in lab.admin.get("/load").json()["sample"]
+    assert "workers" not in reads.get("/load").json()["sample"]
+
+
+def test_a_failed_login_is_nobodys_act(lab: Lab) -> None:
+    requests.post(lab.server.url + "/auth/login", json={"username": "server", "password": "no"}, timeout=60)
+    [event] = lab.admin.get("/audit?act=login.failed&limit=1").json()["events"]
+    assert (event["actor"], event["target"]) == ("nobody", "server")
+
+
 # Browsers
+
+
+def test_a_script_logs_in_whatever_its_content_type(lab: Lab) -> None:
+    lab.person("ann")
+    form = {"Content-Type": "application/x-www-form-urlencoded"}  # curl's, if nobody says another one
+    body = json.dumps({"username": "ann", "password": PASSWORD})
+    assert requests.post(lab.server.url + "/auth/login", data=body, headers=form, timeout=60).ok
 
 
 def test_a_ticket_logs_a_browser_in_once(lab: Lab) -> None:
@@ -377,13 +509,14 @@ def test_a_ticket_logs_a_browser_in_once(lab: Lab) -> None:
 def test_a_browser_logs_in_and_out_by_a_cookie(lab: Lab) -> None:
     lab.person("ann")
     with requests.Session() as browser:
-        body = {"username": "ann", "password": PASSWORD, "cookie": True}
-        answer = browser.post(lab.server.url + "/auth/login", json=body, timeout=60)
+        browser.headers["Origin"] = lab.server.url
+        body = json.dumps({"username": "ann", "password": PASSWORD, "cookie": True})
+        headers = {"Content-Type": "application/json"}
+        answer = browser.post(lab.server.url + "/auth/login", data=body, headers=headers, timeout=60)
         assert answer.json() == {"username": "ann"}
         assert browser.get(lab.server.url + "/auth/me", timeout=60).json()["credential"] == "login"
         left = {"Cookie": f"hearth_session={browser.cookies['hearth_session']}"}
-        origin = {"Origin": lab.server.url}  # as a browser sends it
-        assert browser.post(lab.server.url + "/auth/logout", headers=origin, timeout=60).ok and not browser.cookies
+        assert browser.post(lab.server.url + "/auth/logout", timeout=60).ok and not browser.cookies
     assert requests.get(lab.server.url + "/auth/me", headers=left, timeout=60).status_code == 401
 
 
@@ -428,10 +561,12 @@ def test_no_secret_is_logged(lab: Lab) -> None:
     given = log_in(lab.server, "ada")
     made = Session(lab.server.url, given["access_token"]).post("/auth/keys", json={"name": "x"}).json()
     refresh(lab.server, given["refresh_token"])
-    log = lab.server.output + lab.server.session.get("/audit?limit=1000").text
-    assert "login.succeeded" in log
-    for secret in (PASSWORD, given["access_token"], given["refresh_token"], made["key"]):
-        assert secret not in log
+    audit = lab.admin.get("/audit?limit=1000").text
+    assert "login.succeeded" in audit and "key.created" in audit and "POST /auth/keys" in lab.server.output
+    secrets = (PASSWORD, given["access_token"], given["refresh_token"], made["key"])
+    for place in (lab.server.output, audit):
+        assert not [secret for secret in secrets if secret in place]
+    assert lab.server.token not in audit
 
 
 # Settings and several servers
@@ -453,11 +588,10 @@ def test_without_accounts_there_are_none(tmp_path: Path) -> None:
 
 
 def test_the_cookie_is_secure_where_the_connection_is(tmp_path: Path) -> None:
-    host = Host(Settings(TOKEN="secret", DATA_DIR=tmp_path, HOSTS="gpubox"))
-    client = create_app(host).test_client()
+    host = Host(Settings(TOKEN="secret", DATA_DIR=tmp_path, HOSTS=("gpubox",)))
     for scheme, is_secure in (("http", False), ("https", True)):
-        own = f"{scheme}://gpubox"
-        answer = client.post("/auth/login/token", json={"token": "secret"}, headers={"Origin": own}, base_url=own)
+        client = create_app(host).test_client()
+        answer = client.post("/auth/login/token", json={"token": "secret"}, base_url=f"{scheme}://gpubox")
         assert ("Secure" in answer.headers["Set-Cookie"]) is is_secure
     host.close()
 
@@ -470,8 +604,8 @@ def test_a_cookie_ends_with_the_start_token_that_made_it(tmp_path: Path) -> None
         for old in cookies:
             client.set_cookie("hearth_session", old)
             assert client.get("/runs").status_code == 401
-        origin = {"Origin": "http://localhost"}
-        assert client.post("/auth/login/token", json={"token": token}, headers=origin).status_code == 200
+        headers = {"Origin": "http://localhost"}
+        assert client.post("/auth/login/token", json={"token": token}, headers=headers).status_code == 200
         cookie = client.get_cookie("hearth_session")
         assert cookie is not None and client.get("/runs").status_code == 200
         cookies.append(cookie.value)
@@ -495,6 +629,23 @@ def test_what_one_server_changes_another_notices(tmp_path: Path, database_url: s
     assert other.again(principal) is None and other.of_bearer(given.access_token) is None
     host.close()
     database.close()
+
+
+def test_two_first_accounts_at_once_make_one_admin(tmp_path: Path, database_url: str | None) -> None:
+    settings = Settings(TOKEN="secret", DATA_DIR=tmp_path, DATABASE_URL=database_url)
+    hosts = [Host(settings), Host(settings)]
+    together = threading.Barrier(4)
+
+    def register_as(number: int) -> int:
+        client = create_app(hosts[number % 2]).test_client()
+        body = {"username": f"first-{number}", "password": PASSWORD}
+        together.wait(60)
+        return client.post("/auth/register", json=body, headers={"Authorization": "Bearer secret"}).status_code
+
+    with ThreadPoolExecutor(4) as threads:
+        assert sorted(threads.map(register_as, range(4))) == [201, 403, 403, 403]
+    for host in hosts:
+        host.close()
 
 
 def test_old_objects_are_adopted(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def blueprint(host: Host) -> APIBlueprint:
         summary="OpenAI: the next message of a conversation, by the model or by an agent",
         responses={200: OpenAIAnswer, **REFUSED},
     )
-    @access("ask", "session")
+    @access("ask", "session", takes_form=True)
     def chat_completions(body: ChatRequest) -> dict[str, Any] | Response:
         run = start_run(host, body, completion_of(host, body))
         serializer = ChatSerializer(run, body)
