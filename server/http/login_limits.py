@@ -14,6 +14,8 @@ from server.errors import HearthError, TooManyAttemptsError
 
 PATHS = frozenset(f"{prefix}/auth/{act}" for prefix in ("", "/api") for act in ("login", "register"))
 """Not those that only take a secret of 256 bits, which nobody guesses: a lab's tabs refresh from one address."""
+CHANGE = ("PUT", "/auth/password")
+"""The old password can be guessed there, by who has found an open browser."""
 PER_ADDRESS = RateLimitItemPerMinute(60)
 """Behind a proxy that is not in HEARTH_TRUSTED_PROXIES, all people have one address."""
 PER_NAME = RateLimitItemPerMinute(10)
@@ -23,7 +25,7 @@ LONGEST_NAME = 200
 
 
 def register(app: Flask) -> None:
-    """Count each POST to one of `PATHS`, successful or not, before anything looks at it."""
+    """Count each attempt, successful or not, before anything looks at it."""
     limiter = MovingWindowRateLimiter(MemoryStorage())
 
     def hit(limit: RateLimitItem, kind: str, who: str, whose: str) -> None:
@@ -37,7 +39,8 @@ def register(app: Flask) -> None:
         )
 
     def before() -> None:
-        if request.method != "POST" or request.path.rstrip("/") not in PATHS:
+        path = request.path.rstrip("/")
+        if (request.method, path) != CHANGE and (request.method != "POST" or path not in PATHS):
             return
         hit(PER_ADDRESS, "address", _network(request.remote_addr or ""), "your address")
         if name := _name():

@@ -270,11 +270,11 @@ class Questions:
     # Repeating
 
     def replay(
-        self, run_id: str, owner_in: Callable[[str], str] = lambda workspace: workspace
+        self, run_id: str, owner_in: Callable[[str], str] = lambda workspace: workspace, key: str = ""
     ) -> tuple[Run, dict[str, Any]]:
         """Repeat an earlier run with the same code and the same model; if it has no answer, with a model of the same
-        name, if it had one. `owner_in`: whose the new run is, by its workspace. Returns the new run, which has
-        started, and the old record.
+        name, if it had one. `owner_in`: whose the new run is, by its workspace. `key`: the API key that asks. Returns
+        the new run, which has started, and the old record.
 
         Raises `RunNotFoundError`, `ModelChangedError` if that model isn't resident, `GenerationNotFoundError` if it
         ended before it had any code, `ImageNotFoundError`, and what `start` raises.
@@ -291,6 +291,7 @@ class Questions:
             )
         workspace = record["workspace"] if record["workspace"] in self._workspaces.names() else MAIN
         run = self.as_asked(record, workspace, owner_in(workspace))
+        run.key = key
         # Of a run without an answer, the name is enough.
         model = model_of(record, self._models) if "answer" in record and "provenance" in record else record["model"]
         self.start(run, record["generation"], model)

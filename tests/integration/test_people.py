@@ -506,6 +506,17 @@ def test_a_ticket_logs_a_browser_in_once(lab: Lab) -> None:
     assert error_of(requests.get(f"{lab.server.url}/?token={ticket}", timeout=60), 401) == "unauthorized"
 
 
+def test_the_old_password_is_not_guessed(start_server: Callable[..., Server]) -> None:
+    server = start_server(ready=False, AUTOLOAD=0)
+    assert server.session.post("/auth/register", json={"username": "ann", "password": PASSWORD}).status_code == 201
+    ann = Session(server.url, log_in(server, "ann")["access_token"])
+    guesses = [
+        ann.put("/auth/password", json={"old": f"guess {number}", "new": PASSWORD}).status_code
+        for number in range(61)
+    ]
+    assert 204 not in guesses and guesses[-1] == 429
+
+
 def test_a_browser_logs_in_and_out_by_a_cookie(lab: Lab) -> None:
     lab.person("ann")
     with requests.Session() as browser:
