@@ -2,7 +2,7 @@
 
 import { get, part, post } from "../api.js";
 import { side } from "../compare/side.js";
-import { empty, errorNote, fill, find, h, table } from "../dom.js";
+import { empty, errorNote, fill, find, h, stateTag, table } from "../dom.js";
 import { shortened, time } from "../format.js";
 import { currentWorkspace } from "../workspace.js";
 
@@ -87,13 +87,14 @@ async function showEarlier() {
   fill(find("#earlier"), comparisons.length
     ? table(["Name", "State", "Questions", "Began"], comparisons.map((one) => [
       h("a", { href: `/ui/compare/${part(one.comparison_id)}` }, one.name || one.comparison_id),
-      h("span", { class: `tag ${one.state === "running" ? "live" : ""}` }, one.state), `${one.answered} of ${one.questions}`, time(one.created_at)]))
+      stateTag(one.state), `${one.answered} of ${one.questions}`, time(one.created_at)]))
     : empty("Nothing compared yet", h("p", {}, "Edit a tool, reload it, and choose the generation from before as A and the live one as B.")));
 }
 
 find("#new").addEventListener("submit", start);
 find("#from-runs").addEventListener("click", () => chooseRuns().catch((error) => fill(find("#refused"), errorNote(error))));
 dialog.addEventListener("close", takeRuns);
+find("#file").addEventListener("change", ({ target }) => (find("#questions").disabled = target.files.length > 0));
 check.addEventListener("change", () => showTools().catch((error) => fill(find("#refused"), errorNote(error))));
 open().catch((error) => fill(find("#refused"), errorNote(error)));
 showEarlier().catch((error) => fill(find("#earlier"), errorNote(error)));
