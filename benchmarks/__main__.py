@@ -18,6 +18,7 @@ from benchmarks import (
     layers,
     machine,
     many_tools,
+    pages,
     people,
     pictures,
     questions,
@@ -114,6 +115,7 @@ PARTS: dict[str, Callable[[Path, bool], None]] = {
     "pictures": _pictures,
     "retrieval": _retrieval,
     "people": people.report,
+    "pages": pages.report,
 }
 
 

@@ -17,7 +17,6 @@ from server.jobs.job import Job
 from server.jobs.trial import try_tool
 from server.reload import Workspace
 from server.runs.tool_statistics import tool_statistics
-from server.store.runs import RunFilter
 
 
 def blueprint(host: Host, slow_requests: ConcurrencyLimit) -> APIBlueprint:
@@ -77,7 +76,7 @@ def blueprint(host: Host, slow_requests: ConcurrencyLimit) -> APIBlueprint:
         space = host.workspaces.get(query.workspace)
         return {
             "workspace": space.name,
-            "statistics": tool_statistics(host.questions.records(RunFilter(workspace=space.name), query.limit)),
+            "statistics": tool_statistics(host.traces.store.lines_of_runs(space.name, query.limit)),
         }
 
     return routes

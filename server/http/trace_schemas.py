@@ -46,6 +46,7 @@ class StepLine(BaseModel):
     tool: str
     thought: str = Field(description="shortened")
     seconds: float | None = Field(description="since the step before, its tool included; null: unknown")
+    tool_seconds: float | None = Field(None, description="the same without the agent's model calls; null: unknown")
     tokens: int = Field(description="written by the model for this step, also for its tool")
     model_calls: int
     has_error: bool

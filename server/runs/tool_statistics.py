@@ -18,12 +18,12 @@ class ToolUse:
     """When the run of its last call was asked, in seconds since 1970."""
     _seconds: list[float] = field(default_factory=list)
 
-    def add(self, step: Mapping[str, Any], asked: float) -> None:
-        """Count a step of a run that was asked at that time."""
+    def add(self, line: Mapping[str, Any], asked: float) -> None:
+        """Count a step of a run that was asked at that time; `line` as `Line` has it."""
         self.calls += 1
-        self.failures += bool(step.get("error"))
+        self.failures += line["has_error"]
         self.last_at = max(self.last_at, asked)
-        if isinstance(seconds := step.get("seconds"), int | float):
+        if (seconds := line.get("tool_seconds")) is not None:
             self._seconds.append(seconds)
 
     def shown(self) -> dict[str, Any]:
@@ -40,16 +40,12 @@ class ToolUse:
         }
 
 
-def tool_statistics(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The use of each tool in each generation, by the tool's name and then the latest use first. `records`: of runs,
-    in any order; those without code have no tools."""
+def tool_statistics(lines: Iterable[tuple[str, float, Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """The use of each tool in each generation, by the tool's name and then the latest use first. `lines`: see
+    `TraceStore.lines_of_runs`."""
     uses: dict[tuple[str, str], ToolUse] = {}
-    for record in records:
-        if (generation := record.get("generation")) is None:
-            continue
-        for step in record.get("steps", ()):
-            if tool := step.get("tool"):
-                uses.setdefault((tool, generation), ToolUse(tool, generation)).add(step, record.get("asked", 0.0))
+    for generation, asked, line in lines:
+        uses.setdefault((line["tool"], generation), ToolUse(line["tool"], generation)).add(line, asked)
     return [one.shown() for one in sorted(uses.values(), key=lambda one: (one.tool, -one.last_at))]
 
 

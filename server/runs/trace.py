@@ -128,7 +128,7 @@ def shared_prefix(one: str, two: str) -> int:
 class Line:
     """A step in a list. `seconds`: from the end of the step before to its own; None if unknown. `tokens`: what the
     model wrote for it. `written`: the text of the model call that made it; None if that is not exactly one, or not
-    recorded."""
+    recorded. `tool_seconds`: `seconds` without the model calls of the agent."""
 
     tool: str
     thought: str
@@ -137,6 +137,7 @@ class Line:
     model_calls: int
     has_error: bool
     written: str | None = None
+    tool_seconds: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """As lists show it."""
@@ -166,6 +167,7 @@ def lines(
                 len(of_step),
                 step.get("error") is not None,
                 of_agent[0].written if len(of_agent) == 1 else None,
+                None if seconds is None else max(0.0, seconds - sum(one.details["seconds"] for one in of_agent)),
             )
         )
     return made

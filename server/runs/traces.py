@@ -36,7 +36,7 @@ class Traces:
     def __init__(self, runs: Runs, store: RunStore, traces: TraceStore, models: ResidentModels) -> None:
         self._runs = runs
         self._store = store
-        self._traces = traces
+        self.store = traces
         self._models = models
 
     def steps(self, run_id: str, after: int, limit: int) -> dict[str, Any]:
@@ -159,7 +159,7 @@ class Traces:
             live = _Live(run)
             if self._in_flight(run_id) is not None:  # else its trace may have been emptied before it was read
                 return live
-        return _Saved(self._store.head(run_id), self._traces)
+        return _Saved(self._store.head(run_id), self.store)
 
     def _in_flight(self, run_id: str) -> Run | None:
         return next((run for run in self._runs.in_flight() if run.id == run_id), None)

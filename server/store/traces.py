@@ -41,6 +41,21 @@ class TraceStore:
             return len(old), [line.as_json() for line in lines(old)[after : after + limit]]
         return count, [json.loads(line) for line in found]
 
+    def lines_of_runs(self, workspace: str, runs: int) -> list[tuple[str, float, dict[str, Any]]]:
+        """The lines of the last `runs` runs of a workspace that have code: each with the run's generation, and when
+        it was asked, in seconds since 1970. Runs of older formats have none."""
+        last = (
+            select(RUN.c.id, RUN.c.generation, RUN.c.asked)
+            .where(RUN.c.workspace == workspace, RUN.c.generation.is_not(None))
+            .order_by(RUN.c.number.desc())
+            .limit(runs)
+            .subquery()
+        )
+        query = select(last.c.generation, last.c.asked, STEP.c.line).join(STEP, STEP.c.run == last.c.id)
+        with self._database.reading() as connection:
+            found = connection.execute(query).all()
+        return [(row.generation, row.asked or 0.0, json.loads(row.line)) for row in found]
+
     def steps(self, run: str, first: int, last: int) -> list[SavedStep]:
         """The steps with the numbers `first` to `last`, as far as there are such."""
         with self._database.reading() as connection:

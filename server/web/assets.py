@@ -1,5 +1,6 @@
 """The files of the pages, under a name that changes with their content, so that browsers may keep them for ever."""
 
+import gzip
 import hashlib
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +17,12 @@ def version() -> str:
         if path.is_file():
             digest.update(path.relative_to(FOLDER).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+@lru_cache
+def compressed(path: str) -> bytes:
+    """The gzip data of a file in `static/`. They are made once, and all of them together are small."""
+    return gzip.compress((FOLDER / path).read_bytes(), mtime=0)
 
 
 def url(path: str) -> str:

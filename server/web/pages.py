@@ -5,7 +5,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any
 
-from flask import Response, redirect, render_template, send_from_directory
+from flask import Response, redirect, render_template, request, send_from_directory
 from flask_openapi3 import APIBlueprint
 from pydantic import BaseModel, Field
 from werkzeug.exceptions import NotFound
@@ -17,6 +17,9 @@ from server.http.schemas import StrictRequest
 from server.web import assets, markdown
 
 FOREVER = 31_536_000
+WORKER_POLICY = "default-src 'none'; script-src 'self'; connect-src 'self'"
+COMPRESSED = ("text/", "application/javascript", "image/svg+xml")
+"""The types of files that are sent compressed."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,14 @@ def blueprint(host: Host) -> APIBlueprint:
             response = send_from_directory(assets.FOLDER, path.path)
         except NotFound:
             raise NotFoundError(f"The pages have no file {path.path!r}.") from None
+        if request.accept_encodings["gzip"] and (response.mimetype or "").startswith(COMPRESSED):
+            response.direct_passthrough = False
+            response.set_data(assets.compressed(path.path))
+            response.headers["Content-Encoding"] = "gzip"
+            response.headers.pop("ETag", None)  # of the file as it is
+        response.vary.add("Accept-Encoding")
+        # A shared worker has the policy of its own file, and not that of the page.
+        response.headers["Content-Security-Policy"] = WORKER_POLICY
         current = path.version == assets.version()
         response.headers["Cache-Control"] = f"public, max-age={FOREVER}, immutable" if current else "no-store"
         return response

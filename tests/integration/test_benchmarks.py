@@ -32,5 +32,6 @@ def test_each_part_prints_its_tables() -> None:
         "pictures",
         "retrieval",
         "people",
+        "pages",
     ]
     assert all("\n|---|" in part for part in parts)

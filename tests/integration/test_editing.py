@@ -158,3 +158,4 @@ def test_how_tools_have_fared(lab: Server) -> None:
     assert uses["shout"] == (asked["generation"], 1, 0)
     calls, failures = uses["misfit"][1:]
     assert calls == failures >= 1
+    assert all(0 <= one["p50_seconds"] <= one["p95_seconds"] for one in found)

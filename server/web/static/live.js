@@ -48,11 +48,17 @@ function tell(message) {
 function connect() {
   try {
     const worker = new SharedWorker(trusted.createScriptURL(new URL("./live-worker.js", import.meta.url)), { type: "module", name: "hearth" });
+    worker.port.onmessage = (event) => receive(event.data);
+    worker.onerror = alone;
     port = worker.port;
-    port.onmessage = (event) => receive(event.data);
   } catch {
-    // Browsers of phones have none. There few tabs are open.
-    port = null;
-    stream = new Stream(receive);
+    alone(); // browsers of phones have no shared workers; there few tabs are open
   }
+}
+
+/** Follow over a connection of this tab's own. */
+function alone() {
+  port = null;
+  stream = new Stream(receive);
+  for (const [id, { topic, after }] of following) if (!document.hidden) stream.tell({ follow: id, topic, after });
 }

@@ -6,7 +6,7 @@ import { ENDED } from "../jobs/shown.js";
 
 export class SessionJobs {
   constructor() {
-    this.element = h("div", { class: "row session-jobs", aria: { label: "Jobs of this conversation" } });
+    this.element = h("div", { class: "row session-jobs", role: "group", aria: { label: "Jobs of this conversation" } });
     this.tags = new Map(); // id -> tag
   }
 
