@@ -1,5 +1,5 @@
-"""What a lab has after a day of work: runs that ended well and badly, two versions of a tool, a comparison, documents,
-files, a job."""
+"""What a lab has after a day of work: runs that ended well and badly, two versions of a tool, a comparison,
+documents, files, a job."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -91,7 +91,10 @@ export const refused = (error) => toast([error.message, " ", hint(error)], "bad"
 
 const HINTS = { workspace_not_found: ["/ui/code", "Make it on the page Code"], model_not_loaded: ["/ui/now", "Load a model"], model_asleep: ["/ui/now", "Wake it"] };
 /** Where a person repairs an error. */
-const hint = ({ type }) => HINTS[type] && h("a", { href: HINTS[type][0] }, HINTS[type][1]);
+function hint({ type, details }) {
+  const found = HINTS[type ?? details?.type];
+  return found && h("a", { href: found[0] }, found[1]);
+}
 
 /** An error as an element: what was wrong, where, and what to do. `error`: as `api.js` throws it. */
 export function errorNote(error) {

@@ -166,7 +166,7 @@ export class Exchange {
     this.numbers.prepend(...[provenance?.agent ?? agent, model].filter(Boolean).map((one) => h("span", {}, one)));
     if (!this.runId) return;
     const open = `/ui/runs/${part(this.runId)}`;
-    this.numbers.append(h("span", { class: "acts" }, h("button", { class: "quiet", on: { click: () => copy(this.record.answer ?? "") } }, "Copy"),
+    this.numbers.append(h("span", { class: "acts" }, this.record.answer && h("button", { class: "quiet", on: { click: () => copy(this.record.answer) } }, "Copy"),
       h("a", { class: "button quiet", href: open }, "Open the run")));
   }
 }

@@ -14,7 +14,7 @@ async function change(path, body, done) {
     await post(path, body);
     toast(done);
   } catch (error) {
-    fill(find("#model-error"), errorNote(error));
+    fill(find("#model-error"), errorNote(error)).scrollIntoView({ block: "nearest" });
   }
 }
 
