@@ -52,7 +52,8 @@ def test_without_javascript_a_page_says_so(browser: Browser, lab: Server) -> Non
     with browser.new_context(java_script_enabled=False) as context:
         page = context.new_page()
         page.goto(f"{lab.url}/?token={lab.token}")
-        expect(page.get_by_text("These pages need JavaScript.")).to_be_visible()
+        expect(page.locator("noscript p")).to_contain_text("need JavaScript")
+        expect(page.locator("noscript p")).to_be_visible()
 
 
 def test_a_page_connects_again_after_a_restart(browser: Browser, tmp_path: Path) -> None:

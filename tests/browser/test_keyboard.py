@@ -4,13 +4,13 @@ files."""
 import re
 from collections.abc import Callable
 
-import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.support.server_process import Server
 
 Visit = Callable[..., Page]
 MOST_KEYS = 60
+FOCUS = "element => [element === document.activeElement, parseFloat(getComputedStyle(element).outlineWidth)]"
 PASSWORD = "correct horse battery"
 
 
@@ -19,8 +19,9 @@ def tab_to(page: Page, wanted: Locator) -> None:
     expect(wanted).to_be_visible()
     for _ in range(MOST_KEYS):
         page.keyboard.press("Tab")
-        if wanted.evaluate("element => element === document.activeElement"):
-            assert wanted.evaluate("element => parseFloat(getComputedStyle(element).outlineWidth) > 0")
+        has_focus, outline = wanted.evaluate(FOCUS)
+        if has_focus:
+            assert outline > 0
             return
     raise AssertionError(f"{MOST_KEYS} times Tab do not reach {wanted}")
 
@@ -56,6 +57,7 @@ def test_a_run_is_found_and_continued_with_another_result(visit: Visit, lab: Ser
     page.keyboard.press("End")
     expect(page.locator("#step")).to_contain_text("144")
     page.keyboard.press("Home")
+    expect(page.locator("#step h2").first).to_have_text("Step 1: calculator")
     press(page, "Continue from here")
     expect(page.get_by_label("Result of the tool")).to_be_focused()
     page.keyboard.press("Control+a")
@@ -94,7 +96,6 @@ def test_two_versions_are_compared(visit: Visit) -> None:
     expect(page).to_have_url(re.compile("/ui/compare$"))
 
 
-@pytest.mark.usefixtures("lab")
 def test_the_models_sleep_and_wake(visit: Visit) -> None:
     page = visit("/ui/now")
     press(page, "Sleep")

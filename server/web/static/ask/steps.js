@@ -10,7 +10,7 @@ export function stepShown({ thought, tool, input, observation, error, traceback 
   const call = Object.values(input ?? {}).map((one) => (typeof one === "string" ? one : JSON.stringify(one))).join(", ");
   return h("li", { class: "step" }, thought && h("div", { class: "soft text" }, thought),
     h("details", { open: Boolean(error && showTraceback) },
-      h("summary", {}, h("span", { class: "mono tool" }, tool), " ", h("span", { class: "mono text" }, shortened(call, 90)),
+      h("summary", {}, h("span", { class: "mono called" }, tool), " ", h("span", { class: "mono text" }, shortened(call, 90)),
         h("span", { class: error ? "bad text" : "text" }, " → ", shortened((observation || "nothing").trim(), 120))),
       block("Input", JSON.stringify(input, null, 2)), block(error ? "Error" : "Result", observation),
       traceback && (showTraceback ? showTraceback(traceback) : block("Traceback, for people", traceback))));
