@@ -2,6 +2,7 @@
 documents, files, a job."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tests.support.server_process import Server
@@ -89,6 +90,9 @@ def use(server: Server) -> UsedLab:
     def put(path: str, text: str) -> None:
         assert session.put(f"/workspaces/{WORKSPACE}/files/{path}", data=text.encode()).ok
 
+    def is_in(path: str, state: str) -> bool:
+        return bool(session.get(path).json()["state"] == state)
+
     where = {"workspace": WORKSPACE}
     put("agent/long.py", LONG)
     put("tools/screen_plates.py", JOB)
@@ -124,8 +128,8 @@ def use(server: Server) -> UsedLab:
     answered(f"/sessions/{SESSION}/code", {"code": code, **where})
     answered(f"/collections/handbook/documents?workspace={WORKSPACE}", {"name": "freezers.md", "text": TEXT})
     job = answered("/jobs", {"tool": "screen_plates", "input": {"plates": 12}, **where})["job_id"]
-    for path, key in ((f"/jobs/{job}", "succeeded"), (f"/comparisons/{comparison}", "done")):
-        server.wait_until(lambda path=path, key=key: session.get(path).json()["state"] == key, f"{path} is {key}")
+    for path, last in ((f"/jobs/{job}", "succeeded"), (f"/comparisons/{comparison}", "done")):
+        server.wait_until(partial(is_in, path, last), f"{path} is {last}")
     failed = session.get("/runs", params={"state": "failed", **where}).json()["runs"][0]["run_id"]
     assert refused.status_code >= 400, refused.text
     return UsedLab(run, fork, failed, long, comparison, job, f"/ui/ask?session={SESSION}&workspace={WORKSPACE}")
