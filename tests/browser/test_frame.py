@@ -58,7 +58,11 @@ def test_without_javascript_a_page_says_so(browser: Browser, lab: Server) -> Non
 
 def test_a_page_connects_again_after_a_restart(browser: Browser, tmp_path: Path) -> None:
     server = start(tmp_path / "first", REPOSITORY, {})
-    settings = {"PORT": urlsplit(server.url).port, "DATA_DIR": tmp_path / "first" / "data", "TOKEN": server.token}
+    settings: dict[str, object] = {
+        "PORT": urlsplit(server.url).port,
+        "DATA_DIR": tmp_path / "first" / "data",
+        "TOKEN": server.token,
+    }
     try:
         server.wait_until_ready()
         with browser.new_context() as context:
