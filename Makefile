@@ -14,7 +14,7 @@ NEWS := awk '!/^Requirement already satisfied/ { print; fflush() }'
 QUICK_ALLOCATION := MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=8589934592 \
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
-.PHONY: run setup packages test test-unit test-slow coverage hooks lint picture bench bench-rivals train eval-embedded
+.PHONY: run setup packages test test-unit test-slow coverage hooks lint picture pictures bench bench-rivals train eval-embedded
 
 # What tests start of Debian. A test whose program is missing is skipped, and says so.
 PACKAGES := chromium fonts-dejavu-core postgresql nginx-light caddy r-doc-pdf python3-doc
@@ -59,6 +59,10 @@ lint: .venv/installed-dev
 # The session that README.md shows, recorded again.
 picture: .venv/installed-dev
 	$(VENV) -m docs.images.first_session
+
+# The pictures of docs/pages.md, taken again. They need Chromium.
+pictures: .venv/installed-dev
+	PICTURES=docs/images/pages $(VENV) -m pytest -m slow tests/browser/test_pictures.py
 
 # Some twenty minutes. One part alone: .venv/bin/python -m benchmarks decoding (--help names them all).
 bench: .venv/installed-dev

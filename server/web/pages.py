@@ -1,6 +1,7 @@
 """`/ui`: the pages, their files, and Markdown as HTML."""
 
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,6 +50,8 @@ PAGES = [
     Page("login", "Log in", "login", is_open=True),
     Page("register", "Register", "register", is_open=True),
 ]
+MISSING = Page("missing", "Page not found", "<path:shown>")
+"""What is shown in the place of a page that there is not."""
 
 
 class Texts(StrictRequest):
@@ -75,12 +78,13 @@ def blueprint(host: Host) -> APIBlueprint:
     routes = APIBlueprint("pages", __name__, template_folder=Path(__file__).parent / "templates")
     routes.add_app_template_global(assets.url, "static_url")
 
-    def show(page: Page) -> None:
+    def show(page: Page, status: HTTPStatus = HTTPStatus.OK) -> None:
         # flask-openapi3 would describe the page as a route of the API.
         @access("public" if page.is_open else "read", "nobody")
         def view(**_: str) -> Response:
             response = Response(
                 render_template(f"{page.name}.html", page=page, pages=[one for one in PAGES if one.icon]),
+                status=status,
                 content_type="text/html; charset=utf-8",
             )
             # It names the files of this version.
@@ -91,6 +95,7 @@ def blueprint(host: Host) -> APIBlueprint:
 
     for page in PAGES:
         show(page)
+    show(MISSING, HTTPStatus.NOT_FOUND)
 
     @routes.get("/ui/", doc_ui=False)
     @access("read", "nobody")

@@ -82,6 +82,7 @@ def test_an_answer_comes_although_the_page_was_left(visit: Visit, paced: Paced) 
     page.goto(f"{paced.server.url}{ASK}")
     expect(page.locator(".recent .tag.live")).to_be_visible()
     page.locator(".recent a").first.click()
+    expect(page.get_by_role("button", name="Stop")).to_be_visible()
     assert page.url.split("?")[1] == address.split("?")[1]
     paced.go_on(question)
     assert answer(page) == "All is well."

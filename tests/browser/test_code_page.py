@@ -19,6 +19,11 @@ def shout(text: str, times: int = 1) -> str:
 TITLE = SHOUT.replace("upper", "title")
 BROKEN = SHOUT.replace("return text", "return text text")
 BROKEN_LINE = 7
+PASTE = """(editor, text) => {
+    const data = new DataTransfer();
+    data.setData("text/plain", text);
+    editor.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true }));
+}"""
 Visit = Callable[..., Page]
 
 
@@ -44,7 +49,7 @@ def write(page: Page, text: str) -> None:
     """Replace the editor's text."""
     page.get_by_label("Text of tools/").click()
     page.keyboard.press("Control+a")
-    page.keyboard.insert_text(text)
+    page.get_by_label("Text of tools/").evaluate(PASTE, text)
 
 
 def ask(page: Page, question: str, answer: str) -> None:
@@ -206,8 +211,8 @@ def test_a_file_of_main_is_copied_at_the_first_save_and_can_go_back(visit: Visit
     expect(page.locator("#file-kind")).to_have_text("changed")
     path = "/workspaces/mina/files/tools/weekday.py"
     assert lab.session.get(path).text.endswith("# mine")
-    page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Back to main's").click()
+    page.get_by_role("button", name="Drop it").click()
     expect(page.locator("#file-kind")).to_have_text("from main")
     assert lab.session.get(path).status_code == 404
     page.get_by_role("button", name="words.csv").click()

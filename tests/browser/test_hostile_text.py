@@ -104,7 +104,7 @@ def test_nothing_acts(
 ) -> None:
     path = path.format(**hostile)
     page = visit(path + ("&" if "?" in path else "?") + f"workspace={WORKSPACE}")
-    # A word that all of the texts have.
+    # A word that all of the texts have: so they are there.
     expect(page.locator("main")).to_contain_text("acted")
     harmless(page)
     assert fits(page)

@@ -55,8 +55,27 @@ export function table(columns, rows, kinds = []) {
     shown.dataset.label = columns[index];
     return shown;
   };
-  return h("table", { class: "stacks" }, h("thead", {}, h("tr", {}, columns.map((one) => h("th", { scope: "col" }, one)))),
+  return h("table", { class: "stacks" }, h("thead", {}, h("tr", {}, columns.map((one, index) => h("th", { scope: "col", class: kinds[index] }, one)))),
     h("tbody", {}, rows.map((cells) => h("tr", {}, cells.map(cell)))));
+}
+
+const STATES = { done: "good", succeeded: "good", failed: "bad", lost: "bad", running: "live", queued: "live" };
+/** The state of a run, a job or a comparison. */
+export const stateTag = (state) => h("span", { class: `tag ${STATES[state] ?? ""}` }, state);
+
+/** A number that matters, with its name. */
+export const figure = (name, value, more = "") =>
+  h("div", { class: "card figure" }, h("div", { class: "soft small" }, name), h("div", { class: "big" }, value), h("div", { class: "soft small" }, more));
+
+/** A button that does something, once at a time; what the server refused is shown in the corner. */
+export function act(label, call, kind = "") {
+  const button = h("button", { type: "button", class: kind, on: { click: async () => {
+    if (button.getAttribute("aria-busy")) return;
+    button.setAttribute("aria-busy", "true"); // not disabled: it would lose the focus
+    await Promise.resolve(button).then(call).catch(refused);
+    button.removeAttribute("aria-busy");
+  } } }, label);
+  return button;
 }
 
 /** A message in the corner, for some seconds; errors stay until they are clicked away. */
@@ -67,10 +86,20 @@ export function toast(message, kind = "") {
   find("#toasts").append(shown);
 }
 
+/** Show in the corner what the server refused. */
+export const refused = (error) => toast([error.message, " ", hint(error)], "bad");
+
+const HINTS = { workspace_not_found: ["/ui/code", "Make it on the page Code"], model_not_loaded: ["/ui/now", "Load a model"], model_asleep: ["/ui/now", "Wake it"] };
+/** Where a person repairs an error. */
+function hint({ type, details }) {
+  const found = HINTS[type ?? details?.type];
+  return found && h("a", { href: found[0] }, found[1]);
+}
+
 /** An error as an element: what was wrong, where, and what to do. `error`: as `api.js` throws it. */
 export function errorNote(error) {
   const errors = error.details?.errors ?? [];
-  return h("div", { class: "note bad", role: "alert" }, h("div", { class: "plain" }, error.message),
+  return h("div", { class: "note bad", role: "alert" }, h("div", { class: "plain" }, error.message), hint(error),
     errors.map((one) => h("div", { class: "small mono" }, [one.file, one.line].filter(Boolean).join(":"), " ", one.message)));
 }
 

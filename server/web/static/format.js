@@ -28,6 +28,8 @@ export function time(time) {
 export const count = (value) => (value ?? 0).toLocaleString();
 /** A number of things: `counted(2, "page")` is "2 pages". */
 export const counted = (value, thing) => `${count(value)} ${thing}${value === 1 ? "" : "s"}`;
+/** The tokens that a model has written; null: unknown. */
+export const written = (usage) => usage && (usage.completion_tokens ?? 0) + (usage.forced_tokens ?? 0);
 /** A hash as people say it. */
 export const short = (hash) => (hash ?? "").slice(0, 8);
 export const shortened = (text, most = 160) => (text.length > most ? `${text.slice(0, most)} …` : text);

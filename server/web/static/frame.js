@@ -41,5 +41,9 @@ function showModel(sample) {
 }
 
 showWorkspaces().catch(() => fill(select, h("option", {}, currentWorkspace())));
-get("/load").then(({ sample }) => showModel(sample)).catch(() => fill(find("#model-state .text"), "not connected"));
-if (document.body.dataset.page !== "login") follow("load", ({ kind, data }) => kind === "sample" && showModel(data));
+function showLost() {
+  fill(find("#model-state .text"), "not connected");
+  find("#model-state .dot").className = "dot failed";
+}
+get("/load").then(({ sample }) => showModel(sample)).catch(showLost);
+follow("load", ({ kind, data }) => (kind === "sample" ? showModel(data) : kind === "lost" && showLost()));

@@ -11,7 +11,7 @@ const following = new Map(); // id -> {topic, after, handle}
 
 /**
  * Call `handle({kind, data, id})` for the events of a topic (`run/ID`, `job/ID`, `session/WORKSPACE/ID`, `load`) after the one
- * with the id `after`. The kind `missing` says that there is no such thing (any more). Returns a function that stops it.
+ * with the id `after`. The kind `missing` says that there is no such thing (any more); `lost`, of `load` alone, that the server can't be reached. Returns a function that stops it.
  */
 export function follow(topic, handle, after = 0) {
   const id = String((counter += 1));

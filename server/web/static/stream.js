@@ -4,7 +4,7 @@ const RETRY_MILLISECONDS = 1000;
 const MOST_RETRY_MILLISECONDS = 15000;
 
 export class Stream {
-  /** `receive({key, id, kind, data})` gets each event. */
+  /** `receive({key, id, kind, data})` gets each event; of the topic `load` also the kind `lost`: the server can't be reached. */
   constructor(receive) {
     this.receive = receive;
     this.topics = new Map(); // key -> {topic, after}
@@ -43,6 +43,7 @@ export class Stream {
     // Not the browser's own retry: it would ask for what was read already.
     source.onerror = () => {
       source.close();
+      for (const [key, { topic }] of this.topics) if (topic === "load") this.receive({ key, kind: "lost" });
       this.schedule(this.retry);
       this.retry = Math.min(2 * this.retry, MOST_RETRY_MILLISECONDS);
     };

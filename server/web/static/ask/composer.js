@@ -1,7 +1,7 @@
 // Where a question is written: its text, its files, the agent and the model that answer.
 
 import { get, post, part, remove } from "../api.js";
-import { fill, find, h, toast } from "../dom.js";
+import { fill, find, h, refused, toast } from "../dom.js";
 import { formOf, takeFiles } from "../dropped.js";
 import { bytes } from "../format.js";
 import { fileUrl } from "./answer.js";
@@ -78,7 +78,7 @@ export class Composer {
       fill(this.chips);
     } catch (error) {
       if (!this.text.value) this.write(question);
-      toast(error.message, "bad");
+      refused(error);
     } finally {
       this.isSending = this.send.disabled = false;
     }
@@ -103,7 +103,7 @@ export class Composer {
       const drop = async () => {
         chip.remove();
         this.files.delete(saved.name);
-        await remove(fileUrl(this.session, this.workspace, saved.name)).catch((error) => toast(error.message, "bad"));
+        await remove(fileUrl(this.session, this.workspace, saved.name)).catch(refused);
       };
       fill(chip, h("span", { class: "text" }, saved.name), ` ${bytes(saved.bytes)}`,
         h("button", { type: "button", class: "quiet", aria: { label: `Remove ${saved.name}` }, on: { click: drop } }, "×"));

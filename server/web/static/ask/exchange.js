@@ -1,8 +1,8 @@
 // A question and its answer on the page: as it comes, as it ended, or as it was saved.
 
 import { ApiError, get, part, remove } from "../api.js";
-import { errorNote, fill, h, toast } from "../dom.js";
-import { counted, seconds } from "../format.js";
+import { errorNote, fill, h, refused, toast } from "../dom.js";
+import { counted, seconds, written } from "../format.js";
 import { follow } from "../live.js";
 import { picture, showAnswer } from "./answer.js";
 import { GrowingText } from "./growing.js";
@@ -110,7 +110,7 @@ export class Exchange {
     try {
       await remove(`/runs/${part(this.runId)}`);
     } catch (error) {
-      if (error.status !== 404) toast(error.message, "bad"); // else it has just ended
+      if (error.status !== 404) refused(error); // else it has just ended
     }
   }
 
@@ -159,16 +159,15 @@ export class Exchange {
   }
 
   showFoot({ usage, seconds: took, queued_seconds: queued = 0, model, provenance, agent }) {
-    const written = (usage?.completion_tokens ?? 0) + (usage?.forced_tokens ?? 0);
     const working = (took ?? 0) - queued;
-    this.rate = written && working > 0 ? written / working : 0;
+    this.rate = working > 0 ? written(usage) / working : 0;
     this.elapsed = took;
     this.showNumbers();
     this.numbers.prepend(...[provenance?.agent ?? agent, model].filter(Boolean).map((one) => h("span", {}, one)));
     if (!this.runId) return;
     const open = `/ui/runs/${part(this.runId)}`;
-    this.numbers.append(h("span", { class: "acts" }, h("button", { class: "quiet", on: { click: () => copy(this.record.answer ?? "") } }, "Copy"),
-      h("a", { class: "button quiet", href: open }, "Details"), h("a", { class: "button quiet", href: open }, "Ask again or fork")));
+    this.numbers.append(h("span", { class: "acts" }, this.record.answer && h("button", { class: "quiet", on: { click: () => copy(this.record.answer) } }, "Copy"),
+      h("a", { class: "button quiet", href: open }, "Open the run")));
   }
 }
 

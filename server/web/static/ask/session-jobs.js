@@ -1,9 +1,8 @@
 // The jobs of a conversation, while they run.
 
 import { get, part } from "../api.js";
-import { h } from "../dom.js";
-
-const ENDED = { succeeded: "good", failed: "bad", lost: "bad", cancelled: "" };
+import { h, stateTag } from "../dom.js";
+import { ENDED } from "../jobs/shown.js";
 
 export class SessionJobs {
   constructor() {
@@ -19,12 +18,12 @@ export class SessionJobs {
   /** A job, or its progress, as `/sessions/<id>/events` has them. Jobs that had ended before are not shown. */
   show({ job_id: id, state, progress, done, total }) {
     let tag = this.tags.get(id);
-    if (!tag && (!state || state in ENDED)) return;
+    if (!tag && (!state || ENDED.includes(state))) return;
     if (!tag) this.tags.set(id, (tag = h("a", { class: "tag live", href: `/ui/jobs?job=${part(id)}` })));
     this.element.append(tag);
     const [now, whole] = [done ?? progress?.done, total ?? progress?.total];
     if (state) tag.dataset.state = state;
-    if (state in ENDED) tag.className = `tag ${ENDED[state]}`;
+    if (ENDED.includes(state)) tag.className = stateTag(state).className;
     tag.textContent = `${id}: ${tag.dataset.state}${now !== undefined && tag.dataset.state === "running" ? ` ${now}${whole ? ` of ${whole}` : ""}` : ""}`;
   }
 }

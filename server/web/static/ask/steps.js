@@ -5,15 +5,15 @@ import { shortened } from "../format.js";
 
 const LONG = 20_000;
 
-/** A step as an element: its thought, and the call of its tool, which opens. */
-export function stepShown({ thought, tool, input, observation, error, traceback }) {
+/** A step as an element: its thought, and the call of its tool, which opens. `showTraceback(text)` makes an element. */
+export function stepShown({ thought, tool, input, observation, error, traceback }, showTraceback = null) {
   const call = Object.values(input ?? {}).map((one) => (typeof one === "string" ? one : JSON.stringify(one))).join(", ");
   return h("li", { class: "step" }, thought && h("div", { class: "soft text" }, thought),
-    h("details", {},
-      h("summary", {}, h("span", { class: "mono tool" }, tool), " ", h("span", { class: "mono text" }, shortened(call, 90)),
+    h("details", { open: Boolean(error && showTraceback) },
+      h("summary", {}, h("span", { class: "mono called" }, tool), " ", h("span", { class: "mono text" }, shortened(call, 90)),
         h("span", { class: error ? "bad text" : "text" }, " → ", shortened((observation || "nothing").trim(), 120))),
       block("Input", JSON.stringify(input, null, 2)), block(error ? "Error" : "Result", observation),
-      traceback && block("Traceback, for people", traceback)));
+      traceback && (showTraceback ? showTraceback(traceback) : block("Traceback, for people", traceback))));
 }
 
 const block = (label, text) => [h("div", { class: "soft small" }, label), longText(text ?? "")];

@@ -1,7 +1,9 @@
 // Questions to the workspace, beside its code: each answer with its steps and its generation.
 
-import { get, markdown, post, remove } from "../api.js";
-import { errorNote, fill, find, h, showRendered } from "../dom.js";
+import { get, post, remove } from "../api.js";
+import { showAnswer } from "../ask/answer.js";
+import { stepShown } from "../ask/steps.js";
+import { errorNote, fill, find, h } from "../dom.js";
 import { seconds, short, shortened } from "../format.js";
 import { follow } from "../live.js";
 import { placeButton, traceback } from "./places.js";
@@ -18,7 +20,7 @@ export function askBox({ workspace, open, onAnswer }) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const question = form.elements.question.value;
-    const steps = h("div");
+    const steps = h("ol", { class: "steps" });
     const end = h("div", { class: "soft" }, "Waiting …");
     answers.prepend(h("div", { class: "exchange" }, h("p", { class: "text" }, h("strong", {}, shortened(question))), steps, end));
     while (answers.children.length > MOST_SHOWN) answers.lastChild.remove();
@@ -26,7 +28,7 @@ export function askBox({ workspace, open, onAnswer }) {
       const { run_id: run } = await post("/run_script", { question, workspace }, { headers: { Prefer: "respond-async" } });
       [running, stop.hidden] = [run, false];
       const leave = follow(`run/${run}`, ({ kind, data }) => {
-        if (kind === "step") steps.append(stepNote(data, open));
+        if (kind === "step") steps.append(stepShown(data, (text) => traceback(text, open)));
         if (kind === "started") fill(end, "Answering …");
         if (kind === "answer") done(data);
         if (kind === "error") failed(data);
@@ -39,7 +41,8 @@ export function askBox({ workspace, open, onAnswer }) {
       const done = async (answer) => {
         finish();
         const foot = h("p", { class: "soft small" }, `generation ${short(answer.generation)} · ${seconds(answer.seconds)} · `, h("a", { href: `/ui/runs/${run}` }, "the run"));
-        fill(end, await shownAnswer(answer.answer), answer.not_reloaded && h("p", { class: "note" }, answer.not_reloaded.message), foot);
+        await showAnswer(end, answer, workspace);
+        end.append(...[answer.not_reloaded && h("p", { class: "note" }, answer.not_reloaded.message), foot].filter(Boolean));
         end.className = "";
         onAnswer(answer.generation);
       };
@@ -56,15 +59,3 @@ export function askBox({ workspace, open, onAnswer }) {
   });
   stop.addEventListener("click", () => running && remove(`/runs/${running}`).catch(() => {})); // it has ended meanwhile
 }
-
-async function shownAnswer(text) {
-  const [html] = await markdown([text]);
-  return html === null ? h("div", { class: "plain" }, text) : showRendered(h("div", { class: "markdown" }), html);
-}
-
-/** A call of a tool, in brief. */
-const stepNote = (step, open) =>
-  h("div", { class: "step small" },
-    h("div", { class: "mono text" }, `${step.tool}(${shortened(JSON.stringify(step.input ?? {}), 200)})`),
-    h("div", { class: `plain ${step.error ? "bad" : "soft"}` }, step.error ? `failed: ${shortened(step.error, 400)}` : shortened(step.observation ?? "", 400)),
-    step.traceback && traceback(step.traceback, open));

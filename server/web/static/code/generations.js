@@ -1,7 +1,8 @@
 // What was live when: what changed, what ran on it, and the way back.
 
 import { get, post } from "../api.js";
-import { errorNote, fill, find, h, toast } from "../dom.js";
+import { openDialog } from "../dialog.js";
+import { act, errorNote, fill, find, h, refused } from "../dom.js";
 import { count, short, shortened, time } from "../format.js";
 
 const SHOWN = 30;
@@ -10,7 +11,7 @@ const RUNS = 200;
 /** `onChange(report)`: another generation is live. */
 export function generationsPanel({ workspace, onChange }) {
   const panel = find("#generations");
-  const dialog = find("#dialog");
+  let dialog;
   let known = [];
 
   async function load() {
@@ -48,8 +49,7 @@ export function generationsPanel({ workspace, onChange }) {
   }
 
   function show(title, ...children) {
-    fill(dialog, h("h2", { id: "dialog-title" }, title), children);
-    dialog.showModal();
+    dialog = openDialog(title, ...children);
   }
   const close = (label = "Close") => h("button", { on: { click: () => dialog.close() } }, label);
 
@@ -58,7 +58,7 @@ export function generationsPanel({ workspace, onChange }) {
       const { files } = await get(`/generations/${from}/diff`, { to });
       show(`From ${short(from)} to ${short(to)}, which is live`, files.length ? files.map((one) => diffOf(one)) : h("p", {}, "The same code."), h("p"), close());
     } catch (error) {
-      toast(error.message, "bad");
+      refused(error);
     }
   }
 
@@ -75,7 +75,7 @@ export function generationsPanel({ workspace, onChange }) {
     };
     show(`Roll back to ${short(one.generation)}?`,
       h("p", {}, "From now on that code answers. Your files stay as they are: the next save makes them live again."), outcome,
-      h("div", { class: "row" }, h("button", { class: "primary", on: { click: go } }, "Roll back"), close("Keep the live one")));
+      h("div", { class: "row" }, act("Roll back", go, "primary"), close("Keep the live one")));
   }
 
   return { load, generations: () => known };

@@ -106,7 +106,7 @@ function toolElement(tool, workspace, open) {
 
 function usesTable(uses, live, timed) {
   const head = ["Generation", "Calls", "Failed", ...(timed ? ["p50", "p95"] : [])];
-  return h("div", { class: "scroll" }, h("table", {},
+  return h("div", { class: "scroll", tabindex: 0 }, h("table", {},
     h("thead", {}, h("tr", {}, head.map((one) => h("th", {}, one)))),
     h("tbody", {}, uses.map((one) => h("tr", {},
       h("td", {}, h("span", { class: "mono" }, short(one.generation)), one.generation === live ? " (live)" : ""),

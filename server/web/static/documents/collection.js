@@ -2,7 +2,7 @@
 
 import { get, part, remove } from "../api.js";
 import { confirmed } from "../dialog.js";
-import { empty, errorNote, fill, h, table, toast } from "../dom.js";
+import { act, empty, errorNote, fill, h, refused, table } from "../dom.js";
 import { bytes, counted, time } from "../format.js";
 import { follow } from "../live.js";
 import { openPage } from "../page-text.js";
@@ -38,7 +38,7 @@ export function showCollection(page, { workspace, session, name }) {
       const { documents, next } = await get(`${base}/documents`, { ...query, limit: PAGE });
       rows.clear();
       fill(list, documents.length ? table(["Document", "Size", "State", "Changed", "Actions"], documents.map(row))
-        : empty("No documents", h("p", {}, "Add some above.")), next && h("p", { class: "soft small" }, `The first ${PAGE} are shown. The search looks into all.`));
+        : empty("No documents", h("p", {}, "Add some below.")), next && h("p", { class: "soft small" }, `The first ${PAGE} are shown. The search looks into all.`));
     } catch (error) {
       fill(list, errorNote(error));
     }
@@ -61,18 +61,14 @@ export function showCollection(page, { workspace, session, name }) {
 
   async function drop(one) {
     if (!(await confirmed(`Delete ${one.name}?`, "The next search does not find it.", "Delete the document"))) return;
-    await remove(`${base}/documents/${part(one.document_id)}`, query).catch((error) => toast(error.message, "bad"));
+    await remove(`${base}/documents/${part(one.document_id)}`, query).catch(refused);
     await load();
   }
 
   async function dropAll() {
     if (!(await confirmed(`Delete ${name}?`, "The collection and all its documents are deleted.", "Delete the collection"))) return;
-    try {
-      await remove(base, query);
-      location.assign("/ui/documents");
-    } catch (error) {
-      toast(error.message, "bad");
-    }
+    await remove(base, query);
+    location.assign("/ui/documents");
   }
 
   let timer = null;
@@ -85,6 +81,6 @@ export function showCollection(page, { workspace, session, name }) {
   });
   fill(page, h("form", { class: "row", role: "search", on: { submit: search } }, h("label", { class: "grow" }, "Search, by words and by meaning", words), h("button", { class: "primary" }, "Search")), results,
     h("h2", {}, "Documents"), list, h("h2", {}, "Add documents"), addForm({ workspace, session, name, onAdded: load }),
-    h("div", { class: "row" }, h("a", { class: "button quiet", href: `/ui/documents?${new URLSearchParams({ workspace, ...(session ? { session } : {}) })}` }, "All collections"), h("button", { class: "danger", on: { click: dropAll } }, "Delete the collection")));
+    act("Delete the collection", dropAll, "danger"));
   return load();
 }

@@ -3,10 +3,10 @@
 import { get, part, post, remove, send } from "../api.js";
 import { GrowingText } from "../ask/growing.js";
 import { longText } from "../ask/steps.js";
-import { errorNote, fill, h, toast } from "../dom.js";
+import { act, errorNote, fill, h, stateTag } from "../dom.js";
 import { seconds, short, time } from "../format.js";
 import { follow } from "../live.js";
-import { ENDED, jobUrl, progressShown, stateTag, took } from "./shown.js";
+import { ENDED, jobUrl, progressShown, took } from "./shown.js";
 
 export async function showJob(page, id) {
   const path = `/jobs/${part(id)}`;
@@ -15,7 +15,7 @@ export async function showJob(page, id) {
   const log = new GrowingText();
   const block = h("div", { class: "block mono small", tabindex: 0, role: "log", aria: { label: "Log", live: "off" } }, log.element);
   const silent = h("p", { class: "soft small" }, "It has printed nothing.");
-  fill(page, about, outcome, h("h2", {}, "Log"), block, silent, h("p"), h("a", { class: "button quiet", href: "/ui/jobs" }, "All jobs"));
+  fill(page, about, outcome, h("h2", {}, "Log"), block, silent);
 
   function print(text) {
     const atEnd = block.scrollHeight - block.scrollTop - block.clientHeight < 30;
@@ -25,23 +25,14 @@ export async function showJob(page, id) {
     block.hidden = !silent.hidden;
     if (atEnd) block.scrollTop = block.scrollHeight;
   }
-  const act = (label, kind, request) => h("button", { class: kind, on: { click: async ({ target }) => {
-    target.disabled = true;
-    try {
-      await request();
-    } catch (error) {
-      toast(error.message, "bad");
-      target.disabled = false;
-    }
-  } } }, label);
 
   function show(job) {
-    const ended = job.state in ENDED;
+    const ended = ENDED.includes(job.state);
     const facts = [["Tool", h("span", { class: "mono" }, job.tool)], ["Code", short(job.generation)], ["Workspace", job.workspace], ["Started", job.started_at && time(job.started_at)], ["Took", took(job)],
       ["Limit", seconds(job.timeout_seconds)], ["Session", job.session_id && h("a", { href: `/ui/ask?${new URLSearchParams({ session: job.session_id, workspace: job.workspace })}` }, job.session_id)],
       ["Run", job.run_id && h("a", { href: `/ui/runs/${part(job.run_id)}` }, short(job.run_id))], ["Repeats", job.retry_of && h("a", { href: jobUrl(job.retry_of) }, job.retry_of)]];
     fill(about, h("div", { class: "spread" }, h("div", { role: "status" }, stateTag(job.state)),
-        ended ? act("Start it again", "", async () => location.assign(jobUrl((await post(`${path}/retry`)).job_id))) : act("Cancel", "danger", () => remove(path))),
+        ended ? act("Start it again", async () => location.assign(jobUrl((await post(`${path}/retry`)).job_id))) : act("Cancel", () => remove(path), "danger")),
       progressShown(job), h("div", { class: "row facts" }, facts.filter(([, value]) => value).map(([label, value]) => h("div", {}, h("div", { class: "soft small" }, label), value))),
       h("details", {}, h("summary", {}, "Input"), longText(JSON.stringify(job.input, null, 2))));
     fill(outcome, job.result !== undefined && [h("h2", {}, "Result"), longText(job.result)],
@@ -51,7 +42,7 @@ export async function showJob(page, id) {
   let job = await get(path);
   show(job);
   print("");
-  if (job.state in ENDED) return print(await (await send("GET", `${path}/log`)).text());
+  if (ENDED.includes(job.state)) return print(await (await send("GET", `${path}/log`)).text());
   const stop = follow(`job/${id}`, ({ kind, data }) => {
     if (kind === "log") return print(data.text);
     job = kind === "progress" ? { ...job, progress: data } : { ...job, ...data };

@@ -3,11 +3,10 @@
 import { h } from "../dom.js";
 import { seconds } from "../format.js";
 
-export const ENDED = { succeeded: "good", failed: "bad", lost: "bad", cancelled: "" };
-export const STATES = ["queued", "running", ...Object.keys(ENDED)];
+export const ENDED = ["succeeded", "failed", "lost", "cancelled"];
+export const STATES = ["queued", "running", ...ENDED];
 
 export const jobUrl = (id) => `/ui/jobs?${new URLSearchParams({ job: id })}`;
-export const stateTag = (state) => h("span", { class: `tag ${ENDED[state] ?? "live"}` }, state);
 
 /** How long a job took, or takes so far. */
 export function took({ started_at: started, ended_at: ended }) {
@@ -16,7 +15,7 @@ export function took({ started_at: started, ended_at: ended }) {
 
 /** How far a job is; null, if it does not say. */
 export function progressShown({ progress, state }) {
-  if (!progress || state in ENDED) return null;
+  if (!progress || ENDED.includes(state)) return null;
   const { done, total, message } = progress;
   const text = [total ? `${done} of ${total}` : done, message].filter((one) => one !== undefined && one !== null).join(", ");
   return h("div", {}, total && h("progress", { value: done, max: total, aria: { label: "Progress" } }), h("div", { class: "small text" }, text));

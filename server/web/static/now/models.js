@@ -1,23 +1,25 @@
 // The resident models: what they are, loading, and giving their memory back.
 
 import { post } from "../api.js";
-import { errorNote, fill, find, h, toast } from "../dom.js";
+import { confirmed } from "../dialog.js";
+import { act, errorNote, fill, find, h, toast } from "../dom.js";
 import { bytes } from "../format.js";
 
 const dialog = find("#load-dialog");
 const form = find("#load-form");
 
-async function act(button, path, body, done) {
-  button.disabled = true;
+async function change(path, body, done) {
   fill(find("#model-error"));
   try {
     await post(path, body);
     toast(done);
   } catch (error) {
-    fill(find("#model-error"), errorNote(error));
-  } finally {
-    button.disabled = false;
+    fill(find("#model-error"), errorNote(error)).scrollIntoView({ block: "nearest" });
   }
+}
+
+async function unload(model) {
+  if (await confirmed(`Unload ${model}?`, "Questions to it are refused until somebody loads it again.", "Unload it")) await change("/unload_model", { model }, `${model} is unloaded.`);
 }
 
 function card(model) {
@@ -29,7 +31,7 @@ function card(model) {
     h("p", { class: "soft small" }, [model.device, model.quantization && model.quantization !== "none" && `${model.quantization} weights`, model.memory_bytes && bytes(model.memory_bytes),
       model.takes_images && "sees pictures"].filter(Boolean).join(" · ")),
     error && h("p", { class: "bad plain small" }, error.message),
-    h("button", { on: { click: (event) => act(event.target, "/unload_model", { model: name }, `${name} is unloaded.`) } }, "Unload"));
+    act("Unload", () => unload(name)));
 }
 
 /** Show the models of a sample. Unchanged ones keep their elements, and so the focus. */
@@ -42,12 +44,9 @@ export function showModels(models) {
 }
 
 export function open() {
-  const acts = [
-    h("button", { class: "primary", on: { click: () => dialog.showModal() } }, "Load a model"),
-    h("button", { title: "Free the memory of all models for a while", on: { click: (event) => act(event.target, "/sleep", {}, "The models sleep.") } }, "Sleep"),
-    h("button", { on: { click: (event) => act(event.target, "/wake", {}, "The models are awake.") } }, "Wake"),
-  ];
-  fill(find("#model-acts"), acts);
+  const sleep = act("Sleep", () => change("/sleep", {}, "The models sleep."));
+  sleep.title = "Free the memory of all models for a while";
+  fill(find("#model-acts"), act("Load a model", () => dialog.showModal(), "primary"), sleep, act("Wake", () => change("/wake", {}, "The models are awake.")));
   find("#load-cancel").addEventListener("click", () => dialog.close());
   form.addEventListener("submit", (event) => {
     event.preventDefault();
@@ -55,6 +54,7 @@ export function open() {
     const eight = given.get("load_in_8bit");
     const body = { model: given.get("model"), replace: given.has("replace"), ...(eight ? { load_in_8bit: eight === "true" } : {}) };
     dialog.close();
-    act(acts[0], "/load_model", body, `${body.model} is loaded.`);
+    toast(`${body.model} is loading.`);
+    change("/load_model", body, `${body.model} is loaded.`);
   });
 }

@@ -7,7 +7,8 @@ import { fileList, Files, KINDS, MAIN, templateOf } from "../code/files.js";
 import { generationsPanel } from "../code/generations.js";
 import { pathOf, placeButton } from "../code/places.js";
 import { toolsPanel } from "../code/tools.js";
-import { fill, find, h, toast } from "../dom.js";
+import { confirmed } from "../dialog.js";
+import { fill, find, h, refused } from "../dom.js";
 import { seconds, short, time } from "../format.js";
 import { follow } from "../live.js";
 import { currentWorkspace, setWorkspace } from "../workspace.js";
@@ -27,7 +28,7 @@ const tools = toolsPanel({ workspace, open, onFailure: showFailure });
 const generations = generationsPanel({ workspace, onChange: (report) => showReload(report, `Rolled back to ${short(report.generation)}.`) });
 askBox({ workspace, open, onAnswer: () => Promise.all([tools.load(), showGenerations()]).catch(report) });
 
-const report = (error) => toast(error.message, "bad");
+const report = refused;
 const status = (...children) => fill(find("#status"), ...children);
 const isChanged = (one) => (one === file ? editor.text() : one.state.sliceDoc()) !== one.saved;
 
@@ -203,7 +204,8 @@ addEventListener("keydown", (event) => {
 find("#delete").addEventListener("click", async () => {
   const { path, etag } = file;
   const isNew = files.kindOf(path) === "new";
-  if (!isNew && !confirm(files.kindOf(path) === "changed" ? `Drop your ${path}? The one of main counts again.` : `Delete ${path}?`)) return;
+  const isChange = files.kindOf(path) === "changed";
+  if (!isNew && !(await confirmed(isChange ? `Drop your ${path}?` : `Delete ${path}?`, isChange ? "The one of main is used again." : "Earlier generations have it still.", isChange ? "Drop it" : "Delete it"))) return;
   try {
     if (!isNew) await files.remove(path, etag);
     opened.delete(path);

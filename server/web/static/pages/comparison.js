@@ -1,7 +1,8 @@
 // One comparison: its progress, what it says, and its rows.
 
 import { get, part, post, remove } from "../api.js";
-import { errorNote, fill, find, h, toast } from "../dom.js";
+import { confirmed } from "../dialog.js";
+import { act, errorNote, figure, fill, find, h, stateTag } from "../dom.js";
 import { count, seconds, short } from "../format.js";
 import { follow } from "../live.js";
 
@@ -10,8 +11,6 @@ const path = `/comparisons/${id}`;
 const HEADS = ["#", "Question", "A", "B"];
 let next = null;
 
-const figure = (name, value, more = "") =>
-  h("div", { class: "card figure" }, h("div", { class: "soft small" }, name), h("div", { class: "big" }, value), h("div", { class: "soft small" }, more));
 const difference = (of, show) => (of.median_difference === null ? "" : `B − A: ${of.median_difference < 0 ? "−" : "+"}${show(Math.abs(of.median_difference))}`);
 
 function showSummary({ summary, check }) {
@@ -30,15 +29,15 @@ function showHead(comparison) {
   document.title = `${comparison.name || "Comparison"} · Hearth`;
   fill(find("#name"), comparison.name || `Comparison ${id}`);
   const isRunning = state === "running";
-  fill(find("#progress"), h("label", {}, `${state}: ${answered} of ${questions} questions answered`, h("progress", { value: answered, max: questions })));
+  fill(find("#progress"), h("p", { class: "soft small", role: "status" }, stateTag(state), ` ${answered} of ${questions} questions answered`),
+    isRunning && h("progress", { value: answered, max: questions, aria: { label: "Answered" } }));
   fill(find("#problem"), error && errorNote(error));
-  const act = (text, call, kind = "") => h("button", { class: kind, on: { click: () => call().catch((failure) => toast(failure.message, "bad")) } }, text);
   fill(find("#acts"),
     isRunning && act("Stop", () => post(`${path}/cancel`).then(show), "danger"),
     ["cancelled", "interrupted", "failed"].includes(state) && act("Continue", () => post(`${path}/resume`).then(show)),
     h("a", { class: "button", href: `${path}/export`, download: "" }, "CSV"),
     act("Delete", async () => {
-      if (!confirm("Delete this comparison? Its runs stay.")) return;
+      if (!(await confirmed("Delete this comparison?", "Its runs stay.", "Delete the comparison"))) return;
       await remove(path);
       location.assign("/ui/compare");
     }, "danger"));

@@ -5,6 +5,7 @@ import { empty, errorNote, fill, find, h } from "../dom.js";
 import { addForm } from "../documents/add.js";
 import { showCollection } from "../documents/collection.js";
 import { counted, time } from "../format.js";
+import { showName } from "../heading.js";
 import { currentWorkspace } from "../workspace.js";
 
 const workspace = currentWorkspace();
@@ -34,9 +35,5 @@ async function showCollections(list) {
   return collections.filter((one) => one.workspace === workspace && (one.session_id ?? null) === session).map((one) => one.name);
 }
 
-if (name) {
-  find("h1").textContent = name;
-  find("#about").hidden = true;
-  document.title = `${name} · Documents · Hearth`;
-}
+if (name) showName(name, "Documents");
 (name ? showCollection(page, { workspace: query.get("from") || workspace, session, name }) : showList()).catch((error) => page.prepend(errorNote(error)));

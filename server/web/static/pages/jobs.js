@@ -1,10 +1,11 @@
 // Jobs: a list that changes with them, or one of them.
 
 import { get, part, remove } from "../api.js";
-import { empty, errorNote, fill, find, h, table, toast } from "../dom.js";
+import { empty, errorNote, fill, find, h, refused, stateTag, table } from "../dom.js";
 import { shortened, time } from "../format.js";
+import { showName } from "../heading.js";
 import { showJob } from "../jobs/job.js";
-import { ENDED, STATES, jobUrl, progressShown, stateTag, took } from "../jobs/shown.js";
+import { ENDED, STATES, jobUrl, progressShown, took } from "../jobs/shown.js";
 import { startForm } from "../jobs/start.js";
 import { follow } from "../live.js";
 import { currentWorkspace } from "../workspace.js";
@@ -35,7 +36,7 @@ function showList() {
       const { jobs } = await get("/jobs", { workspace, session_id: session, state: state.value });
       fill(list, jobs.length ? table(["Job", "Tool and input", "State", "Began", "Took", "Actions"], jobs.map(row))
         : empty(state.value ? `No job is ${state.value}` : "No jobs yet", h("p", {}, "A job runs a tool in the background. Start one below, or ask an agent that has tools for it.")));
-      for (const one of jobs.filter((job) => !(job.state in ENDED)).slice(0, MOST_FOLLOWED)) watch(one);
+      for (const one of jobs.filter((job) => !ENDED.includes(job.state)).slice(0, MOST_FOLLOWED)) watch(one);
     } catch (error) {
       fill(list, errorNote(error));
     }
@@ -44,13 +45,13 @@ function showList() {
   function row(job) {
     const cancel = async ({ target }) => {
       target.disabled = true;
-      await remove(`/jobs/${part(job.job_id)}`).catch((error) => toast(error.message, "bad"));
+      await remove(`/jobs/${part(job.job_id)}`).catch(refused);
       await load();
     };
     states.set(job.job_id, h("td", {}, h("div", {}, stateTag(job.state), progressShown(job))));
     return [h("a", { href: jobUrl(job.job_id) }, job.job_id), h("span", { class: "mono" }, job.tool, " ", h("span", { class: "soft" }, shortened(JSON.stringify(job.input), 80))),
       states.get(job.job_id), time(job.started_at ?? job.created_at), took(job),
-      !(job.state in ENDED) && h("button", { class: "danger quiet", aria: { label: `Cancel ${job.job_id}` }, on: { click: cancel } }, "Cancel")];
+      !ENDED.includes(job.state) && h("button", { class: "danger quiet", aria: { label: `Cancel ${job.job_id}` }, on: { click: cancel } }, "Cancel")];
   }
 
   function watch(job) {
@@ -80,9 +81,5 @@ function showList() {
 }
 
 const id = query.get("job");
-if (id) {
-  find("h1").textContent = id;
-  find("#about").hidden = true;
-  document.title = `${id} · Jobs · Hearth`;
-}
+if (id) showName(id, "Jobs");
 (id ? showJob(page, id) : showList()).catch((error) => page.prepend(errorNote(error)));

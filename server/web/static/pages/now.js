@@ -1,17 +1,14 @@
 // The server's load, live.
 
 import { get, part, remove } from "../api.js";
-import { empty, errorNote, fill, find, h, table, toast } from "../dom.js";
-import { bytes, count, seconds, short, shortened, time } from "../format.js";
+import { act, empty, errorNote, figure, fill, find, h, table } from "../dom.js";
+import { bytes, count, counted, seconds, short, shortened, time } from "../format.js";
 import { follow } from "../live.js";
 import { chart } from "../now/chart.js";
 import { open, showModels } from "../now/models.js";
 
 const POINT_SECONDS = 10;
 let points = [];
-
-const figure = (name, value, more = "") =>
-  h("div", { class: "card figure" }, h("div", { class: "soft small" }, name), h("div", { class: "big" }, value), h("div", { class: "soft small" }, more));
 
 function show(sample) {
   // Of the questions of others there are no ids.
@@ -20,10 +17,10 @@ function show(sample) {
   const queued = sample.runs.filter((run) => run.state === "queued");
   fill(find("#figures"),
     figure("Tokens a second", count(sample.tokens_per_second)),
-    figure("Questions", `${running.length} running`, `${queued.length} waiting`),
+    figure("Questions running", running.length, `${queued.length} waiting`),
     figure("KV cache", bytes(sample.kv_bytes), "of the resident models"),
-    figure("Jobs", `${sample.jobs.running} running`, `${sample.jobs.queued} waiting`),
-    figure("Sandbox", `${sample.sandbox.running} cells running`, `${sample.sandbox.interpreters} sessions have an interpreter`));
+    figure("Jobs running", sample.jobs.running, `${sample.jobs.queued} waiting`),
+    figure("Cells of code running", sample.sandbox.running, `${counted(sample.sandbox.interpreters, "interpreter")} of sessions`));
   showModels(sample.models);
   showRuns([...running, ...queued.sort((one, other) => (one.position ?? 0) - (other.position ?? 0))]);
   showWorkers(sample.workers);
@@ -61,7 +58,7 @@ function showRuns(runs) {
 
 function row(id) {
   const cells = ["Who", "Question", "State", "For", "Steps", "Tokens"].map((label) => h("td", { data: { label } }));
-  const stop = h("button", { class: "danger", on: { click: () => remove(`/runs/${part(id)}`).catch((error) => toast(error.message, "bad")) } }, "Stop");
+  const stop = act("Stop", () => remove(`/runs/${part(id)}`), "danger");
   return {
     element: h("tr", {}, cells, h("td", {}, stop)),
     update(run) {

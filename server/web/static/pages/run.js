@@ -1,8 +1,9 @@
 // One run: its steps, live or from the record.
 
 import { get, part, post, remove } from "../api.js";
-import { errorNote, fill, find, h, toast } from "../dom.js";
-import { count, seconds, short, time } from "../format.js";
+import { askUrl } from "../ask/welcome.js";
+import { act, errorNote, fill, find, h, stateTag } from "../dom.js";
+import { count, seconds, short, time, written } from "../format.js";
 import { follow } from "../live.js";
 import { showBeside } from "../run/beside.js";
 import { openFork } from "../run/fork.js";
@@ -36,33 +37,28 @@ function showHead() {
   const { question, state, agent, model, workspace, generation, usage, forked_from: parent } = record;
   document.title = `${question.slice(0, 60)} · Hearth`;
   fill(find("#question"), question);
-  const tokens = usage ? usage.completion_tokens + usage.forced_tokens : null;
-  fill(find("#facts"), h("span", { class: `tag ${{ done: "good", failed: "bad" }[state] ?? "live"}` }, state), " ",
-    [agent, model, `workspace ${workspace}`, record.session_id && `session ${record.session_id}`, tokens !== null && `${count(tokens)} tokens written`, seconds(record.seconds), `asked ${time(record.asked)}`].filter(Boolean).join(" · "),
+  const tokens = written(usage);
+  fill(find("#facts"), stateTag(state), " ",
+    [agent, model, `workspace ${workspace}`, tokens !== null && `${count(tokens)} tokens written`, seconds(record.seconds), `asked ${time(record.asked)}`].filter(Boolean).join(" · "),
+    record.session_id && [" · session ", h("a", { href: askUrl(record.session_id, workspace) }, record.session_id)],
     generation && [" · code ", h("a", { href: `/ui/code?workspace=${part(workspace)}&generation=${part(generation)}` }, h("code", {}, short(generation)))],
     parent && [" · forked from ", h("a", { href: `/ui/runs/${part(parent.run_id)}` }, parent.run_id), ` at step ${parent.step} `, h("a", { href: `/ui/runs/${part(id)}?beside=${part(parent.run_id)}` }, "side by side")]);
   fill(find("#acts"),
-    !ENDED.includes(state) && h("button", { class: "danger", on: { click: () => remove(path).catch((error) => toast(error.message, "bad")) } }, "Stop"),
-    ENDED.includes(state) && generation && h("button", { on: { click: again } }, "Ask again"),
+    !ENDED.includes(state) && act("Stop", () => remove(path), "danger"),
+    ENDED.includes(state) && generation && act("Ask again", again),
     ENDED.includes(state) && h("a", { class: "button", href: `${path}`, download: `run-${id}.json` }, "JSON"));
 }
 
-async function again(event) {
-  event.target.disabled = true;
-  try {
-    const { run_id: made } = await post(`${path}/replay`);
-    location.assign(`/ui/runs/${part(made)}?beside=${part(id)}`);
-  } catch (error) {
-    failed(error);
-    event.target.disabled = false;
-  }
+async function again() {
+  const { run_id: made } = await post(`${path}/replay`);
+  location.assign(`/ui/runs/${part(made)}?beside=${part(id)}`);
 }
 
 async function refresh() {
   record = await get(path);
   showHead();
   const { count: steps } = await get(`${path}/steps`, { limit: 1 });
-  list.grow(steps, ENDED.includes(record.state));
+  list.grow(steps, ENDED.includes(record.state) && (record.state === "done" ? "Answer" : record.state === "failed" ? "Error" : "Stopped"));
   if (query.has("beside")) await showBeside(find("#beside"), record, query.get("beside"));
 }
 
@@ -88,7 +84,7 @@ function followLive() {
 
 async function open() {
   await refresh();
-  if (ENDED.includes(record.state)) list.select(Math.min(Number(query.get("step")) || 1, list.total));
+  if (ENDED.includes(record.state)) list.select(Math.min(Number(query.get("step")) || (record.state === "done" ? 1 : list.total), list.total));
   else {
     list.grow(0, false); // the events bring them from the first on
     followLive();

@@ -1,8 +1,8 @@
 // The list of runs, with filters that are in the address.
 
 import { get, part, withQuery } from "../api.js";
-import { empty, errorNote, fill, find, h, table } from "../dom.js";
-import { count, seconds, short, shortened, time } from "../format.js";
+import { empty, errorNote, fill, find, h, stateTag, table } from "../dom.js";
+import { count, seconds, short, shortened, time, written } from "../format.js";
 import { follow } from "../live.js";
 import { currentWorkspace } from "../workspace.js";
 
@@ -17,12 +17,12 @@ let inFlight = "";
 const filters = () => Object.fromEntries([...new FormData(form)].filter(([, value]) => value));
 
 function cells(run) {
-  const tokens = run.usage ? run.usage.completion_tokens + run.usage.forced_tokens : null;
+  const tokens = written(run.usage);
   return [
     h("a", { href: `/ui/runs/${part(run.run_id)}` }, shortened(run.question, 120)),
-    h("span", { class: `tag ${{ done: "good", failed: "bad", running: "live", queued: "live" }[run.state] ?? ""}` }, run.state),
+    stateTag(run.state),
     run.error ? h("span", { class: "bad" }, shortened(run.error.message ?? "", 120)) : shortened(run.answer ?? "", 120),
-    run.agent, h("code", {}, short(run.generation)), tokens === null ? "" : count(tokens), seconds(run.seconds), time(run.asked)];
+    run.agent, h("code", {}, short(run.generation)), tokens && count(tokens), seconds(run.seconds), time(run.asked)];
 }
 
 async function show(before = null) {

@@ -3,8 +3,9 @@
 import { get, part, remove, withQuery } from "../api.js";
 import { askUrl } from "../ask/welcome.js";
 import { confirmed } from "../dialog.js";
-import { empty, errorNote, fill, find, h, table, toast } from "../dom.js";
+import { act, empty, errorNote, fill, find, h, table } from "../dom.js";
 import { count, counted, shortened, time } from "../format.js";
+import { showName } from "../heading.js";
 import { showFiles } from "../sessions/files.js";
 import { showNotepad } from "../sessions/notepad.js";
 import { showVariables } from "../sessions/variables.js";
@@ -38,9 +39,7 @@ async function showList() {
 }
 
 async function showOne() {
-  document.title = `${session} · Sessions · Hearth`;
-  find("h1").textContent = session;
-  find("#about").hidden = true;
+  showName(session, "Sessions");
   const about = h("p", { class: "soft text" });
   const messages = h("section");
   const notepad = h("section");
@@ -49,7 +48,7 @@ async function showOne() {
   const exported = (format) => h("a", { class: "button", href: withQuery(`/sessions/${part(session)}/export`, { workspace, format }), download: `${session}.${format === "json" ? "json" : "md"}` }, format === "json" ? "Export JSON" : "Export Markdown");
   fill(page, about,
     h("div", { class: "row" }, h("a", { class: "button primary", href: askUrl(session, workspace) }, "Open in Ask"), exported("markdown"), exported("json"),
-      h("button", { class: "danger", on: { click: forget } }, "Delete"), h("a", { class: "button quiet", href: `/ui/documents?${new URLSearchParams({ session, workspace })}` }, "Documents"), h("a", { class: "button quiet", href: "/ui/sessions" }, "All sessions")),
+      h("a", { class: "button", href: `/ui/documents?${new URLSearchParams({ session, workspace })}` }, "Documents"), act("Delete", forget, "danger")),
     messages, files, notepad, variables);
   const where = { workspace, session };
   showFiles(files, where);
@@ -68,12 +67,8 @@ async function showOne() {
 
 async function forget() {
   if (!(await confirmed(`Delete ${session}?`, "Its messages, notepad, variables, files and documents are deleted. Its runs stay.", "Delete the session"))) return;
-  try {
-    await remove(`/sessions/${part(session)}`, { workspace });
-    location.assign("/ui/sessions");
-  } catch (error) {
-    toast(error.message, "bad");
-  }
+  await remove(`/sessions/${part(session)}`, { workspace });
+  location.assign("/ui/sessions");
 }
 
 (session ? showOne() : showList()).catch((error) => page.prepend(errorNote(error)));

@@ -1,25 +1,26 @@
 // What is a person's own: who they are, their keys, their logins, the members of their workspace, their usage.
 
 import { get, part, post, put, remove } from "../api.js";
-import { errorNote, fill, find, h, table, toast } from "../dom.js";
+import { act, errorNote, fill, find, h, table, toast } from "../dom.js";
 import { count, seconds, time } from "../format.js";
 import { currentWorkspace } from "../workspace.js";
 
 export const failed = (error) => fill(find("#problem"), errorNote(error));
-/** A button that does something, and shows what was refused. */
-export const act = (text, call, kind = "") => h("button", { class: kind, on: { click: () => call().catch(failed) } }, text);
-/** Send a form's fields. */
+/** Send a form's fields. What was refused is shown in the form. */
 export function onSubmit(selector, send) {
-  find(selector).addEventListener("submit", (event) => {
+  const form = find(selector);
+  const note = h("div", { class: "wide" });
+  form.append(note);
+  form.addEventListener("submit", (event) => {
     event.preventDefault();
-    fill(find("#problem"));
-    send(Object.fromEntries(new FormData(event.target)), event.target).catch(failed);
+    fill(note);
+    send(Object.fromEntries(new FormData(form)), form).catch((error) => fill(note, errorNote(error)));
   });
 }
 
 export function showYou(me) {
   const name = me.username ?? "You have the server's link";
-  const password = me.username && h("details", {}, h("summary", {}, "Change the password"), h("form", { class: "row", on: { submit: changePassword } },
+  const password = me.username && h("details", {}, h("summary", {}, "Change the password"), h("form", { class: "row", id: "password-form" },
     h("label", {}, "Old password", h("input", { name: "old", type: "password", autocomplete: "current-password", required: true })),
     h("label", {}, "New password", h("input", { name: "new", type: "password", autocomplete: "new-password", minlength: 8, required: true })),
     h("button", {}, "Change")));
@@ -28,17 +29,11 @@ export function showYou(me) {
     location.assign("/ui/login");
   });
   fill(find("#you"), h("div", { class: "spread" }, h("p", {}, h("strong", {}, name), " ", h("span", { class: "tag" }, me.role)), out), password);
-}
-
-async function changePassword(event) {
-  event.preventDefault();
-  try {
-    await put("/auth/password", Object.fromEntries(new FormData(event.target)));
-    event.target.reset();
+  if (password) onSubmit("#password-form", async (given, form) => {
+    await put("/auth/password", given);
+    form.reset();
     toast("The password is changed. All other logins have ended.");
-  } catch (error) {
-    failed(error);
-  }
+  });
 }
 
 export async function showKeys(given = null) {

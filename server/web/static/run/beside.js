@@ -2,17 +2,16 @@
 
 import { get, part } from "../api.js";
 import { fill, h } from "../dom.js";
-import { count, seconds } from "../format.js";
+import { count, seconds, written } from "../format.js";
 
 const MOST_STEPS = 100;
 const text = (step) => (step ? `${step.tool}(${JSON.stringify(step.input)})\n${step.error ?? step.observation}` : "");
 
-function column(record, others) {
+function column(title, record, others) {
   const steps = (record.steps ?? []).slice(0, MOST_STEPS);
-  const tokens = record.usage ? record.usage.completion_tokens + record.usage.forced_tokens : 0;
   return h("div", {},
-    h("h2", {}, h("a", { href: `/ui/runs/${part(record.run_id)}` }, record.run_id)),
-    h("p", { class: "soft small" }, [record.state, record.model, `${count(tokens)} tokens written`, seconds(record.seconds)].filter(Boolean).join(" · ")),
+    h("h2", {}, title, " ", h("a", { class: "mono", href: `/ui/runs/${part(record.run_id)}` }, record.run_id)),
+    h("p", { class: "soft small" }, [record.state, record.model, `${count(written(record.usage))} tokens written`, seconds(record.seconds)].filter(Boolean).join(" · ")),
     steps.map((step, at) => {
       const same = text(step) === text(others[at]);
       return h("details", { class: "card", open: !same }, h("summary", {}, `${at + 1} ${step.tool} `, h("span", { class: `tag ${same ? "" : "live"}` }, same ? "same" : "differs")),
@@ -25,5 +24,5 @@ function column(record, others) {
 export async function showBeside(element, record, otherId) {
   const other = await get(`/runs/${part(otherId)}`);
   element.hidden = false;
-  fill(element, h("div", { class: "two" }, column(other, record.steps ?? []), column(record, other.steps ?? [])));
+  fill(element, h("div", { class: "two" }, column("The other run", other, record.steps ?? []), column("This run", record, other.steps ?? [])));
 }

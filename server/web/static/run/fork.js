@@ -31,7 +31,7 @@ export async function openFork(record, step, from = null) {
     h("p", { class: "soft small" }, "The steps before are taken from the record: the model reads the same prompt, and no token is written for them."),
     label("Text in the place of the token", fields.text),
     label("Result of the tool, as the model reads it", fields.observation),
-    label("Call the tool again, and use what it returns now", fields.rerun, "inline"),
+    fields.rerun && h("label", { class: "inline" }, fields.rerun, "Call the tool again, and use what it returns now"),
     label("Code", fields.generation),
     h("details", {}, h("summary", {}, "More to change"), h("div", { class: "stack" },
       label("Thought", fields.thought), label("Input of the tool, as JSON", fields.input), label("Question", fields.question),

@@ -11,7 +11,7 @@ const MARGIN = 10;
 export class StepList {
   /** `element`: the listbox. `choose(number)` is called when a step is chosen; the answer's number is `count + 1`. */
   constructor(element, run, choose) {
-    Object.assign(this, { element, run, choose, count: 0, chosen: 0, hasAnswer: false });
+    Object.assign(this, { element, run, choose, count: 0, chosen: 0, ending: null });
     this.parts = new Map(); // number of a part -> its lines, or a promise
     this.space = h("div", { class: "space", role: "presentation" });
     fill(element, this.space);
@@ -21,15 +21,15 @@ export class StepList {
   }
 
   get total() {
-    return this.count + (this.hasAnswer ? 1 : 0);
+    return this.count + (this.ending ? 1 : 0);
   }
 
-  /** The run has so many steps now, and perhaps an answer or an error. */
-  grow(count, hasAnswer) {
+  /** The run has so many steps now. `ending`: what comes after them, such as "Answer"; false: nothing yet. */
+  grow(count, ending) {
     // The last part had fewer lines than it will have.
     this.parts.delete(Math.floor(Math.max(this.count - 1, 0) / PART));
     this.count = count;
-    this.hasAnswer = hasAnswer;
+    this.ending = ending;
     this.space.style.height = `${this.total * HEIGHT}px`;
     this.show();
   }
@@ -68,7 +68,7 @@ export class StepList {
   line(number) {
     const known = number > this.count ? { answer: true } : this.known(number);
     const texts = known === null ? [h("span", { class: "soft" }, `${number} …`)]
-      : known.answer ? [h("strong", {}, "Answer"), h("span", {}), h("span", { class: "soft small" }, "how the run ended")]
+      : known.answer ? [h("strong", { class: this.ending === "Error" ? "bad" : "" }, this.ending), h("span", {}), h("span", { class: "soft small" }, "how the run ended")]
         : [h("span", {}, `${number} `, h("strong", {}, known.tool), known.has_error && h("span", { class: "bad" }, " failed")), h("span", { class: "soft small number" }, seconds(known.seconds)),
           h("span", { class: "soft small" }, known.thought || "no thought"), h("span", { class: "soft small number" }, `${count(known.tokens)} tok`)];
     const line = h("div", { class: "line", id: `step-${number}`, role: "option", aria: { selected: number === this.chosen, setsize: this.total, posinset: number }, on: { click: () => this.select(number) } }, texts);

@@ -1,6 +1,6 @@
 // One step: what the model wrote, what the tool answered, and the exact prompts.
 
-import { fill, h } from "../dom.js";
+import { errorNote, fill, h } from "../dom.js";
 import { count, seconds } from "../format.js";
 import { tokenView } from "./tokens.js";
 
@@ -47,7 +47,7 @@ export function showStep(element, step, forkButton, continueFrom) {
   const failure = isAnswer ? step.error : null;
   fill(element,
     h("div", { class: "spread" }, h("h2", {}, isAnswer ? (failure ? "How the run ended" : "Answer") : `Step ${step.step}: ${step.tool}`), forkButton),
-    isAnswer ? [failure && h("div", { class: "note bad plain" }, failure.message ?? String(failure)), step.answer && h("pre", { class: "block", tabindex: 0 }, step.answer)]
+    isAnswer ? [failure && errorNote(failure), step.answer && h("pre", { class: "block", tabindex: 0 }, step.answer)]
       : [block("Thought", step.thought), block("Input", JSON.stringify(step.input, null, 2)), block("Result that the model read", step.observation),
         block("Error", step.error, "bad"), block("Traceback", step.traceback)],
     h("h2", {}, "What the model saw"),

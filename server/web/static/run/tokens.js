@@ -43,7 +43,7 @@ export function tokenView(run, call, continueFrom) {
       h("td", {}, one.id === token.id ? "chosen" : one.bytes ? "" : rest(one))));
     fill(details, h("p", {}, h("code", {}, JSON.stringify(token.text)), " ", token.forced ? "was forced: the grammar allowed nothing else, or it is fixed text. " : "was chosen by the model. ",
       token.logprob === null ? "" : `Probability without the grammar: ${percent(token.logprob)}.`),
-      h("table", {}, h("thead", {}, h("tr", {}, ["Token", "Probability", ""].map((one) => h("th", {}, one || h("span", { class: "visually-hidden" }, "Act"))))), h("tbody", {}, rows))).hidden = false;
+      h("table", {}, h("thead", {}, h("tr", {}, ["Token", "Probability", ""].map((one) => h("th", { class: one === "Probability" ? "number" : "" }, one || h("span", { class: "visually-hidden" }, "Act"))))), h("tbody", {}, rows))).hidden = false;
   }
   more.addEventListener("click", load);
   load();

@@ -3,7 +3,7 @@
 import { get, part, post, remove } from "../api.js";
 import { fileUrl, picture } from "../ask/answer.js";
 import { confirmed, openDialog } from "../dialog.js";
-import { errorNote, fill, h, table, toast } from "../dom.js";
+import { errorNote, fill, h, refused, table } from "../dom.js";
 import { formOf, takeFiles } from "../dropped.js";
 import { bytes, time } from "../format.js";
 
@@ -26,7 +26,7 @@ export async function showFiles(section, { workspace, session }) {
       state.textContent = `Saved ${saved.map((one) => one.name).join(", ")}`;
     } catch (error) {
       state.textContent = "";
-      toast(error.message, "bad");
+      refused(error);
     }
     await load();
   }
@@ -62,7 +62,7 @@ export async function showFiles(section, { workspace, session }) {
 
   async function drop(file) {
     if (!(await confirmed(`Delete ${file.name}?`, "Code and agents of the session can't read it any more.", "Delete the file"))) return;
-    await remove(fileUrl(session, workspace, file.name)).catch((error) => toast(error.message, "bad"));
+    await remove(fileUrl(session, workspace, file.name)).catch(refused);
     await load();
   }
   await load();
