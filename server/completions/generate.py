@@ -36,27 +36,30 @@ class CompletionResult:
 
 def complete(run: Run, completion: Completion, engine: GuidedEngine) -> CompletionResult:
     """Generate the texts one after the other. `run` gets their content as it is written, and the event `choice` at
-    the end of each text, with `index`, `content`, `tool_calls`, `finish_reason` and `usage`.
+    the end of each text, with `index`, `content`, `thought`, `tool_calls`, `finish_reason` and `usage`.
 
     Raises `InvalidRequestError` if the model's chat template does not accept the conversation or the request can't
     become a grammar, and what the engine raises.
     """
     choices: list[dict[str, Any]] = []
     with usage.measured() as used:
-        for prompt_format in prompt_formats(completion.source, engine.tokenizer):
+        for prompt_format in prompt_formats(completion.source, engine.tokenizer, completion.max_tokens):
             for number in range(completion.count):
                 choices.append({"index": len(choices), **choice(run, completion, engine, prompt_format, number)})
                 run.events.publish("choice", choices[-1])
     return CompletionResult(choices[0]["content"], asdict(used), {"choices": choices})
 
 
-def prompt_formats(source: Conversation | tuple[str, ...], tokenizer: EngineTokenizer) -> list[PromptFormat]:
-    """The format of each prompt. Tool calls use the model's chat template if it has them, else ReAct."""
+def prompt_formats(
+    source: Conversation | tuple[str, ...], tokenizer: EngineTokenizer, max_tokens: int | None = None
+) -> list[PromptFormat]:
+    """The format of each prompt. Tool calls use the model's chat template if it has them, else ReAct. `max_tokens`:
+    of the completion; None: enough."""
     if isinstance(source, tuple):
         return [Continuation(text) for text in source]
     marks = call_marks(tokenizer)
     with_tools = source.tools or any(message.calls or message.role == "tool" for message in source.messages)
-    return [ReactFormat(source) if with_tools and marks is None else TemplateFormat(source, marks)]
+    return [ReactFormat(source, max_tokens) if with_tools and marks is None else TemplateFormat(source, marks)]
 
 
 class TextSink(Protocol):
@@ -80,9 +83,10 @@ def choice(
     calls = [{"id": f"call_{secrets.token_hex(12)}", "name": name, "arguments": given} for name, given in reply.calls]
     return {
         "content": reply.content,
+        "thought": reply.thought,
         "tool_calls": calls,
         "finish_reason": "tool_calls" if calls and finish == "stop" else finish,
-        "usage": asdict(used),
+        "usage": {**asdict(used), "reasoning_tokens": engine.tokenizer.count(reply.thought)},
     }
 
 
@@ -143,7 +147,7 @@ class _Text:
         reply = self._format.read(self.written, ended)
         content = stop_sequences.cut(reply.content, self._stop)
         self.stopped = content != reply.content
-        if reply.calls and not self.stopped:
+        if (reply.calls or reply.thought) and not self.stopped:
             return reply
         return Reply(content if self.stopped or ended else stop_sequences.settled(content, self._stop))
 

@@ -9,10 +9,12 @@ from server.engine.tokenizer import EngineTokenizer
 
 @dataclass(frozen=True)
 class Reply:
-    """A parsed completion. `calls`: the tools' names, and the arguments as JSON."""
+    """A parsed completion. `calls`: the tools' names, and the arguments as JSON. `thought`: what the model wrote
+    before them for itself."""
 
     content: str
     calls: tuple[tuple[str, str], ...] = ()
+    thought: str = ""
 
 
 class PromptFormat(Protocol):

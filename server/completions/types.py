@@ -22,7 +22,7 @@ class Tool:
 
 @dataclass(frozen=True)
 class Call:
-    """A call of a tool. `arguments`: a JSON object, as text."""
+    """A call of a tool. `arguments`: a JSON object, as text; cut off if the text was."""
 
     id: str
     name: str
@@ -31,12 +31,14 @@ class Call:
 
 @dataclass(frozen=True)
 class Message:
-    """A message of a conversation. `calls`: of an assistant. `call_id`: the call whose result a tool message has."""
+    """A message of a conversation. `calls`: of an assistant; the arguments may be incomplete, as after a limit.
+    `call_id`: the call whose result a tool message has. `thought`: what the assistant wrote for itself."""
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str
     calls: tuple[Call, ...] = ()
     call_id: str | None = None
+    thought: str = ""
 
 
 @dataclass(frozen=True)

@@ -118,10 +118,13 @@ def wait_for(run: Run, detach: bool) -> dict[str, Any]:
 
 
 def stream(
-    run: Run, detach: bool, serialize: Callable[[ServerSentEvent], list[ServerSentEvent]] = lambda message: [message]
+    run: Run,
+    detach: bool,
+    serialize: Callable[[ServerSentEvent], list[ServerSentEvent]] = lambda message: [message],
+    raises: Callable[[], bool] = lambda: True,
 ) -> Response:
     """The events of a new run as a stream. `serialize` turns each event into any number of messages. Raises the run's
-    error if the run fails before the headers are sent.
+    error if the run fails before the headers are sent, and `raises` says that it is no event then.
 
     If the client disconnects, the run is cancelled, unless `detach`.
     """
@@ -130,7 +133,7 @@ def stream(
         for batch in events_after(run.events, 0):
             messages: list[ServerSentEvent] = []
             for message in batch:
-                if message[1] == "error" and not messages and not begun():
+                if message[1] == "error" and not messages and not begun() and raises():
                     _answer(run)
                 messages += serialize(message)
             yield messages

@@ -9,10 +9,18 @@ from server.completions.types import Call, Completion, Conversation, Json, Messa
 from server.host import Host
 from server.http.access import access
 from server.http.openai.errors import invalid
-from server.http.openai.run_factory import conversation, json_of, most_tokens, start_run, text_of, tool_of
+from server.http.openai.run_factory import (
+    answer_to,
+    conversation,
+    events_to,
+    json_of,
+    most_tokens,
+    start_run,
+    text_of,
+    tool_of,
+)
 from server.http.openai.schemas import ChatMessage, ChatRequest, ChatToolNamed, OpenAIAnswer, ResponseFormat
 from server.http.openai.serializers import REFUSED, TextSerializer, sampling_of
-from server.http.sse import stream, wait_for
 from server.images.pictures import Intake
 
 
@@ -30,8 +38,8 @@ def blueprint(host: Host) -> APIBlueprint:
         run = start_run(host, body, completion_of(host, body))
         serializer = ChatSerializer(run, body)
         if body.stream:
-            return stream(run, False, serializer.chunks)
-        return serializer.answer(wait_for(run, detach=False))
+            return events_to(run, serializer.chunks)
+        return serializer.answer(answer_to(run))
 
     return routes
 
@@ -61,6 +69,8 @@ class ChatSerializer(TextSerializer):
         calls = [_call(call) for call in choice["tool_calls"]]
         content = choice["content"] or (None if calls else "")
         message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+        if thought := choice.get("thought"):
+            message["reasoning_content"] = thought
         if annotations := choice.get("annotations"):
             message["annotations"] = annotations
         return {"message": {**message, "tool_calls": calls} if calls else message}
@@ -73,7 +83,11 @@ class ChatSerializer(TextSerializer):
 
     def beside(self, choice: dict[str, Any]) -> list[dict[str, Any]]:
         calls = [{"index": number, **_call(call)} for number, call in enumerate(choice["tool_calls"])]
-        parts: list[dict[str, Any]] = [{"delta": {"tool_calls": calls}}] if calls else []
+        parts: list[dict[str, Any]] = []
+        if thought := choice.get("thought"):
+            parts.append({"delta": {"reasoning_content": thought}})
+        if calls:
+            parts.append({"delta": {"tool_calls": calls}})
         if annotations := choice.get("annotations"):
             parts.append({"delta": {"annotations": annotations}})
         return parts
@@ -103,7 +117,9 @@ def _message(message: ChatMessage, intake: Intake) -> Message:
     calls = tuple(Call(call.id, call.function.name, call.function.arguments) for call in message.tool_calls or ())
     role = "system" if message.role == "developer" else message.role
     text = text_of(message.content, intake if role == "user" else None)
-    return Message(role, text, calls if role == "assistant" else (), message.tool_call_id)
+    if role != "assistant":
+        return Message(role, text, (), message.tool_call_id)
+    return Message(role, text or message.refusal or "", calls, thought=message.reasoning_content or "")
 
 
 def _format(wanted: ResponseFormat | None) -> Json | None:

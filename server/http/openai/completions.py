@@ -9,10 +9,9 @@ from server.completions.types import Completion
 from server.host import Host
 from server.http.access import access
 from server.http.openai.errors import invalid
-from server.http.openai.run_factory import most_tokens, names_agent, start_run
+from server.http.openai.run_factory import answer_to, events_to, most_tokens, names_agent, start_run
 from server.http.openai.schemas import MOST_TEXTS, CompletionRequest, OpenAIAnswer
 from server.http.openai.serializers import REFUSED, TextSerializer, sampling_of
-from server.http.sse import stream, wait_for
 
 DEFAULT_TOKENS = 16
 """OpenAI's default for `max_tokens`."""
@@ -43,8 +42,8 @@ def blueprint(host: Host) -> APIBlueprint:
         run = start_run(host, body, completion)
         serializer = CompletionSerializer(run, body)
         if body.stream:
-            return stream(run, False, serializer.chunks)
-        return serializer.answer(wait_for(run, detach=False))
+            return events_to(run, serializer.chunks)
+        return serializer.answer(answer_to(run))
 
     return routes
 

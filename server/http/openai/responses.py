@@ -11,14 +11,17 @@ from server.host import Host
 from server.http.access import access
 from server.http.openai.errors import invalid, shape
 from server.http.openai.run_factory import (
+    answer_to,
     choices_of,
     conversation,
     events_of,
+    events_to,
     hearth_fields,
     image_tokens,
     json_of,
     model_of,
     most_tokens,
+    reasoning_tokens,
     start_run,
     text_of,
     token_counts,
@@ -32,7 +35,7 @@ from server.http.openai.schemas import (
     ResponsesToolNamed,
 )
 from server.http.openai.serializers import REFUSED, sampling_of
-from server.http.sse import ServerSentEvent, stream, wait_for
+from server.http.sse import ServerSentEvent
 from server.images.pictures import Intake
 from server.runs import Run
 
@@ -55,8 +58,8 @@ def blueprint(host: Host) -> APIBlueprint:
         run = start_run(host, body, completion)
         serializer = ResponseSerializer(run, body)
         if body.stream:
-            return stream(run, False, serializer.events)
-        return serializer.response(wait_for(run, detach=False))
+            return events_to(run, serializer.events)
+        return serializer.response(answer_to(run))
 
     return routes
 
@@ -117,7 +120,7 @@ class ResponseSerializer:
                 "input_tokens": prompt,
                 "input_tokens_details": {"cached_tokens": cached, **image_tokens(self._run)},
                 "output_tokens": written,
-                "output_tokens_details": {"reasoning_tokens": 0},
+                "output_tokens_details": {"reasoning_tokens": reasoning_tokens([choice])},
                 "total_tokens": prompt + written,
             },
             "x_hearth": hearth_fields(self._run, answer),
@@ -137,7 +140,9 @@ class ResponseSerializer:
         if kind == "choice":
             return [*self._begin(), *self._close(self._items(data))]
         if kind in ("step", "plan"):
-            return [*self._begin(), self._event("x_hearth", **{kind: data})]
+            # A field of a standard event: clients refuse kinds of events that they don't know.
+            begun = self._begin()
+            return [*begun, self._event("in_progress", response=self.response(None), x_hearth={kind: data})]
         if kind == "answer":
             response = self.response(data)
             return [self._event(response["status"], response=response)]
@@ -177,6 +182,8 @@ class ResponseSerializer:
                     events.append(self._event("output_text.annotation.added", **self._place, **added))
                 events.append(self._event("output_text.done", **self._place, text=part["text"], logprobs=[]))
                 events.append(self._event("content_part.done", **self._place, part=part))
+            elif item["type"] == "reasoning":
+                events += self._reasoning(index, item)
             else:
                 place = {"output_index": index, "item_id": item["id"]}
                 begun = {**item, "arguments": "", "status": "in_progress"}
@@ -187,6 +194,19 @@ class ResponseSerializer:
                 events.append(self._event("function_call_arguments.done", **done))
             events.append(self._event("output_item.done", output_index=index, item=item))
         return events
+
+    def _reasoning(self, index: int, item: dict[str, Any]) -> list[ServerSentEvent]:
+        """The events of a thought, without the last one."""
+        place = {"item_id": item["id"], "output_index": index, "content_index": 0}
+        [part] = item["content"]
+        begun = {**item, "content": [], "status": "in_progress"}
+        return [
+            self._event("output_item.added", output_index=index, item=begun),
+            self._event("content_part.added", **place, part={**part, "text": ""}),
+            self._event("reasoning_text.delta", **place, delta=part["text"]),
+            self._event("reasoning_text.done", **place, text=part["text"]),
+            self._event("content_part.done", **place, part=part),
+        ]
 
     def _event(self, kind: str, **data: Any) -> ServerSentEvent:
         kind, number = f"response.{kind}", self._number
@@ -211,6 +231,10 @@ class ResponseSerializer:
             }
             for call in choice["tool_calls"]
         ]
+        if thought := choice.get("thought"):
+            content = [{"type": "reasoning_text", "text": thought}]
+            item = {"id": f"rs_{self._run.id}", "type": "reasoning", "status": status, "summary": []}
+            return [{**item, "content": content}, *calls]
         if calls and not choice["content"]:
             return calls
         return [self._message(choice["content"], status, choice.get("annotations", ())), *calls]
@@ -242,6 +266,8 @@ def _message(item: ResponsesItem, number: int, intake: Intake) -> Message:
         if item.name is None or item.arguments is None or item.call_id is None:
             raise invalid("A function_call needs a call_id, a name and arguments.", "input", number)
         return Message("assistant", "", (Call(item.call_id, item.name, item.arguments),))
+    if item.type == "reasoning":
+        return Message("assistant", "", thought=text_of(item.content) or text_of(item.summary))
     if item.type == "function_call_output":
         return Message("tool", text_of(item.output), call_id=item.call_id)
     if item.role is None:
@@ -251,12 +277,22 @@ def _message(item: ResponsesItem, number: int, intake: Intake) -> Message:
 
 
 def _joined(messages: list[Message]) -> list[Message]:
-    """With the calls in the message that they were made in: here each is an item of its own."""
+    """With thoughts and calls in the message that they were made in: here each is an item of its own."""
     joined: list[Message] = []
     for message in messages:
         before = joined[-1] if joined else None
-        if message.calls and before is not None and before.role == "assistant":
-            joined[-1] = Message("assistant", before.content, before.calls + message.calls)
+        if (
+            message.role == "assistant"
+            and before is not None
+            and before.role == "assistant"
+            and (message.calls or (before.thought and not before.content and not before.calls))
+        ):
+            joined[-1] = Message(
+                "assistant",
+                before.content or message.content,
+                before.calls + message.calls,
+                thought=before.thought or message.thought,
+            )
         else:
             joined.append(message)
     return joined

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.functional_validators import AfterValidator, BeforeValidator
-from pydantic_core import PydanticCustomError, from_json
+from pydantic_core import PydanticCustomError
 
 from server.http.schemas import EVENTS, Name, SessionId, StrictRequest
 
@@ -35,17 +35,16 @@ def _parts(value: Any) -> Any:
     return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
 
-def _object(text: str) -> str:
-    try:
-        if isinstance(from_json(text, allow_inf_nan=False), dict):
-            return text
-    except ValueError:
-        pass
-    raise PydanticCustomError("json_object", "It has to be a JSON object, written as text")
+def _arguments(text: str) -> str:
+    return text if text.strip() else "{}"
 
 
 Anything = Annotated[Any, Field(description="changes nothing")]
-JsonObject = Annotated[str, AfterValidator(_object)]
+Arguments = Annotated[
+    str,
+    Field(description="JSON as text, perhaps cut off by a limit"),
+    AfterValidator(_arguments),
+]
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 FunctionName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 Stops = Annotated[
@@ -62,8 +61,19 @@ class Lenient(BaseModel):
 
 
 class TextPart(Lenient):
-    type: Literal["text", "input_text", "output_text"]
+    type: Literal["text", "input_text", "output_text", "reasoning_text", "summary_text"]
     text: str
+
+
+class RefusalPart(Lenient):
+    """The assistant's refusal, as an earlier message has it."""
+
+    type: Literal["refusal"]
+    refusal: str
+
+    @property
+    def text(self) -> str:
+        return self.refusal
 
 
 class ImageUrl(Lenient):
@@ -97,13 +107,13 @@ class InputImagePart(Lenient):
         return self.image_url
 
 
-Part = Annotated[TextPart | ImageUrlPart | InputImagePart, Field(discriminator="type")]
+Part = Annotated[TextPart | RefusalPart | ImageUrlPart | InputImagePart, Field(discriminator="type")]
 Content = Annotated[list[Part], BeforeValidator(_parts, json_schema_input_type=str | list[Part])]
 
 
 class CalledFunction(Lenient):
     name: FunctionName
-    arguments: JsonObject
+    arguments: Arguments = "{}"
 
 
 class ChatToolCall(Lenient):
@@ -115,6 +125,8 @@ class ChatToolCall(Lenient):
 class ChatMessage(Lenient):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Content | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = Field(None, description="the thought before a call, as the answer had it")
     tool_calls: list[ChatToolCall] | None = None
     tool_call_id: str | None = None
 
@@ -231,14 +243,15 @@ class CompletionRequest(AskedForTexts):
 
 
 class ResponsesItem(Lenient):
-    """A message, the call of a function, or the result of one."""
+    """A message, a thought, the call of a function, or the result of one."""
 
-    type: Literal["message", "function_call", "function_call_output"] = "message"
+    type: Literal["message", "reasoning", "function_call", "function_call_output"] = "message"
     role: Literal["system", "developer", "user", "assistant"] | None = None
     content: Content | None = None
     call_id: str | None = None
     name: FunctionName | None = None
-    arguments: JsonObject | None = None
+    arguments: Arguments | None = None
+    summary: Content | None = None
     output: Content | None = None
 
 
@@ -316,6 +329,7 @@ class TokenCounts(BaseModel):
     completion_tokens: int = Field(description="those that were written by the grammar among them")
     total_tokens: int
     prompt_tokens_details: dict[str, int]
+    completion_tokens_details: dict[str, int] = Field(description="`reasoning_tokens`: of thoughts before calls")
 
 
 class OpenAIAnswer(BaseModel):

@@ -5,7 +5,15 @@ from http import HTTPStatus
 from typing import Any, ClassVar
 
 from server.http.openai.errors import shape
-from server.http.openai.run_factory import choices_of, events_of, hearth_fields, image_tokens, model_of, token_counts
+from server.http.openai.run_factory import (
+    choices_of,
+    events_of,
+    hearth_fields,
+    image_tokens,
+    model_of,
+    reasoning_tokens,
+    token_counts,
+)
 from server.http.openai.schemas import Asked, AskedForTexts, OpenAIError
 from server.http.sse import ServerSentEvent
 from server.runs import Run
@@ -79,7 +87,7 @@ class TextSerializer(ABC):
             self._index, self._begun = self._index + 1, False
             return messages
         if kind in ("step", "plan"):
-            # Clients look at the first choice of every chunk but the last one.
+            # A field beside the standard ones. Clients look at the first choice of every chunk but the last one.
             return [*self._begin(), self._chunk([_choice(self._index, self.ended())], x_hearth={kind: data})]
         if kind == "answer":
             return self._end(data)
@@ -122,6 +130,7 @@ class TextSerializer(ABC):
             "completion_tokens": written,
             "total_tokens": prompt + written,
             "prompt_tokens_details": {"cached_tokens": cached, **image_tokens(self._run)},
+            "completion_tokens_details": {"reasoning_tokens": reasoning_tokens(choices)},
         }
 
 
