@@ -9,6 +9,7 @@ import re
 from server.completions import grammar
 from server.completions.prompt_format import Reply
 from server.completions.types import Conversation, Json, Tool
+from server.engine.engine import GuidedEngine
 from server.engine.tokenizer import EngineTokenizer
 from server.sdk.json_schema import describe_type
 
@@ -74,6 +75,9 @@ class ReactFormat:
     def _lead(self) -> str:
         return NEXT_THOUGHT if self._open else THOUGHT
 
+    def given(self, engine: GuidedEngine) -> None:
+        return None
+
     def prompt(self, tokenizer: EngineTokenizer) -> str:
         head = self._lead + self._head if self._head else ""
         return tokenizer.render_chat(self._messages) + tokenizer.protect(self._open) + head
@@ -104,7 +108,7 @@ class ReactFormat:
         parts = re.split(f"({ACTION}|{ANSWER})", whole, maxsplit=1)
         thought, mark, rest = parts if len(parts) == 3 else (whole, "", "")
         if mark == ANSWER:
-            return Reply(rest)
+            return Reply(rest, start=len(written) - len(rest))
         if not ended:
             return Reply("")
         name, given, arguments = rest.partition(INPUT)

@@ -11,6 +11,7 @@ from pydantic_core import from_json
 from server.completions import grammar
 from server.completions.prompt_format import Reply
 from server.completions.types import Conversation, Json, Message, Tool
+from server.engine.engine import GuidedEngine
 from server.engine.stop_sequences import settled
 from server.engine.tokenizer import EngineTokenizer
 
@@ -81,6 +82,9 @@ class TemplateFormat:
     def __init__(self, conversation: Conversation, marks: CallMarks | None) -> None:
         self._conversation = conversation
         self._marks = marks if conversation.callable else None
+
+    def given(self, engine: GuidedEngine) -> None:
+        return None
 
     def prompt(self, tokenizer: EngineTokenizer) -> str:
         names = {call.id: call.name for message in self._conversation.messages for call in message.calls}

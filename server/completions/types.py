@@ -6,7 +6,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from server.completions.logprobs import Logprobs
     from server.images.image_part import ImagePart
+
+Prompts = tuple[str | tuple[int, ...], ...]
+"""Texts to continue, each as text or as tokens."""
 
 
 @dataclass(frozen=True)
@@ -69,15 +73,18 @@ class Completion:
 
     `max_tokens`: of each. `stop`: stop sequences; an answer ends before the first one. `sampling`: `temperature`,
     `top_p` and `seed`; missing ones come from the model's generation config. With a seed the texts are repeatable.
-    `images`: the pictures whose marks are in the messages.
+    `images`: the pictures whose marks are in the messages. `logprobs`: gets the log-probabilities; None: nobody wants
+    them. `echo`: each text begins with its prompt.
     """
 
-    source: Conversation | tuple[str, ...]
+    source: "Conversation | Prompts"
     max_tokens: int
     count: int = 1
     stop: tuple[str, ...] = ()
     sampling: dict[str, Any] = field(default_factory=dict)
     images: "tuple[ImagePart, ...]" = ()
+    logprobs: "Logprobs | None" = None
+    echo: bool = False
 
 
 def with_texts(completion: Completion, change: Callable[[str], str]) -> Completion:

@@ -1,10 +1,12 @@
 """`POST /v1/chat/completions`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from flask import Response
 from flask_openapi3 import APIBlueprint
 
+from server.completions.logprobs import Logprobs, TokenLogprob
 from server.completions.types import Call, Completion, Conversation, Json, Message
 from server.host import Host
 from server.http.access import access
@@ -20,7 +22,7 @@ from server.http.openai.run_factory import (
     tool_of,
 )
 from server.http.openai.schemas import ChatMessage, ChatRequest, ChatToolNamed, OpenAIAnswer, ResponseFormat
-from server.http.openai.serializers import REFUSED, TextSerializer, sampling_of
+from server.http.openai.serializers import REFUSED, TextSerializer, logprob_of, sampling_of
 from server.images.pictures import Intake
 
 
@@ -35,13 +37,22 @@ def blueprint(host: Host) -> APIBlueprint:
     )
     @access("ask", "session")
     def chat_completions(body: ChatRequest) -> dict[str, Any] | Response:
-        run = start_run(host, body, completion_of(host, body))
-        serializer = ChatSerializer(run, body)
+        completion = completion_of(host, body)
+        run = start_run(host, body, completion)
+        serializer = ChatSerializer(run, body, completion.logprobs)
         if body.stream:
             return events_to(run, serializer.chunks)
         return serializer.answer(answer_to(run))
 
     return routes
+
+
+def _logprobs(body: ChatRequest) -> Logprobs | None:
+    if body.logprobs:
+        return Logprobs(body.top_logprobs or 0)
+    if body.top_logprobs:
+        raise invalid("top_logprobs needs logprobs: true.", "top_logprobs")
+    return None
 
 
 def completion_of(host: Host, body: ChatRequest, session: str | None = None) -> Completion:
@@ -57,6 +68,7 @@ def completion_of(host: Host, body: ChatRequest, session: str | None = None) -> 
         tuple(body.stop or ()),
         sampling_of(body, body.seed),
         tuple(intake.parts),
+        _logprobs(body),
     )
 
 
@@ -74,6 +86,9 @@ class ChatSerializer(TextSerializer):
         if annotations := choice.get("annotations"):
             message["annotations"] = annotations
         return {"message": {**message, "tool_calls": calls} if calls else message}
+
+    def logprobs(self, tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
+        return {"content": [logprob_of(one) for one in tokens], "refusal": None}
 
     def begun(self) -> dict[str, Any]:
         return {"delta": {"role": "assistant", "content": ""}}

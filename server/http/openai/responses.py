@@ -6,6 +6,7 @@ from typing import Any
 from flask import Response
 from flask_openapi3 import APIBlueprint
 
+from server.completions.logprobs import Logprobs
 from server.completions.types import Call, Completion, Conversation, Json, Message
 from server.host import Host
 from server.http.access import access
@@ -34,10 +35,13 @@ from server.http.openai.schemas import (
     ResponsesText,
     ResponsesToolNamed,
 )
-from server.http.openai.serializers import REFUSED, sampling_of
+from server.http.openai.serializers import REFUSED, logprob_of, sampling_of
 from server.http.sse import ServerSentEvent
 from server.images.pictures import Intake
 from server.runs import Run
+
+LOGPROBS = "message.output_text.logprobs"
+"""What `include` says to get them."""
 
 
 def blueprint(host: Host) -> APIBlueprint:
@@ -54,9 +58,12 @@ def blueprint(host: Host) -> APIBlueprint:
         intake = host.pictures.intake(body.x_workspace, body.x_session_id)
         conversation = _conversation(body, intake)
         most = most_tokens(host, body.max_output_tokens, 1)
-        completion = Completion(conversation, most, sampling=sampling_of(body), images=tuple(intake.parts))
+        wants = bool(body.top_logprobs) or LOGPROBS in (body.include or ())
+        logprobs = Logprobs(body.top_logprobs or 0) if wants else None
+        images = tuple(intake.parts)
+        completion = Completion(conversation, most, sampling=sampling_of(body), images=images, logprobs=logprobs)
         run = start_run(host, body, completion)
-        serializer = ResponseSerializer(run, body)
+        serializer = ResponseSerializer(run, body, logprobs)
         if body.stream:
             return events_to(run, serializer.events)
         return serializer.response(answer_to(run))
@@ -67,8 +74,10 @@ def blueprint(host: Host) -> APIBlueprint:
 class ResponseSerializer:
     """The response of a run, whole or as events."""
 
-    def __init__(self, run: Run, asked: ResponsesRequest) -> None:
+    def __init__(self, run: Run, asked: ResponsesRequest, logprobs: Logprobs | None = None) -> None:
+        """`logprobs`: has those of the text when it is complete; None: nobody wants them."""
         self._run = run
+        self._logprobs = logprobs
         self._asked = asked
         self._number = 0
         """The sequence number of the next event."""
@@ -180,7 +189,9 @@ class ResponseSerializer:
                 for number, one in enumerate(part["annotations"]):
                     added = {"annotation_index": number, "annotation": one}
                     events.append(self._event("output_text.annotation.added", **self._place, **added))
-                events.append(self._event("output_text.done", **self._place, text=part["text"], logprobs=[]))
+                events.append(
+                    self._event("output_text.done", **self._place, text=part["text"], logprobs=part["logprobs"])
+                )
                 events.append(self._event("content_part.done", **self._place, part=part))
             elif item["type"] == "reasoning":
                 events += self._reasoning(index, item)
@@ -240,7 +251,9 @@ class ResponseSerializer:
         return [self._message(choice["content"], status, choice.get("annotations", ())), *calls]
 
     def _message(self, text: str, status: str, annotations: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
-        part = {"type": "output_text", "text": text, "annotations": list(annotations), "logprobs": []}
+        scored = () if self._logprobs is None or status == "in_progress" else self._logprobs.texts[0]
+        logprobs = [logprob_of(one) for one in scored]
+        part = {"type": "output_text", "text": text, "annotations": list(annotations), "logprobs": logprobs}
         return {
             "id": f"msg_{self._run.id}",
             "type": "message",

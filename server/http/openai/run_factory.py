@@ -113,6 +113,8 @@ def start_run(host: Host, asked: Asked, completion: Completion) -> Run:
         )
     source = completion.source
     shown = source[0] if isinstance(source, tuple) else source.messages[-1].content
+    if not isinstance(shown, str):
+        shown = f"{len(shown)} tokens: {' '.join(map(str, shown))}"
     run = Run(shown[:LONGEST_QUESTION], asked.x_workspace, 0, COMPLETION, owner=_owner(asked), key=caller().key)
     run.max_tokens, run.timeout = host.settings.MAX_TOKENS, host.settings.RUN_TIMEOUT
     run.add_images(completion.images)
@@ -149,8 +151,18 @@ def agent_run(host: Host, asked: Asked, completion: Completion) -> Run:
     source, count = completion.source, completion.count
     if isinstance(source, tuple):
         count *= len(source)
+        if not isinstance(source[0], str):
+            raise invalid(f"Tokens are for the model itself: the agent {agent!r} reads a text.", "prompt")
         source = Conversation((Message("user", source[0]),))
-    wanted = {"tools": source.tools, "response_format": source.answer, "stop": completion.stop, "n": count > 1}
+    wanted = {
+        "tools": source.tools,
+        "response_format": source.answer,
+        "stop": completion.stop,
+        "n": count > 1,
+        "logprobs": completion.logprobs is not None,
+        "echo": completion.echo,
+        "max_tokens": completion.max_tokens == 0,
+    }
     for name, given in wanted.items():
         if given:
             raise invalid(f"{name} is for the model itself: the agent {agent!r} goes its own way.", name)

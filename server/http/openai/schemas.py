@@ -6,10 +6,11 @@ done is refused.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
 from pydantic.functional_validators import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError
 
+from server.completions.logprobs import MOST_ALTERNATIVES
 from server.http.schemas import EVENTS, Name, SessionId, StrictRequest
 
 MOST_TEXTS = 128
@@ -31,6 +32,15 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _prompts(value: Any) -> Any:
+    is_tokens = isinstance(value, list) and bool(value) and not any(isinstance(one, str | list) for one in value)
+    return [value] if is_tokens or isinstance(value, str) else value
+
+
+def _kind_of_text(value: Any) -> str:
+    return "tokens" if isinstance(value, list) else "text"
+
+
 def _parts(value: Any) -> Any:
     return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
@@ -45,6 +55,7 @@ Arguments = Annotated[
     Field(description="JSON as text, perhaps cut off by a limit"),
     AfterValidator(_arguments),
 ]
+Tokens = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 FunctionName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 Stops = Annotated[
@@ -217,8 +228,8 @@ class ChatRequest(AskedForTexts):
 
     reasoning_effort: Anything = None
     verbosity: Anything = None
-    logprobs: Annotated[Any, only(False)] = None
-    top_logprobs: Annotated[Any, only(0)] = None
+    logprobs: bool | None = Field(False, description="return the log-probability of each token of the content")
+    top_logprobs: int | None = Field(None, ge=0, le=MOST_ALTERNATIVES, description="and of the likeliest ones there")
     modalities: Annotated[Any, only(["text"])] = None
     audio: Annotated[Any, only()] = None
     prediction: Annotated[Any, only()] = None
@@ -230,15 +241,19 @@ class ChatRequest(AskedForTexts):
 
 class CompletionRequest(AskedForTexts):
     prompt: Annotated[
-        list[str],
+        list[Annotated[Annotated[str, Tag("text")] | Annotated[Tokens, Tag("tokens")], Discriminator(_kind_of_text)]],
         Field(min_length=1, max_length=MOST_TEXTS),
-        BeforeValidator(_listed, json_schema_input_type=str | list[str]),
-    ]
-    max_tokens: int | None = Field(None, ge=1, description="of each text; default: 16, or what an agent needs")
+        BeforeValidator(_prompts, json_schema_input_type=str | list[str] | Tokens | list[Tokens]),
+    ] = Field(description="texts, or the model's own tokens, which are read as they are")
+    max_tokens: int | None = Field(
+        None, ge=0, description="of each text; 0: none are written; default: 16, or what an agent needs"
+    )
+    logprobs: int | None = Field(
+        None, ge=0, le=MOST_ALTERNATIVES, description="return the log-probability of each token, and of the likeliest"
+    )
+    echo: bool | None = Field(False, description="each text begins with its prompt, and so do its log-probabilities")
 
     best_of: Annotated[Any, only(1)] = None
-    echo: Annotated[Any, only(False)] = None
-    logprobs: Annotated[Any, only()] = None
     suffix: Annotated[Any, only("")] = None
 
 
@@ -289,7 +304,7 @@ class ResponsesRequest(Asked):
     parallel_tool_calls: bool | None = True
     text: ResponsesText | None = None
 
-    include: Anything = None
+    include: list[str] | None = Field(None, description="`message.output_text.logprobs` changes something")
     reasoning: Anything = None
     stream_options: Anything = None
     truncation: Annotated[Any, only("disabled")] = None
@@ -300,7 +315,7 @@ class ResponsesRequest(Asked):
     moderation: Annotated[Any, only()] = None
     previous_response_id: Annotated[Any, only()] = None
     prompt: Annotated[Any, only()] = None
-    top_logprobs: Annotated[Any, only(0)] = None
+    top_logprobs: int | None = Field(None, ge=0, le=MOST_ALTERNATIVES)
 
 
 class ModelsQuery(StrictRequest):

@@ -1,9 +1,11 @@
 """Serializing the answers of chat and of completions, whole or in chunks."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, ClassVar
 
+from server.completions.logprobs import Logprobs, TokenLogprob
 from server.http.openai.errors import shape
 from server.http.openai.run_factory import (
     choices_of,
@@ -38,8 +40,10 @@ class TextSerializer(ABC):
     whole: ClassVar[str]
     chunk: ClassVar[str]
 
-    def __init__(self, run: Run, asked: AskedForTexts) -> None:
+    def __init__(self, run: Run, asked: AskedForTexts, logprobs: Logprobs | None = None) -> None:
+        """`logprobs`: has those of the texts that are complete; None: nobody wants them."""
         self._run = run
+        self._logprobs = logprobs
         self._asked = asked
         self._index = 0
         """The index of the next text in a stream."""
@@ -48,6 +52,10 @@ class TextSerializer(ABC):
     @abstractmethod
     def shown(self, choice: dict[str, Any]) -> dict[str, Any]:
         """The fields of a whole text."""
+
+    @abstractmethod
+    def logprobs(self, tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
+        """The log-probabilities of a text."""
 
     def begun(self) -> dict[str, Any] | None:
         """The fields of the chunk that opens a text; None: there is none."""
@@ -68,7 +76,10 @@ class TextSerializer(ABC):
     def answer(self, answer: dict[str, Any]) -> dict[str, Any]:
         """The whole answer, from that of the run."""
         choices = choices_of(self._run, answer)
-        shown = [_choice(choice["index"], self.shown(choice), choice["finish_reason"]) for choice in choices]
+        shown = [
+            _choice(choice["index"], self.shown(choice), choice["finish_reason"], self._logprobs_of(choice["index"]))
+            for choice in choices
+        ]
         return {
             **self._head(self.whole, shown),
             "usage": self._usage(choices),
@@ -84,6 +95,9 @@ class TextSerializer(ABC):
             return [*self._begin(), self._chunk([_choice(self._index, self.delta(data["text"]))])]
         if kind == "choice":
             messages = [*self._begin(), *(self._chunk([_choice(self._index, part)]) for part in self.beside(data))]
+            # They are known when the text is complete.
+            if (logprobs := self._logprobs_of(self._index)) is not None:
+                messages.append(self._chunk([_choice(self._index, self.delta(""), logprobs=logprobs)]))
             self._index, self._begun = self._index + 1, False
             return messages
         if kind in ("step", "plan"):
@@ -95,6 +109,9 @@ class TextSerializer(ABC):
             assert self._run.error is not None, "its error is known"
             return [(None, None, shape(self._run.error)[0])]
         return []
+
+    def _logprobs_of(self, index: int) -> dict[str, Any] | None:
+        return None if self._logprobs is None else self.logprobs(self._logprobs.texts[index])
 
     def _begin(self) -> list[ServerSentEvent]:
         begun, self._begun = None if self._begun else self.begun(), True
@@ -134,5 +151,16 @@ class TextSerializer(ABC):
         }
 
 
-def _choice(index: int, part: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
-    return {"index": index, **part, "logprobs": None, "finish_reason": finish}
+def _choice(
+    index: int, part: dict[str, Any], finish: str | None = None, logprobs: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    return {"index": index, **part, "logprobs": logprobs, "finish_reason": finish}
+
+
+def logprob_of(token: TokenLogprob) -> dict[str, Any]:
+    """A token of a message, as chat and responses have it."""
+    return {**_token(token), "top_logprobs": [_token(one) for one in token.top]}
+
+
+def _token(token: TokenLogprob) -> dict[str, Any]:
+    return {"token": token.text, "bytes": list(token.data), "logprob": token.logprob}
