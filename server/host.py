@@ -14,6 +14,7 @@ from server.comparisons.comparisons import Comparisons
 from server.documents.calls import DocumentCalls
 from server.documents.documents import Documents
 from server.documents.embedder import Embedder
+from server.documents.embeddings import Embeddings
 from server.documents.reading import Reader
 from server.documents.rerank import reranker
 from server.documents.search import Searches
@@ -121,6 +122,8 @@ class Host:
             lambda person: self._files_bytes(person) + document_store.bytes_of(person),
             self.credentials.role_of,
         )
+
+        self.embeddings = Embeddings(embedder, self.quotas, self.database)
 
         self.models = ResidentModels()
         self.runs = Runs(settings.MAX_RUNS, settings.MAX_CONCURRENT_RUNS)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from guidance.models._engine import EngineState
 
 from server.completions import logprobs
+from server.completions.grammar import reason_of
 from server.completions.prompt_format import Continuation, GivenTokens, PromptFormat, Reply
 from server.completions.react import ReactFormat
 from server.completions.template import TemplateFormat, call_marks
@@ -209,7 +210,8 @@ def _write(
             return "length"
         except ValueError as error:
             raise InvalidRequestError(
-                f"The model can't be held to this: {error}. Ask with a simpler schema, or with fewer tools."
+                f"The model can't be held to this: {reason_of(error)}. "
+                "Ask with a simpler schema, or with fewer tools."
             ) from error
     return "stop"
 

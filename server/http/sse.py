@@ -42,6 +42,12 @@ def client_gone() -> Callable[[], bool]:
     return gone
 
 
+def client_half_closed() -> Callable[[], bool]:
+    """A function that returns whether the client sends nothing more. It may still read, or be gone."""
+    channel = getattr(request.environ.get("waitress.client_disconnected"), "__self__", None)
+    return lambda: getattr(channel, "is_half_closed", False)
+
+
 def last_event_id() -> int:
     """The number of the last event that the client has read; 0: none. Raises `InvalidRequestError`."""
     given = request.headers.get("Last-Event-ID", "0").strip() or "0"
@@ -58,6 +64,7 @@ def event_stream(batches: Batches, when_left: Callable[[], object] = lambda: Non
     client disconnects, or may not read it any more.
     """
     gone, allowed, asked, begun = client_gone(), still_allowed(), time.monotonic(), False
+    half_closed = client_half_closed()
     produced = batches(lambda: begun)
     first: Sequence[ServerSentEvent] = ()
     for batch in produced:
@@ -70,10 +77,14 @@ def event_stream(batches: Batches, when_left: Callable[[], object] = lambda: Non
     begun = True
 
     def lines() -> Iterator[bytes]:
-        written = time.monotonic()
+        written, was_probed = time.monotonic(), False
         for batch in chain([first], produced):
             if gone() or not allowed():
                 return
+            if half_closed() and not was_probed:
+                # Whether it still reads shows when something is written.
+                was_probed = True
+                yield _written(*PING)
             if batch:
                 yield b"".join(_written(*message) for message in batch)
             elif time.monotonic() - written >= PING_SECONDS:

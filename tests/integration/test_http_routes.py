@@ -171,6 +171,7 @@ def test_openapi_describes_the_routes(empty_server: Server) -> None:
         ("/v1/chat/completions", "post"),
         ("/v1/completions", "post"),
         ("/v1/responses", "post"),
+        ("/v1/embeddings", "post"),
         ("/api/chat", "post"),
         ("/api/chat/completions", "post"),
         ("/api/upload", "post"),

@@ -12,6 +12,7 @@ from jsonschema import validate
 
 from server.agent import CustomAgentGuidance, prompts
 from server.completions.generate import complete, prompt_formats
+from server.completions.grammar import reason_of
 from server.completions.react import ReactFormat
 from server.completions.template import call_marks
 from server.completions.types import Call, Completion, Conversation, Json, Message, Tool
@@ -358,3 +359,11 @@ def test_a_text_that_comes_in_pieces_ends_where_the_whole_does(
         shown = now
     assert whole.startswith(shown)
     assert not any(end in whole for end in ends)
+
+
+def test_the_reason_of_a_refused_grammar_is_whole() -> None:
+    error = ValueError(
+        "at 1(8): failed to compile JSON schema: regex parse error:\n    (?<=a)b\n    ^^^^\n"
+        'error: look-around is not supported\n   1 | start: %json {"pattern": "(?<=a)b"}\n              ^\n'
+    )
+    assert reason_of(error) == "regex parse error: (?<=a)b ^^^^ error: look-around is not supported"

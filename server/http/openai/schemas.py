@@ -32,7 +32,8 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-def _prompts(value: Any) -> Any:
+def listed_prompts(value: Any) -> Any:
+    """One text, or the tokens of one, as a list of it."""
     is_tokens = isinstance(value, list) and bool(value) and not any(isinstance(one, str | list) for one in value)
     return [value] if is_tokens or isinstance(value, str) else value
 
@@ -56,6 +57,7 @@ Arguments = Annotated[
     AfterValidator(_arguments),
 ]
 Tokens = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
+TextOrTokens = Annotated[Annotated[str, Tag("text")] | Annotated[Tokens, Tag("tokens")], Discriminator(_kind_of_text)]
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 FunctionName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 Stops = Annotated[
@@ -241,9 +243,9 @@ class ChatRequest(AskedForTexts):
 
 class CompletionRequest(AskedForTexts):
     prompt: Annotated[
-        list[Annotated[Annotated[str, Tag("text")] | Annotated[Tokens, Tag("tokens")], Discriminator(_kind_of_text)]],
+        list[TextOrTokens],
         Field(min_length=1, max_length=MOST_TEXTS),
-        BeforeValidator(_prompts, json_schema_input_type=str | list[str] | Tokens | list[Tokens]),
+        BeforeValidator(listed_prompts, json_schema_input_type=str | list[str] | Tokens | list[Tokens]),
     ] = Field(description="texts, or the model's own tokens, which are read as they are")
     max_tokens: int | None = Field(
         None, ge=0, description="of each text; 0: none are written; default: 16, or what an agent needs"
