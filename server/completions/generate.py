@@ -14,6 +14,7 @@ from server.completions.grammar import reason_of
 from server.completions.prompt_format import Continuation, GivenTokens, PromptFormat, Reply
 from server.completions.react import ReactFormat
 from server.completions.template import TemplateFormat, call_marks
+from server.completions.truncation import truncated
 from server.completions.types import Completion, Conversation, Prompts
 from server.engine import GuidedEngine, stop_sequences
 from server.engine.sequence import Sampling
@@ -49,14 +50,28 @@ def complete(run: Run, completion: Completion, engine: GuidedEngine) -> Completi
     choices: list[dict[str, Any]] = []
     if completion.logprobs is not None:
         logprobs.check(engine, bool(completion.images))
+    engine.check_tokens(completion.sampling.get("logit_bias", ()))
     with usage.measured() as used:
         for prompt_format in prompt_formats(
-            completion.source, engine.tokenizer, completion.max_tokens, completion.echo
+            _fitting(completion, engine), engine.tokenizer, completion.max_tokens, completion.echo
         ):
             for number in range(completion.count):
                 choices.append({"index": len(choices), **choice(run, completion, engine, prompt_format, number)})
                 run.events.publish("choice", choices[-1])
     return CompletionResult(choices[0]["content"], asdict(used), {"choices": choices})
+
+
+def _fitting(completion: Completion, engine: GuidedEngine) -> Conversation | Prompts:
+    """What the model has to continue, within its window if that is wanted."""
+    source, tokenizer = completion.source, engine.tokenizer
+    if isinstance(source, tuple) or not source.truncates:
+        return source
+
+    def count(conversation: Conversation) -> int:
+        [prompt_format] = prompt_formats(conversation, tokenizer, completion.max_tokens)
+        return tokenizer.count(prompt_format.prompt(tokenizer))
+
+    return truncated(source, count, engine.context_length, completion.max_tokens)
 
 
 def prompt_formats(

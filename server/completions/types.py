@@ -65,16 +65,18 @@ class Conversation:
     several_calls: bool = True
     answer: Json | None = None
     """The required form of an answer; None: any text."""
+    truncates: bool = False
+    """Whether the oldest exchanges are left out if they don't fit into the model's window."""
 
 
 @dataclass(frozen=True)
 class Completion:
     """`count` alternatives for the next message of a conversation, or for the continuation of each text.
 
-    `max_tokens`: of each. `stop`: stop sequences; an answer ends before the first one. `sampling`: `temperature`,
-    `top_p` and `seed`; missing ones come from the model's generation config. With a seed the texts are repeatable.
-    `images`: the pictures whose marks are in the messages. `logprobs`: gets the log-probabilities; None: nobody wants
-    them. `echo`: each text begins with its prompt.
+    `max_tokens`: of each. `stop`: stop sequences; an answer ends before the first one. `sampling`: parameters of
+    `engine.sequence.Sampling`; missing ones come from the model's generation config. With a seed the texts are
+    repeatable. `images`: the pictures whose marks are in the messages. `logprobs`: gets the log-probabilities; None:
+    nobody wants them. `echo`: each text begins with its prompt.
     """
 
     source: "Conversation | Prompts"

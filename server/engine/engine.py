@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from collections.abc import Sequence as Several
 from contextlib import closing
 from itertools import chain
@@ -226,13 +226,18 @@ class GuidedEngine(Engine):
     def checked_tokens(self, tokens: Several[int]) -> list[int]:
         """A prompt given as tokens. Raises `InvalidRequestError` for a token that the model has not, and
         `PromptTooLongError`."""
-        known = min(self._model.get_input_embeddings().weight.shape[0], self._vocabulary)
-        for token in tokens:
-            if token >= known:
-                raise InvalidRequestError(f"The model has no token {token}: its vocabulary has {known}.")
+        self.check_tokens(tokens)
         if len(tokens) >= self.context_length:
             raise too_long(len(tokens), self.context_length)
         return list(tokens)
+
+    def check_tokens(self, tokens: Iterable[int]) -> None:
+        """Raises `InvalidRequestError` for a token that the model has not."""
+        layers: list[Any] = [self._model.get_input_embeddings(), self._model.get_output_embeddings()]
+        known = min(self._vocabulary, *(int(layer.weight.shape[0]) for layer in layers))
+        for token in tokens:
+            if token >= known:
+                raise InvalidRequestError(f"The model has no token {token}: its vocabulary has {known}.")
 
     def prompt_end(self, prompt: str, bos: bool, prompt_tokens: int) -> str:
         """The end of a model call's prompt that its tokens begin with: see `ModelCall`."""

@@ -57,8 +57,8 @@ def read_bytes(request: Request) -> bytes:
 def read_json(data: bytes) -> Any:
     """The JSON value in `data`. Raises `MalformedRequestError`.
 
-    A byte order mark is ignored. Stricter than `json.loads`: UTF-8 only, no NaN, no lone surrogates, no duplicate names in an object, and a depth
-    of at most 200.
+    A byte order mark is ignored. Stricter than `json.loads`: UTF-8 only, no NaN, no lone surrogates, no duplicate
+    names in an object, and a depth of at most 200.
     """
     try:
         data = data.removeprefix(codecs.BOM_UTF8)

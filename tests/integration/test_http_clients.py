@@ -46,7 +46,7 @@ def test_a_half_closed_request_is_answered(server: Server, version: str) -> None
     assert json.loads(body)["answer"] == "1924"
 
 
-LONG = {
+LONG: dict[str, Any] = {
     "model": "hearth",
     "messages": [{"role": "user", "content": "hello"}],
     "temperature": 0,
@@ -113,7 +113,7 @@ def test_a_compressed_body_is_refused(server: Server, encoding: str) -> None:
 
 
 def test_a_reason_is_whole(server: Server) -> None:
-    schema = {"type": "object", "properties": {"a": {"type": "string", "minLength": 5, "maxLength": 3}}}
+    schema: Any = {"type": "object", "properties": {"a": {"type": "string", "minLength": 5, "maxLength": 3}}}
     answer = server.session.post(
         "/v1/chat/completions",
         json={

@@ -281,7 +281,14 @@ def chat(**more: Any) -> tuple[str, dict[str, Any]]:
         (chat(top_logprobs=2), "top_logprobs", "logprobs"),
         (chat(logprobs=True, top_logprobs=21), "top_logprobs", "20"),
         (chat(model="hearth/react", logprobs=True), "logprobs", "for the model itself"),
-        (chat(frequency_penalty=0.5), "frequency_penalty", "does not support"),
+        (chat(frequency_penalty=2.5), "frequency_penalty", "2"),
+        (chat(presence_penalty=-3), "presence_penalty", "-2"),
+        (chat(repetition_penalty=0), "repetition_penalty", "0"),
+        (chat(top_k=-2), "top_k", "-1"),
+        (chat(min_p=1.1), "min_p", "1"),
+        (chat(logit_bias={"5": 101}), "logit_bias.5", "100"),
+        (chat(logit_bias={"the": 1}), "logit_bias.the", "pattern"),
+        ((RESPONSES, {"model": "hearth", "input": "x", "truncation": "some"}), "truncation", "auto"),
         (chat(modalities=["audio"]), "modalities", "does not support"),
         (chat(x_session_id="s"), "x_session_id", "an agent's"),
         (chat(temprature=1), "temprature", "not permitted"),
@@ -384,8 +391,10 @@ def test_the_other_errors(own_server: Server, empty_server: Server) -> None:
         answer = ask.post(path, json={**too_long, "stream": stream})
         assert refusal(answer) == (400, invalid, "context_length_exceeded", None)
     assert refusal(ask.post(path, data=b" " * (2 * 1024 * 1024 + 1))) == (413, invalid, "too_large", None)
-    for answer in (empty_server.session.post(path, json=body), empty_server.session.get("/v1/models")):
-        assert refusal(answer) == (409, invalid, "model_not_loaded", None)
+    assert refusal(empty_server.session.post(path, json=body)) == (409, invalid, "model_not_loaded", None)
+    assert empty_server.session.get("/v1/models").json() == {"object": "list", "data": []}
+    [model] = [one for one in ask.get("/v1/models").json()["data"] if one["id"] == "hearth"]
+    assert (model["context_length"], model["max_model_len"]) == (4096, 4096)
     assert ask.get("/no/such/route").json()["error"]["type"] == "not_found"
 
 

@@ -50,7 +50,7 @@ def test_texts_and_tokens(embedder: Embedder, client: OpenAI) -> None:
 
 
 def test_dimensions_and_base64(server: Server, embedder: Embedder) -> None:
-    body = {"model": NAME, "input": TEXTS[:2], "dimensions": 16, "encoding_format": "base64"}
+    body: Any = {"model": NAME, "input": TEXTS[:2], "dimensions": 16, "encoding_format": "base64"}
     answer = server.session.post("/v1/embeddings", json=body).json()
     found = np.array([np.frombuffer(base64.b64decode(one["embedding"]), "<f4") for one in answer["data"]])
     cut = embedder.embed(TEXTS[:2])[:, :16]
@@ -58,9 +58,8 @@ def test_dimensions_and_base64(server: Server, embedder: Embedder) -> None:
 
 
 def test_langchain(server: Server, embedder: Embedder) -> None:
-    embeddings = OpenAIEmbeddings(
-        model=NAME, base_url=f"{server.url}/v1", api_key=server.token, check_embedding_ctx_length=False
-    )
+    options: Any = {"base_url": f"{server.url}/v1", "api_key": server.token}
+    embeddings = OpenAIEmbeddings(model=NAME, check_embedding_ctx_length=False, **options)
     np.testing.assert_allclose(embeddings.embed_documents(TEXTS), embedder.embed(TEXTS), atol=1e-5)
 
 

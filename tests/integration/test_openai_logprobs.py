@@ -194,7 +194,14 @@ def test_the_log_likelihoods_of_lm_eval(server: Server, embedded: Embedded) -> N
     pairs = [("The capital of France is", " Paris"), ("What is 2 + 2?", " 4 and more"), ("hello", "<|eos|>")]
     contexts = [embedded.encode(context) for context, _ in pairs]
     prompts = [[*ids, *embedded.encode(text)] for ids, (_, text) in zip(contexts, pairs, strict=True)]
-    asked = {"prompt": prompts, "model": "hearth", "max_tokens": 1, "logprobs": 1, "temperature": 0, "seed": 1234}
+    asked: Any = {
+        "prompt": prompts,
+        "model": "hearth",
+        "max_tokens": 1,
+        "logprobs": 1,
+        "temperature": 0,
+        "seed": 1234,
+    }
     out = server.session.post("/v1/completions", json={**asked, "echo": True}).json()
     found = []
     for choice, length in zip(sorted(out["choices"], key=itemgetter("index")), map(len, contexts), strict=True):
@@ -222,7 +229,7 @@ def test_they_cost_nothing_unless_wanted(server: Server) -> None:
         record = server.session.get(f"/runs/{answer['x_hearth']['run_id']}").json()
         assert "logprobs" not in json.dumps(record)
         assert count() - before >= record["usage"]["forward_passes"]
-        return count() - before - record["usage"]["forward_passes"]
+        return count() - before - float(record["usage"]["forward_passes"])
 
     assert passes() == 0
     assert passes(logprobs=True) > 0

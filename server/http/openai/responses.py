@@ -1,6 +1,7 @@
 """`POST /v1/responses`, as far as agents need it. Nothing is stored, so a request must contain all earlier items."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from flask import Response
@@ -107,6 +108,7 @@ class ResponseSerializer:
             "tool_choice": "auto",
             "tools": [tool.model_dump() for tool in asked.tools or ()],
             "top_p": asked.top_p,
+            "truncation": asked.truncation or "disabled",
             "usage": None,
         }
         if asked.text is not None:
@@ -271,7 +273,8 @@ def _conversation(body: ResponsesRequest, intake: Intake) -> Conversation:
     messages = [Message("system", body.instructions)] if body.instructions else []
     for number, item in enumerate(body.input):
         messages.append(_message(item, number, intake))
-    return conversation(_joined(messages), tools, keyword, named, body.parallel_tool_calls, _format(body.text))
+    made = conversation(_joined(messages), tools, keyword, named, body.parallel_tool_calls, _format(body.text))
+    return replace(made, truncates=body.truncation == "auto")
 
 
 def _message(item: ResponsesItem, number: int, intake: Intake) -> Message:

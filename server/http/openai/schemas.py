@@ -15,6 +15,7 @@ from server.http.schemas import EVENTS, Name, SessionId, StrictRequest
 
 MOST_TEXTS = 128
 """That one request may ask for."""
+MOST_BIASES = 1024
 
 
 def only(*values: Any) -> AfterValidator:
@@ -64,6 +65,12 @@ Stops = Annotated[
     list[Annotated[str, StringConstraints(min_length=1, max_length=1000)]],
     Field(max_length=4),
     BeforeValidator(_listed, json_schema_input_type=str | list[str]),
+]
+
+
+LogitBias = Annotated[
+    dict[Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]],
+    Field(max_length=MOST_BIASES),
 ]
 
 
@@ -191,6 +198,16 @@ class Asked(StrictRequest):
         None, ge=0, le=2, description="as the model's makers have it, if it is left out"
     )
     top_p: float | None = Field(None, ge=0, le=1)
+    top_k: int | None = Field(None, ge=-1, description="sample among so many of the likeliest tokens; 0 or -1: all")
+    min_p: float | None = Field(
+        None, ge=0, le=1, description="and among those at least so likely, relative to the best"
+    )
+    presence_penalty: float | None = Field(None, ge=-2, le=2, description="taken off the logits of written tokens")
+    frequency_penalty: float | None = Field(None, ge=-2, le=2, description="the same, for each time")
+    repetition_penalty: float | None = Field(
+        None, gt=0, le=10, description="divides the logits of tokens of prompt and text; 1: nothing"
+    )
+    logit_bias: LogitBias | None = Field(None, description="added to the logits of tokens, by their ids")
     x_workspace: Name = Field("main", description="whose agents and tools, and whose turn it is")
     x_session_id: SessionId | None = Field(
         None, description="of an agent: the conversation that its question belongs to, as in /run_script"
@@ -214,10 +231,6 @@ class AskedForTexts(Asked):
     seed: int | None = Field(None, ge=-(2**63), lt=2**63, description="with the same one a text is the same again")
     n: int | None = Field(1, ge=1, le=MOST_TEXTS)
     stream_options: StreamOptions | None = None
-
-    frequency_penalty: Annotated[Any, only(0)] = None
-    presence_penalty: Annotated[Any, only(0)] = None
-    logit_bias: Annotated[Any, only({})] = None
 
 
 class ChatRequest(AskedForTexts):
@@ -309,7 +322,9 @@ class ResponsesRequest(Asked):
     include: list[str] | None = Field(None, description="`message.output_text.logprobs` changes something")
     reasoning: Anything = None
     stream_options: Anything = None
-    truncation: Annotated[Any, only("disabled")] = None
+    truncation: Literal["auto", "disabled"] | None = Field(
+        None, description="auto: the oldest exchanges are left out if they don't fit into the model's window"
+    )
     background: Annotated[Any, only(False)] = None
     context_management: Annotated[Any, only([])] = None
     conversation: Annotated[Any, only()] = None
@@ -333,6 +348,8 @@ class ModelAvailable(BaseModel):
     object: Literal["model"]
     created: int
     owned_by: str
+    context_length: int | None = Field(description="tokens that it reads at most; null until it is loaded")
+    max_model_len: int | None = Field(description="the same, as other servers call it")
     takes_images: bool = Field(description="whether it sees pictures; for an agent: whether the default model does")
 
 

@@ -23,11 +23,19 @@ from server.runs import Run
 REFUSED: dict[int | str | HTTPStatus, Any] = dict.fromkeys((400, 401, 404, 408, 409, 413, 429, 499, 503), OpenAIError)
 
 
+SAMPLING = ("top_p", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty")
+"""Parameters that have the same names in the engine."""
+
+
 def sampling_of(asked: Asked, seed: int | None = None) -> dict[str, Any]:
     """The sampling parameters of a request; see `Completion`."""
     # top_p of 0 leaves only the likeliest token.
     temperature = 0.0 if asked.top_p == 0 else asked.temperature
-    wanted = {"temperature": temperature, "top_p": asked.top_p, "seed": seed}
+    wanted = {"temperature": temperature, "seed": seed, **{name: getattr(asked, name) for name in SAMPLING}}
+    if asked.top_k is not None:
+        wanted["top_k"] = max(asked.top_k, 0)
+    if asked.logit_bias is not None:
+        wanted["logit_bias"] = {int(token): bias for token, bias in asked.logit_bias.items()}
     return {name: value for name, value in wanted.items() if value is not None}
 
 
