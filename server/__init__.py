@@ -57,7 +57,7 @@ def create_app(host: "Host") -> "Flask":
         workspaces,
     )
     from server.http.concurrency_limit import ConcurrencyLimit, max_waiting
-    from server.http.openai import agent_chat, chat, completions, embeddings, responses
+    from server.http.openai import agent_chat, chat, completions, embeddings, responses, stored
     from server.http.openai import errors as openai_errors
     from server.http.openai import models as openai_models
     from server.http.schemas import ErrorAnswer
@@ -123,6 +123,7 @@ def create_app(host: "Host") -> "Flask":
         chat_routes,
         completions.blueprint(host),
         responses.blueprint(host),
+        stored.blueprint(host),
         embeddings.blueprint(host, slow_requests),
         people.auth_blueprint(host, ""),
         people.auth_blueprint(host, "/api"),

@@ -58,6 +58,7 @@ from server.store.documents import DocumentStore
 from server.store.jobs import JobStore
 from server.store.ownership import OwnershipStore
 from server.store.people import PeopleStore
+from server.store.responses import ResponseStore
 from server.store.shared_values import SharedValues
 from server.store.traces import TraceStore
 from server.store.usage import QuotaStore, UsageStore
@@ -85,6 +86,7 @@ class Host:
         self.generations = GenerationStore(self.database)
         self.run_store = RunStore(self.database)
         self.session_store = SessionStore(self.database)
+        self.responses = ResponseStore(self.database)
         self.job_store = JobStore(self.database, str(settings.DATA_DIR))
         self.sessions = Sessions(self.session_store)
         self.session_folders = SessionFolders(settings.DATA_DIR / "sessions")

@@ -344,11 +344,8 @@ def chat(**more: Any) -> tuple[str, dict[str, Any]]:
         ((RESPONSES, {"model": "hearth", "input": [{"type": "web_search_call"}]}), "input[0].type", "message"),
         ((RESPONSES, {"model": "hearth", "input": [{"content": "x"}]}), "input[0].role", "role"),
         ((RESPONSES, {"model": "hearth", "input": [{"type": "function_call"}]}), "input[0]", "call_id"),
-        (
-            (RESPONSES, {"model": "hearth", "input": "x", "previous_response_id": "resp_1"}),
-            "previous_response_id",
-            "",
-        ),
+        ((RESPONSES, {"model": "hearth", "input": [{"type": "item_reference"}]}), "input[0].id", "needs the id"),
+        ((RESPONSES, {"model": "hearth", "input": "x", "previous_response_id": 5}), "previous_response_id", "string"),
         (
             (RESPONSES, {"model": "hearth", "input": "x", "text": {"format": {"type": "json_schema"}}}),
             "text.format.schema",

@@ -1,4 +1,4 @@
-"""`POST /v1/responses`, as far as agents need it. Nothing is stored, so a request must contain all earlier items."""
+"""`POST /v1/responses`, as far as agents need it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -37,6 +37,7 @@ from server.http.openai.schemas import (
     ResponsesToolNamed,
 )
 from server.http.openai.serializers import REFUSED, logprob_of, sampling_of
+from server.http.openai.stored import Keeper, earlier_items, resolved
 from server.http.sse import ServerSentEvent
 from server.images.pictures import Intake
 from server.runs import Run
@@ -57,17 +58,19 @@ def blueprint(host: Host) -> APIBlueprint:
     @access("ask", "session")
     def responses(body: ResponsesRequest) -> dict[str, Any] | Response:
         intake = host.pictures.intake(body.x_workspace, body.x_session_id)
-        conversation = _conversation(body, intake)
+        items = resolved(host, body.input)
+        conversation = _conversation(body, [*earlier_items(host, body.previous_response_id), *items], intake)
         most = most_tokens(host, body.max_output_tokens, 1)
         wants = bool(body.top_logprobs) or LOGPROBS in (body.include or ())
         logprobs = Logprobs(body.top_logprobs or 0) if wants else None
         images = tuple(intake.parts)
         completion = Completion(conversation, most, sampling=sampling_of(body), images=images, logprobs=logprobs)
         run = start_run(host, body, completion)
-        serializer = ResponseSerializer(run, body, logprobs)
+        keeper = None if body.store is False else Keeper(host, body, items)
+        serializer = ResponseSerializer(run, body, logprobs, keeper)
         if body.stream:
             return events_to(run, serializer.events)
-        return serializer.response(answer_to(run))
+        return serializer.complete(answer_to(run))
 
     return routes
 
@@ -75,8 +78,12 @@ def blueprint(host: Host) -> APIBlueprint:
 class ResponseSerializer:
     """The response of a run, whole or as events."""
 
-    def __init__(self, run: Run, asked: ResponsesRequest, logprobs: Logprobs | None = None) -> None:
-        """`logprobs`: has those of the text when it is complete; None: nobody wants them."""
+    def __init__(
+        self, run: Run, asked: ResponsesRequest, logprobs: Logprobs | None = None, keeper: Keeper | None = None
+    ) -> None:
+        """`logprobs`: has those of the text when it is complete; None: nobody wants them. `keeper`: saves the
+        response; None: it is not saved."""
+        self._keeper = keeper
         self._run = run
         self._logprobs = logprobs
         self._asked = asked
@@ -84,6 +91,11 @@ class ResponseSerializer:
         """The sequence number of the next event."""
         self._opened = False
         """Whether the events that open the message were sent."""
+
+    def complete(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """The response with the run's answer, saved if that is wanted."""
+        response = self.response(answer)
+        return response if self._keeper is None else self._keeper.save(response)
 
     def response(self, answer: dict[str, Any] | None) -> dict[str, Any]:
         """The response with the run's answer; None: there is no answer yet."""
@@ -101,8 +113,8 @@ class ResponseSerializer:
             "max_output_tokens": asked.max_output_tokens,
             "metadata": asked.metadata or {},
             "parallel_tool_calls": asked.parallel_tool_calls is not False,
-            "previous_response_id": None,
-            "store": False,
+            "previous_response_id": asked.previous_response_id,
+            "store": self._keeper is not None,
             "temperature": asked.temperature,
             "text": {"format": {"type": "text"}},
             "tool_choice": "auto",
@@ -155,7 +167,7 @@ class ResponseSerializer:
             begun = self._begin()
             return [*begun, self._event("in_progress", response=self.response(None), x_hearth={kind: data})]
         if kind == "answer":
-            response = self.response(data)
+            response = self.complete(data)
             return [self._event(response["status"], response=response)]
         if kind == "error":
             assert self._run.error is not None, "its error is known"
@@ -265,13 +277,13 @@ class ResponseSerializer:
         }
 
 
-def _conversation(body: ResponsesRequest, intake: Intake) -> Conversation:
+def _conversation(body: ResponsesRequest, items: Sequence[ResponsesItem], intake: Intake) -> Conversation:
     tools = [tool_of(tool, "tools", number, "parameters") for number, tool in enumerate(body.tools or ())]
     choice = body.tool_choice
     named = choice.name if isinstance(choice, ResponsesToolNamed) else None
     keyword = None if isinstance(choice, ResponsesToolNamed) else choice
     messages = [Message("system", body.instructions)] if body.instructions else []
-    for number, item in enumerate(body.input):
+    for number, item in enumerate(items, len(body.input) - len(items)):
         messages.append(_message(item, number, intake))
     made = conversation(_joined(messages), tools, keyword, named, body.parallel_tool_calls, _format(body.text))
     return replace(made, truncates=body.truncation == "auto")

@@ -273,9 +273,11 @@ class CompletionRequest(AskedForTexts):
 
 
 class ResponsesItem(Lenient):
-    """A message, a thought, the call of a function, or the result of one."""
+    """A message, a thought, the call of a function, the result of one, or the id of such an item of a saved
+    response."""
 
-    type: Literal["message", "reasoning", "function_call", "function_call_output"] = "message"
+    type: Literal["message", "reasoning", "function_call", "function_call_output", "item_reference"] = "message"
+    id: str | None = Field(None, max_length=100)
     role: Literal["system", "developer", "user", "assistant"] | None = None
     content: Content | None = None
     call_id: str | None = None
@@ -319,6 +321,7 @@ class ResponsesRequest(Asked):
     parallel_tool_calls: bool | None = True
     text: ResponsesText | None = None
 
+    store: bool | None = Field(True, description="save the response, so that its id can be used")
     include: list[str] | None = Field(None, description="`message.output_text.logprobs` changes something")
     reasoning: Anything = None
     stream_options: Anything = None
@@ -330,7 +333,9 @@ class ResponsesRequest(Asked):
     conversation: Annotated[Any, only()] = None
     max_tool_calls: Annotated[Any, only()] = None
     moderation: Annotated[Any, only()] = None
-    previous_response_id: Annotated[Any, only()] = None
+    previous_response_id: str | None = Field(
+        None, min_length=1, max_length=100, description="a saved response, whose items come before `input`"
+    )
     prompt: Annotated[Any, only()] = None
     top_logprobs: int | None = Field(None, ge=0, le=MOST_ALTERNATIVES)
 
