@@ -449,7 +449,8 @@ class Settings(BaseSettings):
     @classmethod
     def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
         for origin in origins:
-            if not re.fullmatch(r"\*|https?://[^/*\s]+(:\*)?", origin):
+            # Programs with pages of their own have schemes of their own, like app:// and chrome-extension://.
+            if not re.fullmatch(r"\*|[a-zA-Z][a-zA-Z0-9+.-]*://[^/*\s]+(:\*)?", origin):
                 raise ValueError(f"{origin!r} is not an origin: scheme://host or scheme://host:port, and no path")
         return origins
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from server.host import Host
 
 VERSION = "0.1.0"
+PREFLIGHT_SECONDS = 600
+"""For so long a browser need not ask again whether a page may call a route."""
 
 
 def create_app(host: "Host") -> "Flask":
@@ -55,7 +57,7 @@ def create_app(host: "Host") -> "Flask":
         workspaces,
     )
     from server.http.concurrency_limit import ConcurrencyLimit, max_waiting
-    from server.http.openai import agent_chat, chat, completions, responses
+    from server.http.openai import agent_chat, chat, completions, embeddings, responses, stored
     from server.http.openai import errors as openai_errors
     from server.http.openai import models as openai_models
     from server.http.schemas import ErrorAnswer
@@ -81,6 +83,7 @@ def create_app(host: "Host") -> "Flask":
         app,
         origins=[auth.origin_pattern(origin) for origin in settings.CORS_ORIGINS],
         expose_headers=["ETag", "Retry-After", "X-Request-Id"],
+        max_age=PREFLIGHT_SECONDS,
     )
     request_log.register(app)
     host_names.register(app, host)
@@ -88,6 +91,7 @@ def create_app(host: "Host") -> "Flask":
     login_limits.register(app)
     auth.register(app, host)
     audit.register(app)
+    body.register(app)
 
     slow_requests = ConcurrencyLimit(max_waiting(settings), "wait for a model, tools, a reload or the end of a job")
     event_streams = ConcurrencyLimit(max_waiting(settings), "follow events")
@@ -119,6 +123,8 @@ def create_app(host: "Host") -> "Flask":
         chat_routes,
         completions.blueprint(host),
         responses.blueprint(host),
+        stored.blueprint(host),
+        embeddings.blueprint(host, slow_requests),
         people.auth_blueprint(host, ""),
         people.auth_blueprint(host, "/api"),
         people.own_blueprint(host),

@@ -128,6 +128,12 @@ class JobNotFoundError(NotFoundError):
     code = "job_not_found"
 
 
+class ResponseNotFoundError(NotFoundError):
+    """There is no saved response, or item of one, of that id."""
+
+    code = "response_not_found"
+
+
 class ComparisonNotFoundError(NotFoundError):
     """There is no comparison of that id."""
 

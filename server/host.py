@@ -14,6 +14,7 @@ from server.comparisons.comparisons import Comparisons
 from server.documents.calls import DocumentCalls
 from server.documents.documents import Documents
 from server.documents.embedder import Embedder
+from server.documents.embeddings import Embeddings
 from server.documents.reading import Reader
 from server.documents.rerank import reranker
 from server.documents.search import Searches
@@ -57,6 +58,7 @@ from server.store.documents import DocumentStore
 from server.store.jobs import JobStore
 from server.store.ownership import OwnershipStore
 from server.store.people import PeopleStore
+from server.store.responses import ResponseStore
 from server.store.shared_values import SharedValues
 from server.store.traces import TraceStore
 from server.store.usage import QuotaStore, UsageStore
@@ -84,6 +86,7 @@ class Host:
         self.generations = GenerationStore(self.database)
         self.run_store = RunStore(self.database)
         self.session_store = SessionStore(self.database)
+        self.responses = ResponseStore(self.database)
         self.job_store = JobStore(self.database, str(settings.DATA_DIR))
         self.sessions = Sessions(self.session_store)
         self.session_folders = SessionFolders(settings.DATA_DIR / "sessions")
@@ -121,6 +124,8 @@ class Host:
             lambda person: self._files_bytes(person) + document_store.bytes_of(person),
             self.credentials.role_of,
         )
+
+        self.embeddings = Embeddings(embedder, self.quotas, self.database)
 
         self.models = ResidentModels()
         self.runs = Runs(settings.MAX_RUNS, settings.MAX_CONCURRENT_RUNS)

@@ -101,9 +101,11 @@ def _by_grammar(request: ChatRequest, engine: "GuidedEngine", send: Callable[[st
         stop=tuple(request.stop),
         sampling={name: value for name, value in sampling.items() if value is not None},
     )
-    [prompt_format] = prompt_formats(completion.source, engine.tokenizer)
+    [prompt_format] = prompt_formats(completion.source, engine.tokenizer, completion.max_tokens)
     made = choice(_Sink(send), completion, engine, prompt_format, 0)
-    return {name: made[name] for name in ("content", "tool_calls", "finish_reason")}
+    # LangChain's messages have one place for both, and give it back with the call.
+    content = made["content"] or made["thought"]
+    return {"content": content, "tool_calls": made["tool_calls"], "finish_reason": made["finish_reason"]}
 
 
 def _conversation(request: ChatRequest) -> Conversation:

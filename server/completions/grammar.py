@@ -1,6 +1,7 @@
 """Rules of grammars in llguidance's dialect of Lark."""
 
 import json
+import re
 import threading
 from functools import cache
 
@@ -12,6 +13,8 @@ from server.sdk.schema_grammar import grammar_schema
 _starting = threading.Lock()
 # The separators that models are trained on.
 JSON_OPTIONS = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
+
+EXCERPT = re.compile(r"\n *\d+ \| ")
 
 
 def literal(text: str) -> str:
@@ -37,9 +40,14 @@ def why_no_grammar(wanted: Json) -> str | None:
     except UnusableSchemaError as error:
         return str(error)
     except ValueError as error:
-        reason = str(error).partition("\n")[0]
-        return reason.rpartition("failed to compile JSON schema: ")[2]
+        return reason_of(error)
     return None
+
+
+def reason_of(error: ValueError) -> str:
+    """Why llguidance refuses a grammar, in one line, without the grammar's text, which it shows at the end."""
+    text = EXCERPT.split(str(error), maxsplit=1)[0].rpartition("failed to compile JSON schema: ")[2]
+    return " ".join(text.split())
 
 
 @cache

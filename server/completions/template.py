@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import TemplateError
+from pydantic_core import from_json
 
 from server.completions import grammar
 from server.completions.prompt_format import Reply
 from server.completions.types import Conversation, Json, Message, Tool
+from server.engine.engine import GuidedEngine
 from server.engine.stop_sequences import settled
 from server.engine.tokenizer import EngineTokenizer
 
@@ -80,6 +82,9 @@ class TemplateFormat:
     def __init__(self, conversation: Conversation, marks: CallMarks | None) -> None:
         self._conversation = conversation
         self._marks = marks if conversation.callable else None
+
+    def given(self, engine: GuidedEngine) -> None:
+        return None
 
     def prompt(self, tokenizer: EngineTokenizer) -> str:
         names = {call.id: call.name for message in self._conversation.messages for call in message.calls}
@@ -163,11 +168,23 @@ def _split(text: str, tokenizer: EngineTokenizer) -> list[str]:
 def _for_template(message: Message, names: dict[str, str]) -> dict[str, Any]:
     """A message in the form that templates expect. `names`: the tools' names by the ids of their calls."""
     shown: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.thought:
+        shown["reasoning_content"] = message.thought
     if message.calls:
-        shown["tool_calls"] = [_called(call.id, call.name, json.loads(call.arguments)) for call in message.calls]
+        shown["tool_calls"] = [_called(call.id, call.name, _object(call.arguments)) for call in message.calls]
     if message.role == "tool":
         shown |= {"tool_call_id": message.call_id or "", "name": names.get(message.call_id or "", "")}
     return shown
+
+
+def _object(arguments: str) -> dict[str, Any]:
+    """The arguments of an earlier call, as templates want them. A text that was cut off has what came before; one
+    that is no object, itself."""
+    try:
+        found = from_json(arguments or "{}", allow_inf_nan=False, allow_partial="trailing-strings")
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {"arguments": arguments}
 
 
 def _called(call_id: str, name: str, arguments: dict[str, Any]) -> dict[str, Any]:

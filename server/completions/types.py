@@ -6,7 +6,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from server.completions.logprobs import Logprobs
     from server.images.image_part import ImagePart
+
+Prompts = tuple[str | tuple[int, ...], ...]
+"""Texts to continue, each as text or as tokens."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Tool:
 
 @dataclass(frozen=True)
 class Call:
-    """A call of a tool. `arguments`: a JSON object, as text."""
+    """A call of a tool. `arguments`: a JSON object, as text; cut off if the text was."""
 
     id: str
     name: str
@@ -31,12 +35,14 @@ class Call:
 
 @dataclass(frozen=True)
 class Message:
-    """A message of a conversation. `calls`: of an assistant. `call_id`: the call whose result a tool message has."""
+    """A message of a conversation. `calls`: of an assistant; the arguments may be incomplete, as after a limit.
+    `call_id`: the call whose result a tool message has. `thought`: what the assistant wrote for itself."""
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str
     calls: tuple[Call, ...] = ()
     call_id: str | None = None
+    thought: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,23 +65,28 @@ class Conversation:
     several_calls: bool = True
     answer: Json | None = None
     """The required form of an answer; None: any text."""
+    truncates: bool = False
+    """Whether the oldest exchanges are left out if they don't fit into the model's window."""
 
 
 @dataclass(frozen=True)
 class Completion:
     """`count` alternatives for the next message of a conversation, or for the continuation of each text.
 
-    `max_tokens`: of each. `stop`: stop sequences; an answer ends before the first one. `sampling`: `temperature`,
-    `top_p` and `seed`; missing ones come from the model's generation config. With a seed the texts are repeatable.
-    `images`: the pictures whose marks are in the messages.
+    `max_tokens`: of each. `stop`: stop sequences; an answer ends before the first one. `sampling`: parameters of
+    `engine.sequence.Sampling`; missing ones come from the model's generation config. With a seed the texts are
+    repeatable. `images`: the pictures whose marks are in the messages. `logprobs`: gets the log-probabilities; None:
+    nobody wants them. `echo`: each text begins with its prompt.
     """
 
-    source: Conversation | tuple[str, ...]
+    source: "Conversation | Prompts"
     max_tokens: int
     count: int = 1
     stop: tuple[str, ...] = ()
     sampling: dict[str, Any] = field(default_factory=dict)
     images: "tuple[ImagePart, ...]" = ()
+    logprobs: "Logprobs | None" = None
+    echo: bool = False
 
 
 def with_texts(completion: Completion, change: Callable[[str], str]) -> Completion:

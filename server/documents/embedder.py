@@ -20,6 +20,10 @@ BATCH_TOKENS = {"cpu": 512, "cuda": 32_768}
 """Tokens of a batch, with padding. A query waits for at most one batch, and so does the resident model."""
 
 
+_Batch = tuple[list[int], list[list[int]]]
+"""Places in a list of inputs, and the tokens of these."""
+
+
 class EmbeddingError(ModelUnusableError):
     """The embedding model can't be used; the message says why, and what to do."""
 
@@ -58,6 +62,25 @@ class Embedder:
         """The number of tokens, without the special ones. Reads the tokenizer alone: the weights take seconds."""
         return len(self._counted().tokenizer.encode(text, add_special_tokens=False).ids)
 
+    @property
+    def longest(self) -> int:
+        """The number of tokens that it reads, the special ones included."""
+        return self._counted().longest
+
+    @property
+    def vocabulary(self) -> int:
+        """The number of its tokens."""
+        return self._loaded().vocabulary
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of a text, the special ones included. None are cut off."""
+        ids: list[int] = self._counted().tokenizer.encode(text).ids
+        return ids
+
+    def embed_tokens(self, inputs: Sequence[list[int]]) -> "np.ndarray":
+        """Vectors of tokens as they are, up to `longest` of them each: see `embed`."""
+        return self._vectors(self._loaded(), self._loaded().batches_of(inputs), len(inputs), is_query=False)
+
     def embed(self, texts: Sequence[str]) -> "np.ndarray":
         """Vectors of passages, float32 of shape (texts, dimensions), each of length 1. Raises `EmbeddingError`."""
         return self._embed(texts, is_query=False)
@@ -68,11 +91,14 @@ class Embedder:
         return vector
 
     def _embed(self, texts: Sequence[str], is_query: bool) -> "np.ndarray":
+        model = self._loaded()
+        return self._vectors(model, model.batches(texts, is_query), len(texts), is_query)
+
+    def _vectors(self, model: "_Model", batches: "Iterator[_Batch]", count: int, is_query: bool) -> "np.ndarray":
         import numpy as np
 
-        model = self._loaded()
-        vectors = np.zeros((len(texts), model.dimensions), dtype=np.float32)
-        for places, ids in model.batches(texts, is_query):
+        vectors = np.zeros((count, model.dimensions), dtype=np.float32)
+        for places, ids in batches:
             with self._turn.of(is_query):
                 vectors[places] = model.forward(ids)
         if not np.isfinite(vectors).all():
@@ -99,7 +125,7 @@ class _Counting:
         from tokenizers import Tokenizer
 
         try:
-            _, _, longest = _read_folder(folder)
+            _, _, self.longest = _read_folder(folder)
             self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         except EmbeddingError:
             raise
@@ -110,7 +136,7 @@ class _Counting:
         # The packaged file has truncation to 128 tokens and padding on.
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
-        self.window = longest - self.tokenizer.num_special_tokens_to_add(False)
+        self.window = self.longest - self.tokenizer.num_special_tokens_to_add(False)
 
 
 class _Turn:
@@ -172,19 +198,24 @@ class _Model:
             self.folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
         ).eval()
         self.dimensions = int(model.config.hidden_size)
+        self.vocabulary = int(model.config.vocab_size)
         self.device = device or device_for(sum(one.nbytes for one in model.parameters()), "The embedding model")
         self._model = model.to(self.device)
 
-    def batches(self, texts: Sequence[str], is_query: bool) -> Iterator[tuple[list[int], list[list[int]]]]:
-        """Places in `texts` and their tokens, by length, so that little is padded."""
+    def batches(self, texts: Sequence[str], is_query: bool) -> "Iterator[_Batch]":
+        """The batches of `texts`, which are cut off after `longest` tokens."""
         prefix = self._prefixes["query" if is_query else "document"]
         encoded = self._encoding.encode_batch([prefix + text for text in texts])
-        order = sorted(range(len(texts)), key=lambda place: -len(encoded[place].ids))
+        return self.batches_of([one.ids for one in encoded])
+
+    def batches_of(self, inputs: Sequence[list[int]]) -> "Iterator[_Batch]":
+        """The batches of tokens, by length, so that little is padded."""
+        order = sorted(range(len(inputs)), key=lambda place: -len(inputs[place]))
         most = BATCH_TOKENS["cpu" if self.device == "cpu" else "cuda"]
         while order:
-            size = max(1, most // max(1, len(encoded[order[0]].ids)))
+            size = max(1, most // max(1, len(inputs[order[0]])))
             batch, order = order[:size], order[size:]
-            yield batch, [encoded[place].ids for place in batch]
+            yield batch, [inputs[place] for place in batch]
 
     def forward(self, ids: list[list[int]]) -> "np.ndarray":
         import torch

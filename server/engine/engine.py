@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from collections.abc import Sequence as Several
 from contextlib import closing
 from itertools import chain
@@ -30,7 +30,7 @@ from server.engine.kv_cache import common_prefix
 from server.engine.offload import FreedMemory, Weights
 from server.engine.per_sequence_cache import PerSequenceCache
 from server.engine.scheduler import Scheduler
-from server.engine.scored_text import ScoredText, ScoredToken
+from server.engine.scored_text import BEST, ScoredText, ScoredToken
 from server.engine.sequence import ENDS, Progress, Sampling, Sequence, SharedLimitError
 from server.engine.slot_kv_cache import SlotKVCache, fits, tolerance
 from server.engine.tokenizer import EngineTokenizer, Prompt, too_long
@@ -184,10 +184,17 @@ class GuidedEngine(Engine):
         return text
 
     def score(
-        self, prompt: str, bos: bool, prompt_tokens: int, tokens: Several[int], after: int, limit: int
+        self,
+        prompt: str,
+        bos: bool,
+        prompt_tokens: int,
+        tokens: Several[int],
+        after: int,
+        limit: int,
+        best: int = BEST,
     ) -> list[ScoredToken]:
         """The log-probabilities of up to `limit` of `tokens`, after the first `after` ones: see `ModelCall`. For this
-        the model reads the first `prompt_tokens` tokens of `prompt`, and these. One text at a time is scored.
+        the model reads the first `prompt_tokens` tokens of `prompt`, and these. `best`: the number of alternatives.
 
         Raises `InvalidRequestError` if the prompt has other tokens now, and what calling the engine raises.
         """
@@ -195,15 +202,47 @@ class GuidedEngine(Engine):
         if len(read.tokens) < prompt_tokens or read.images:
             raise InvalidRequestError("The prompt can't be read again as the model has read it then.")
         text = [*read.tokens[:prompt_tokens], *tokens[: after + limit]]
-        first = max(prompt_tokens + after, 1)
+        return self.score_tokens(text, prompt_tokens + after, best)
+
+    def score_tokens(self, tokens: Several[int], after: int, best: int = BEST) -> list[ScoredToken]:
+        """The log-probabilities of `tokens` after the first `after` ones. One text at a time is scored. Raises what
+        calling the engine raises."""
+        text, first = list(tokens), max(after, 1)
         # Nothing comes before the first token of a text.
-        unscored = [ScoredToken(token, None, []) for token in text[prompt_tokens + after : first]]
+        unscored = [ScoredToken(token, None, []) for token in text[after:first]]
         if first >= len(text):
             return unscored
-        scored = ScoredText(text, first)
+        scored = ScoredText(text, first, best, context.current().cancelled)
         with self._scoring:
             self._scheduler.submit(scored)
             return [*unscored, *scored.result()]
+
+    def read_tokens(self, text: str) -> tuple[list[int], bool]:
+        """The tokens of a prompt, and whether the first one was put before it: see `ModelCall`. Raises what
+        `EngineTokenizer.read_prompt` raises, and for a prompt that leaves no room in the context."""
+        prompt, bos = self._read(text, True)
+        return self.checked_tokens(prompt.tokens), bos
+
+    def checked_tokens(self, tokens: Several[int]) -> list[int]:
+        """A prompt given as tokens. Raises `InvalidRequestError` for a token that the model has not, and
+        `PromptTooLongError`."""
+        self.check_tokens(tokens)
+        if len(tokens) >= self.context_length:
+            raise too_long(len(tokens), self.context_length)
+        return list(tokens)
+
+    def check_tokens(self, tokens: Iterable[int]) -> None:
+        """Raises `InvalidRequestError` for a token that the model has not."""
+        layers: list[Any] = [self._model.get_input_embeddings(), self._model.get_output_embeddings()]
+        known = min(self._vocabulary, *(int(layer.weight.shape[0]) for layer in layers))
+        for token in tokens:
+            if token >= known:
+                raise InvalidRequestError(f"The model has no token {token}: its vocabulary has {known}.")
+
+    def prompt_end(self, prompt: str, bos: bool, prompt_tokens: int) -> str:
+        """The end of a model call's prompt that its tokens begin with: see `ModelCall`."""
+        read, _ = self._read(prompt, bos)
+        return self.tokenizer.decode(read.tokens[prompt_tokens:]).decode(errors="replace")
 
     def beginning(self, prompt: str, bos: bool, prompt_tokens: int, tokens: Several[int]) -> str:
         """The text of the first ones of a model call's tokens: see `ModelCall`. Raises `InvalidRequestError` if they
@@ -216,6 +255,12 @@ class GuidedEngine(Engine):
             raise InvalidRequestError(
                 "The token is in the middle of a character: its text can't be cut off there. Take one before it."
             ) from None
+
+    def text_of(self, tokens: Several[int]) -> str:
+        """Tokens as one text, control tokens by their names. What is no UTF-8 is replaced."""
+        names = self._token_names
+        parts = (names[one].encode() if one in names else self.tokenizer.decode([one]) for one in tokens)
+        return b"".join(parts).decode(errors="replace")
 
     def token_text(self, token: int) -> tuple[str, bytes | None]:
         """A token as text; with its bytes if they are no UTF-8 by themselves."""
@@ -243,8 +288,9 @@ class GuidedEngine(Engine):
         ensure_bos_token: bool = True,
         sampling_params: Sampling | SamplingParams | None = None,
         step_config: StepConfig | None = None,
+        prompt_tokens: Several[int] | None = None,
     ) -> Generator[EngineResponse, None, TokenUsage]:
-        """Continues `state.prompt` by `grammar` (a serialised llguidance grammar).
+        """Continues `state.prompt` by `grammar` (a serialised llguidance grammar); or `prompt_tokens`, as they are.
 
         Yields chunks of text with captures. Raises PromptTooLongError if the text exceeds the context length,
         RunCancelledError between two tokens, OutOfTokensError after the last chunk if the `max_tokens` of the whole
@@ -259,7 +305,10 @@ class GuidedEngine(Engine):
             if now.sampling:
                 sampling = Sampling(**{**(sampling_params or {}), **now.sampling})  # type: ignore[typeddict-item]
             beginning = now.beginning() if now.beginning is not None else ""
-        prompt, bos = self._read(state.prompt, ensure_bos_token)
+        if prompt_tokens is None:
+            prompt, bos = self._read(state.prompt, ensure_bos_token)
+        else:
+            prompt, bos = Prompt(self.checked_tokens(prompt_tokens), 0, []), False
         parser = self._grammars.parser(grammar)
         # A model has to read something: the end of a text comes before a new one.
         tokens = self._started(parser, prompt) or [self.tokenizer.eos_token_id]
@@ -294,7 +343,8 @@ class GuidedEngine(Engine):
                 self._grammars.drop(grammar)
             metrics.count_tokens(counted)
             usage.record(counted)
-            tokens, first = sequence.tokens, sequence.unchanged
+            # There is no text that is read as given tokens: they count among those of the call.
+            tokens, first = sequence.tokens, sequence.unchanged if prompt_tokens is None else 0
             model_call.record(
                 ModelCall(
                     "text",

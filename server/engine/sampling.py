@@ -16,6 +16,8 @@ from server.engine.images import FIRST_ID
 from server.engine.sequence import Sequence
 
 GREEDY_BELOW = 1e-5
+CHANGES = ("repetition_penalty", "presence_penalty", "frequency_penalty", "logit_bias")
+"""Parameters that change the logits, and so the likeliest token."""
 
 
 def choose(
@@ -46,7 +48,7 @@ def _likeliest(token: int, sequence: Sequence, end: int) -> int | None:
 
 
 def _draws(sequence: Sequence) -> bool:
-    return sequence.temperature >= GREEDY_BELOW or bool(sequence.sampling.get("repetition_penalty"))
+    return sequence.temperature >= GREEDY_BELOW or any(map(sequence.sampling.get, CHANGES))
 
 
 def _masked(logits: torch.Tensor, sequences: Several[Sequence], end: int) -> list[int]:
@@ -75,6 +77,7 @@ def _drawn(scores: torch.Tensor, sequence: Sequence) -> torch.Tensor:
     tokens: Any = torch.tensor([[token for token in sequence.tokens if token < FIRST_ID]], device=scores.device)
     if penalty:
         scores = RepetitionPenaltyLogitsProcessor(penalty)(tokens, scores)
+    scores = _adjusted(scores, sequence)
     if sequence.temperature < GREEDY_BELOW:
         return scores[0].argmax()
     scores = TemperatureLogitsWarper(sequence.temperature)(tokens, scores)
@@ -87,3 +90,21 @@ def _drawn(scores: torch.Tensor, sequence: Sequence) -> torch.Tensor:
     if sequence.random is None and wanted.get("seed") is not None:
         sequence.random = torch.Generator(scores.device).manual_seed(wanted["seed"])
     return torch.multinomial(scores.softmax(-1), 1, generator=sequence.random)[0, 0]
+
+
+def _adjusted(scores: torch.Tensor, sequence: Sequence) -> torch.Tensor:
+    """`scores` with the penalties for what was written, and with the bias."""
+    wanted = sequence.sampling
+    bias = wanted.get("logit_bias")
+    presence, frequency = wanted.get("presence_penalty") or 0.0, wanted.get("frequency_penalty") or 0.0
+    if not (bias or presence or frequency):
+        return scores
+    scores, width = scores.clone(), scores.shape[-1]
+    if presence or frequency:
+        written = torch.tensor(sequence.tokens[sequence.lookup.start :], dtype=torch.long, device=scores.device)
+        ids, counts = written[written < width].unique(return_counts=True)
+        scores[0, ids] -= presence + frequency * counts.to(scores.dtype)
+    if bias:
+        ids = torch.tensor(list(bias), device=scores.device)
+        scores[0, ids] += torch.tensor(list(bias.values()), dtype=scores.dtype, device=scores.device)
+    return scores

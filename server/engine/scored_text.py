@@ -1,5 +1,6 @@
 """A text that is there already, and the log-probabilities that the model gives its tokens (teacher forcing)."""
 
+import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from server.engine.text import Text
 from server.sdk.usage import Usage
 
 BEST = 5
-"""The number of alternatives."""
+"""The number of alternatives that pages show."""
 ROWS_A_PASS = 32
 """Maximum rows of logits that a text takes of one pass. Each is as long as the vocabulary."""
 
@@ -28,10 +29,14 @@ class ScoredToken:
 class ScoredText(Text):
     """The scheduler has the model read it along with the texts that it decodes, a few rows of logits a pass."""
 
-    def __init__(self, tokens: list[int], first: int) -> None:
-        """`tokens`: at least two. Those from the place `first` on, at least 1, are scored."""
+    def __init__(
+        self, tokens: list[int], first: int, best: int = BEST, cancelled: threading.Event | None = None
+    ) -> None:
+        """`tokens`: at least two. Those from the place `first` on, at least 1, are scored. `best`: the number of
+        alternatives. `cancelled` may be set at any time."""
         # No logits are needed after the last token.
-        super().__init__(tokens[:-1], None, Usage(prompt_tokens=len(tokens) - 1))
+        super().__init__(tokens[:-1], cancelled, Usage(prompt_tokens=len(tokens) - 1))
+        self._best = best
         self._targets = tokens[first:]
         self._first = first
         self._scored: list[ScoredToken] = []
@@ -56,7 +61,7 @@ class ScoredText(Text):
         begin = len(self._scored)
         targets = self._targets[begin : begin + len(logits)]
         logprobs = logits.log_softmax(-1)
-        best = logprobs.topk(min(BEST, logprobs.shape[-1]))
+        best = logprobs.topk(min(self._best, logprobs.shape[-1]))
         own = logprobs.gather(1, torch.tensor(targets, device=logprobs.device)[:, None])[:, 0].tolist()
         for target, logprob, ids, values in zip(
             targets, own, best.indices.tolist(), best.values.tolist(), strict=True

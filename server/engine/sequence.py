@@ -4,7 +4,7 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import llguidance
@@ -32,11 +32,15 @@ class SharedLimitError(Exception):
 
 
 class Sampling(SamplingParams, total=False):
-    """guidance's parameters, and two that it lacks: the `temperature` for grammars that set none, and a `seed`, which
-    makes sampling repeatable."""
+    """guidance's parameters, and those that it lacks: the `temperature` for grammars that set none, and a `seed`,
+    which makes sampling repeatable. `presence_penalty` lowers the logit of each token that was written before, and
+    `frequency_penalty` once for each time; `logit_bias` is added to those of tokens, by their ids."""
 
     temperature: float
     seed: int
+    presence_penalty: float
+    frequency_penalty: float
+    logit_bias: Mapping[int, float]
 
 
 class Sequence(Text):

@@ -21,6 +21,7 @@ Owner = Literal[
     "job",
     "collection",
     "comparison",
+    "response",
     "account",
     "key",
 ]

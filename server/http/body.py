@@ -1,14 +1,15 @@
 """Reading a request's body, as bytes or as strict JSON. Its errors are `HearthError`s."""
 
+import codecs
 import json
 from typing import Any, NoReturn
 
-from flask import Request
+from flask import Flask, Request, request
 from pydantic import ValidationError
 from pydantic_core import from_json
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from server.errors import InvalidRequestError, MalformedRequestError, TooLargeError
+from server.errors import InvalidRequestError, MalformedRequestError, TooLargeError, UnsupportedMediaTypeError
 
 MOST_DETAILS = 20
 LONGEST_NAME = 100
@@ -29,6 +30,19 @@ class JsonRequest(Request):
         return value
 
 
+def register(app: Flask) -> None:
+    """Refuse compressed bodies, whose size is not known before they are read."""
+
+    def before() -> None:
+        encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding not in ("", "identity"):
+            raise UnsupportedMediaTypeError(
+                f"The body is compressed ({encoding[:LONGEST_NAME]}). Send it as it is, without Content-Encoding."
+            )
+
+    app.before_request(before)
+
+
 def read_bytes(request: Request) -> bytes:
     """The raw body. Raises `TooLargeError`."""
     try:
@@ -43,10 +57,11 @@ def read_bytes(request: Request) -> bytes:
 def read_json(data: bytes) -> Any:
     """The JSON value in `data`. Raises `MalformedRequestError`.
 
-    Stricter than `json.loads`: UTF-8 only, no NaN, no lone surrogates, no duplicate names in an object, and a depth
-    of at most 200.
+    A byte order mark is ignored. Stricter than `json.loads`: UTF-8 only, no NaN, no lone surrogates, no duplicate
+    names in an object, and a depth of at most 200.
     """
     try:
+        data = data.removeprefix(codecs.BOM_UTF8)
         from_json(data, allow_inf_nan=False)
         return json.loads(data, object_pairs_hook=_unique)
     except ValueError as error:

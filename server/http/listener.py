@@ -1,6 +1,5 @@
 """The socket and the HTTP server, waitress: one process, many threads."""
 
-import json
 import logging
 import math
 import resource
@@ -17,17 +16,15 @@ from typing import Any
 
 from flask import Flask
 from waitress.adjustments import Adjustments
-from waitress.channel import HTTPChannel
 from waitress.server import TcpWSGIServer
-from waitress.task import ErrorTask, ThreadedTaskDispatcher
+from waitress.task import ThreadedTaskDispatcher
 from werkzeug.wrappers import Request
 
 from constants import Settings
-from server.errors import TooLargeError, UnauthorizedError
-from server.http.browser import ALWAYS
+from server.http.channel import Channel
 from server.http.concurrency_limit import max_waiting
 from server.http.proxies import Proxied
-from server.http.request_parser import READ_AND_DROPPED_BYTES, RequestParser
+from server.http.request_parser import READ_AND_DROPPED_BYTES
 from server.http.tls import DESCRIPTORS, TlsFront
 
 log = logging.getLogger(__name__)
@@ -49,54 +46,6 @@ CLOSED_AT_ONCE = 16
 REPORT_SECONDS = 60.0
 """Interval of the log lines about it."""
 FLUSH_SECONDS = 2.0
-
-
-class JsonErrorTask(ErrorTask):
-    """waitress' own error responses, in the JSON shape of all errors."""
-
-    def execute(self) -> None:
-        problem = self.request.error
-        codes = {kind.status: kind.code for kind in (TooLargeError, UnauthorizedError)}
-        kind = codes.get(problem.code) or problem.reason.lower().replace(" ", "_")
-        body = json.dumps({"error": {"type": kind, "message": f"{problem.reason}: {problem.body}."}}).encode()
-        self.status = f"{problem.code} {problem.reason}"
-        self.response_headers += [("Content-Type", "application/json"), *ALWAYS.items()]
-        self.set_close_on_finish()
-        self.content_length = len(body)
-        self.write(body)
-
-
-class Channel(HTTPChannel):
-    """A connection."""
-
-    error_task_class = JsonErrorTask
-
-    def __init__(
-        self,
-        settings: Settings,
-        spool: Path,
-        may_send_body: Callable[[Request], bool],
-        *arguments: Any,
-        **options: Any,
-    ) -> None:
-        super().__init__(*arguments, **options)
-        self.parser_class = partial(RequestParser, settings, spool, may_send_body)
-
-    def handle_close(self) -> None:
-        """See `HTTPChannel`. What has come of an unfinished request is given back at once: it may be on disk."""
-        super().handle_close()
-        if self.request is not None:
-            self.request.close()
-
-    @property
-    def last_activity(self) -> float:
-        """In seconds of `time.monotonic()`. waitress sets it to the time of the wall clock; when that is set,
-        connections would look idle for hours, and be closed with a request half read."""
-        return self._last_activity
-
-    @last_activity.setter
-    def last_activity(self, _: float) -> None:
-        self._last_activity = time.monotonic()
 
 
 class Server(TcpWSGIServer):

@@ -22,6 +22,7 @@ GENERATION = ("generation", "generations", "to")
 RUN = ("run_id", "run_ids", "runs")
 JOB = ("job_id", "job_ids", "jobs")
 COMPARISON = ("comparison_id",)
+RESPONSE = ("response_id", "previous_response_id")
 """The names that fields of requests have for these objects."""
 LIVE = "live"
 """In the place of a generation: the one that is live in the workspace."""
@@ -80,6 +81,8 @@ def check(permissions: Permissions, principal: Principal, access: Access, asked:
         permissions.check_job(principal, job, writes=writes and is_job, repeats=asked.method == "POST" and is_job)
     for comparison in _in_path(path, COMPARISON):
         permissions.check_comparison(principal, comparison, writes=writes)
+    for response in [*_in_path(path, RESPONSE), *_values(sources, RESPONSE)]:
+        permissions.check_response(principal, response, writes=writes and access.owner == "response")
     for generation in _in_path(path, GENERATION):
         permissions.check_generation(principal, generation, writes=writes)
     for generation in _values(sources, GENERATION):

@@ -42,6 +42,12 @@ def client_gone() -> Callable[[], bool]:
     return gone
 
 
+def client_half_closed() -> Callable[[], bool]:
+    """A function that returns whether the client sends nothing more. It may still read, or be gone."""
+    channel = getattr(request.environ.get("waitress.client_disconnected"), "__self__", None)
+    return lambda: getattr(channel, "is_half_closed", False)
+
+
 def last_event_id() -> int:
     """The number of the last event that the client has read; 0: none. Raises `InvalidRequestError`."""
     given = request.headers.get("Last-Event-ID", "0").strip() or "0"
@@ -58,6 +64,7 @@ def event_stream(batches: Batches, when_left: Callable[[], object] = lambda: Non
     client disconnects, or may not read it any more.
     """
     gone, allowed, asked, begun = client_gone(), still_allowed(), time.monotonic(), False
+    half_closed = client_half_closed()
     produced = batches(lambda: begun)
     first: Sequence[ServerSentEvent] = ()
     for batch in produced:
@@ -70,10 +77,14 @@ def event_stream(batches: Batches, when_left: Callable[[], object] = lambda: Non
     begun = True
 
     def lines() -> Iterator[bytes]:
-        written = time.monotonic()
+        written, was_probed = time.monotonic(), False
         for batch in chain([first], produced):
             if gone() or not allowed():
                 return
+            if half_closed() and not was_probed:
+                # Whether it still reads shows when something is written.
+                was_probed = True
+                yield _written(*PING)
             if batch:
                 yield b"".join(_written(*message) for message in batch)
             elif time.monotonic() - written >= PING_SECONDS:
@@ -118,10 +129,13 @@ def wait_for(run: Run, detach: bool) -> dict[str, Any]:
 
 
 def stream(
-    run: Run, detach: bool, serialize: Callable[[ServerSentEvent], list[ServerSentEvent]] = lambda message: [message]
+    run: Run,
+    detach: bool,
+    serialize: Callable[[ServerSentEvent], list[ServerSentEvent]] = lambda message: [message],
+    raises: Callable[[], bool] = lambda: True,
 ) -> Response:
     """The events of a new run as a stream. `serialize` turns each event into any number of messages. Raises the run's
-    error if the run fails before the headers are sent.
+    error if the run fails before the headers are sent, and `raises` says that it is no event then.
 
     If the client disconnects, the run is cancelled, unless `detach`.
     """
@@ -130,7 +144,7 @@ def stream(
         for batch in events_after(run.events, 0):
             messages: list[ServerSentEvent] = []
             for message in batch:
-                if message[1] == "error" and not messages and not begun():
+                if message[1] == "error" and not messages and not begun() and raises():
                     _answer(run)
                 messages += serialize(message)
             yield messages

@@ -8,6 +8,7 @@ from server.errors import (
     ForbiddenError,
     GenerationNotFoundError,
     JobNotFoundError,
+    ResponseNotFoundError,
     RunNotFoundError,
     SessionNotFoundError,
     WorkspaceNotFoundError,
@@ -178,6 +179,15 @@ class Permissions:
             raise ComparisonNotFoundError(
                 f"There is no comparison {comparison!r} of yours. GET /comparisons lists those that there are."
             )
+
+    def check_response(self, principal: Principal, response: str, *, writes: bool) -> None:
+        """Whether a person may read a response of OpenAI's API; with `writes`, delete it. Raises
+        `ResponseNotFoundError`."""
+        if principal.everything:
+            return
+        found = self.store.response(response)
+        if found is None or not self._may(principal, found, writes):
+            raise ResponseNotFoundError(f"There is no response {response!r} of yours.")
 
     def _may(self, principal: Principal, found: Owned, writes: bool) -> bool:
         if found.owner == principal.name:

@@ -132,6 +132,7 @@ class _Reader:
         while self._pending:
             name, contents, resolver = self._pending.pop(0)
             self._defs[name] = self._read(contents, f"#/$defs/{name}", resolver)
+        self._check_references(root)
         root = self._without_reference(root)
         used, reached = set[str](), list(references(root))
         while reached:
@@ -141,6 +142,27 @@ class _Reader:
                 reached += references(self._defs[name])
         defs = {name: part for name, part in self._defs.items() if name in used}
         return {"$defs": defs, **root} if defs else root
+
+    def _check_references(self, root: dict[str, Any]) -> None:
+        """Raises `UnusableSchemaError` for references that lead back to where they are, with nothing between."""
+        ends = set[str]()
+
+        def follow(schema: dict[str, Any], path: tuple[str, ...]) -> None:
+            for part in schema.get("allOf", ()):
+                follow(part, path)
+            if "$ref" in schema:
+                [name] = references({"$ref": schema["$ref"]})
+                if name in path:
+                    raise UnusableSchemaError(
+                        f"#/$defs/{name} refers to itself and to nothing else: {' -> '.join([*path, name])}"
+                    )
+                if name not in ends:
+                    follow(self._defs[name], (*path, name))
+                    ends.add(name)
+
+        follow(root, ())
+        for name, part in self._defs.items():
+            follow(part, (name,))
 
     def _without_reference(self, root: dict[str, Any]) -> dict[str, Any]:
         """The root, with what it refers to in the place of its reference, where this stands alone."""

@@ -12,6 +12,7 @@ from server.store.tables import (
     COMPARISON,
     JOB,
     MESSAGE,
+    RESPONSE,
     RUN,
     SESSION,
     SESSION_MEMBER,
@@ -92,6 +93,13 @@ class OwnershipStore:
     def comparison(self, comparison: str) -> Owned | None:
         """A comparison; None: there is none of that id."""
         wanted = select(COMPARISON.c.owner, COMPARISON.c.workspace).where(COMPARISON.c.id == comparison)
+        with self._database.reading() as connection:
+            row = connection.execute(wanted).first()
+        return None if row is None else Owned(row.owner, row.workspace, None)
+
+    def response(self, response: str) -> Owned | None:
+        """A response of OpenAI's API; None: there is none of that id."""
+        wanted = select(RESPONSE.c.owner, RESPONSE.c.workspace).where(RESPONSE.c.id == response)
         with self._database.reading() as connection:
             row = connection.execute(wanted).first()
         return None if row is None else Owned(row.owner, row.workspace, None)

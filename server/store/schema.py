@@ -8,7 +8,7 @@ from server.errors import StoreError
 
 log = logging.getLogger(__name__)
 
-LATEST = "10"
+LATEST = "11"
 """The last script in `migrations/versions/`."""
 
 

@@ -268,6 +268,25 @@ COMPARISON_ROW = Table(  # a question of a comparison, and what both sides answe
     Column("b", Text),
     Index("comparison_row_rank", "comparison", "rank", "number"),
 )
+RESPONSE = Table(  # of OpenAI's API
+    "response",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("workspace", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("previous", Text),  # the response that it continues, perhaps deleted; NULL: none
+    Column("body", Text, nullable=False),  # JSON, as the route shows it
+    Column("created", Double, nullable=False),  # seconds since 1970
+)
+RESPONSE_ITEM = Table(  # what a response was given, and then what it gave
+    "response_item",
+    METADATA,
+    Column("response", Text, ForeignKey("response.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),  # from 0
+    Column("id", Text, nullable=False, unique=True),
+    Column("is_output", Integer, nullable=False),  # 0 or 1
+    Column("body", Text, nullable=False),  # JSON
+)
 AUDIT = Table(  # append-only: triggers refuse changes
     "audit",
     METADATA,

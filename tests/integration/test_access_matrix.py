@@ -21,13 +21,14 @@ from server.comparisons.comparison import Comparison, Row, Side
 from server.host import Host
 from server.http import auth
 from server.http.access import Access
-from server.http.ownership import COMPARISON, GENERATION, JOB, RUN, SESSION, WORKSPACE
+from server.http.ownership import COMPARISON, GENERATION, JOB, RESPONSE, RUN, SESSION, WORKSPACE
 from server.jobs.job import Job
 from server.people.principal import SCOPES, Role, Scope
 from server.runs import Run
 from server.runs.record import record_of
 from server.store import Exchange, RunStore
 from server.store.comparisons import ComparisonStore
+from server.store.responses import SavedResponse
 from server.store.tables import COLLECTION
 
 TOKEN = "the-start-token"
@@ -120,6 +121,9 @@ def _equip(host: Host, client: FlaskClient, person: Person) -> None:
             connection.execute(insert(COLLECTION).values(row))
     comparison = compared(name, generation, secret)
     ComparisonStore(host.database, "here").add(comparison, [Row(1, secret)])
+    response = f"resp_{name}"
+    body = {"id": response, "output": [{"id": f"msg_{name}", "type": "message", "content": secret}]}
+    host.responses.add(SavedResponse(response, "main", name, None, body, [], 1.0))
     made = client.post("/auth/keys", json={"name": secret}, headers=person.headers).json
     logins = client.get("/auth/logins", headers=person.headers).json
     assert made is not None and logins is not None
@@ -132,6 +136,7 @@ def _equip(host: Host, client: FlaskClient, person: Person) -> None:
         "generation": generation,
         "collection": f"collection-of-{name}",
         "comparison": comparison.id,
+        "response": response,
         "prefix": made["prefix"],
         "login_id": logins["logins"][0]["login_id"],
     }
@@ -179,6 +184,7 @@ def kind_of(name: str) -> str | None:
         ("run", RUN),
         ("job", JOB),
         ("comparison", COMPARISON),
+        ("response", RESPONSE),
     ):
         if name in names:
             return kind
@@ -344,7 +350,8 @@ def test_the_owner_gets_at_them(lab: Lab) -> None:
     left_out = ("events", "tokens", "variables", "analysis", "files/<file_path:name>", "search", "document_id")
     opened = 0
     for rule, method, access in routes(lab.app):
-        has_object = access.owner in ("run", "session", "workspace", "generation", "job", "collection", "comparison")
+        kinds = ("run", "session", "workspace", "generation", "job", "collection", "comparison", "response")
+        has_object = access.owner in kinds
         if method != "GET" or not has_object or not rule.arguments or any(one in str(rule) for one in left_out):
             continue
         query = {"to": owner.ids["generation"]} if "diff" in str(rule) else {}
@@ -385,3 +392,11 @@ def test_an_admin_opens_by_an_act(lab: Lab) -> None:
     assert lab.client.put(code, data=b"", headers=ada.headers).status_code == 403
     assert lab.client.delete(f"/sessions/{ids['session']}", headers=ada.headers).status_code == 404
     assert lab.client.get(f"/runs/{ids['run']}", headers=lab.people["bob"].headers).status_code == 404
+
+
+def test_the_items_of_others_are_not_there(lab: Lab) -> None:
+    body = {"model": "hearth", "input": [{"type": "item_reference", "id": f"msg_{OWNER}"}]}
+    for name in ("bob", "gus"):
+        answer = lab.client.post("/v1/responses", json=body, headers=lab.people[name].headers)
+        assert answer.status_code == 404 and SECRET not in answer.text, answer.text
+        assert answer.json is not None and answer.json["error"]["code"] == "response_not_found"

@@ -171,10 +171,20 @@ def test_other_pages_may_not_call(empty_server: Server, origin: str) -> None:
     assert "Access-Control-Allow-Origin" not in answer.headers
 
 
+ORIGINS = (
+    "https://lab.example.org",
+    "https://other.example:*",
+    "chrome-extension://abcdefghijklmnopabcdefghijklmnop",
+    "app://obsidian.md",
+)
+
+
 def test_origins_are_a_setting(start_server: Callable[..., Server]) -> None:
-    server = start_server(ready=False, AUTOLOAD=0, CORS_ORIGINS="https://lab.example.org, https://other.example:*")
-    for origin in ("https://lab.example.org", "https://other.example:8443", "https://other.example"):
-        assert preflight(server, origin).headers["Access-Control-Allow-Origin"] == origin
+    server = start_server(ready=False, AUTOLOAD=0, CORS_ORIGINS=", ".join(ORIGINS))
+    for origin in (ORIGINS[0], "https://other.example:8443", "https://other.example", *ORIGINS[2:]):
+        answer = preflight(server, origin)
+        assert answer.headers["Access-Control-Allow-Origin"] == origin
+        assert answer.headers["Access-Control-Max-Age"] == "600"
     for origin in ("https://labXexample.org", "http://localhost:8888", "https://lab.example.org:1"):
         assert "Access-Control-Allow-Origin" not in preflight(server, origin).headers
 

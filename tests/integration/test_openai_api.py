@@ -103,7 +103,8 @@ def test_an_agent_answers_with_its_tools(own_server: Server, client: OpenAI) -> 
     assert client.responses.create(model="hearth/react", input="What is 37 * 52?").output_text == "1924"
     events: list[Any] = list(client.responses.create(model="hearth/react", input="What is 37 * 52?", stream=True))
     assert events[-1].response.output_text == "1924"
-    assert [event.step["tool"] for event in events if event.type == "response.x_hearth"] == ["calculator"]
+    steps = [event.x_hearth["step"] for event in events if "x_hearth" in (event.model_extra or {})]
+    assert [step["tool"] for step in steps] == ["calculator"]
     completion = client.completions.create(model="hearth/react", prompt="What is 37 * 52?")
     assert completion.choices[0].text == "1924"
 
@@ -245,29 +246,30 @@ def chat(**more: Any) -> tuple[str, dict[str, Any]]:
             "text",
         ),
         (chat(messages=[{"role": "user", "content": 5}]), "messages[0].content", "list"),
+        (chat(messages=[{"role": "user", "content": [{"type": "text"}]}]), "messages[0].content[0].text", "required"),
+        (
+            chat(messages=[{"role": "user", "content": [{"type": "text", "text": 5}]}]),
+            "messages[0].content[0].text",
+            "",
+        ),
+        (chat(tools=[FUNCTION], tool_choice="must"), "tool_choice", ""),
         (
             chat(
-                messages=[
-                    {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "["}}]}
+                tools=[
+                    {
+                        "type": "function",
+                        "function": {
+                            "name": "f",
+                            "parameters": {
+                                "properties": {"x": {"$ref": "#/$defs/A"}},
+                                "$defs": {"A": {"$ref": "#/$defs/B"}, "B": {"$ref": "#/$defs/A"}},
+                            },
+                        },
+                    }
                 ]
             ),
-            "messages[0].tool_calls[0].function.arguments",
-            "JSON object",
-        ),
-        *(
-            (
-                chat(
-                    messages=[
-                        {
-                            "role": "assistant",
-                            "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": arguments}}],
-                        }
-                    ]
-                ),
-                "messages[0].tool_calls[0].function.arguments",
-                "JSON object",
-            )
-            for arguments in ("[" * 100_000, r'{"a": "\ud800"}')
+            "tools[0].function.parameters",
+            "A -> B -> A",
         ),
         (chat(temperature=3), "temperature", "2"),
         (chat(top_p=-0.1), "top_p", "0"),
@@ -276,8 +278,17 @@ def chat(**more: Any) -> tuple[str, dict[str, Any]]:
         (chat(seed=2**70), "seed", ""),
         (chat(stop=[""]), "stop[0]", "1"),
         (chat(stop=list("abcde")), "stop", "4"),
-        (chat(logprobs=True), "logprobs", "does not support"),
-        (chat(frequency_penalty=0.5), "frequency_penalty", "does not support"),
+        (chat(top_logprobs=2), "top_logprobs", "logprobs"),
+        (chat(logprobs=True, top_logprobs=21), "top_logprobs", "20"),
+        (chat(model="hearth/react", logprobs=True), "logprobs", "for the model itself"),
+        (chat(frequency_penalty=2.5), "frequency_penalty", "2"),
+        (chat(presence_penalty=-3), "presence_penalty", "-2"),
+        (chat(repetition_penalty=0), "repetition_penalty", "0"),
+        (chat(top_k=-2), "top_k", "-1"),
+        (chat(min_p=1.1), "min_p", "1"),
+        (chat(logit_bias={"5": 101}), "logit_bias.5", "100"),
+        (chat(logit_bias={"the": 1}), "logit_bias.the", "pattern"),
+        ((RESPONSES, {"model": "hearth", "input": "x", "truncation": "some"}), "truncation", "auto"),
         (chat(modalities=["audio"]), "modalities", "does not support"),
         (chat(x_session_id="s"), "x_session_id", "an agent's"),
         (chat(temprature=1), "temprature", "not permitted"),
@@ -320,18 +331,21 @@ def chat(**more: Any) -> tuple[str, dict[str, Any]]:
         (chat(model="hearth/react", n=2), "n", "for the model itself"),
         (chat(model="hearth/react", messages=[{"role": "assistant", "content": "x"}]), "messages", "last message"),
         ((COMPLETIONS, {"model": "hearth"}), "prompt", "required"),
-        ((COMPLETIONS, {"model": "hearth", "prompt": [[1, 2]]}), "prompt[0]", "string"),
+        ((COMPLETIONS, {"model": "hearth", "prompt": []}), "prompt", "at least 1"),
+        ((COMPLETIONS, {"model": "hearth", "prompt": [[]]}), "prompt[0]", "at least 1"),
+        ((COMPLETIONS, {"model": "hearth", "prompt": [1, -2]}), "prompt[0]", "greater"),
+        ((COMPLETIONS, {"model": "hearth", "prompt": [{}]}), "prompt[0]", "valid"),
+        ((COMPLETIONS, {"model": "hearth", "prompt": "x", "logprobs": 21}), "logprobs", "20"),
+        ((COMPLETIONS, {"model": "hearth/react", "prompt": [1, 2]}), "prompt", "reads a text"),
+        ((COMPLETIONS, {"model": "hearth/react", "prompt": "x", "max_tokens": 0}), "max_tokens", "model itself"),
         ((COMPLETIONS, {"model": "hearth", "prompt": ["x"] * 100, "n": 2}), "n", "128"),
-        ((COMPLETIONS, {"model": "hearth", "prompt": "x", "echo": True}), "echo", "does not support"),
+        ((COMPLETIONS, {"model": "hearth/react", "prompt": "x", "echo": True}), "echo", "for the model itself"),
         ((RESPONSES, {"model": "hearth", "input": []}), "input", "at least 1"),
-        ((RESPONSES, {"model": "hearth", "input": [{"type": "reasoning"}]}), "input[0].type", "message"),
+        ((RESPONSES, {"model": "hearth", "input": [{"type": "web_search_call"}]}), "input[0].type", "message"),
         ((RESPONSES, {"model": "hearth", "input": [{"content": "x"}]}), "input[0].role", "role"),
         ((RESPONSES, {"model": "hearth", "input": [{"type": "function_call"}]}), "input[0]", "call_id"),
-        (
-            (RESPONSES, {"model": "hearth", "input": "x", "previous_response_id": "resp_1"}),
-            "previous_response_id",
-            "",
-        ),
+        ((RESPONSES, {"model": "hearth", "input": [{"type": "item_reference"}]}), "input[0].id", "needs the id"),
+        ((RESPONSES, {"model": "hearth", "input": "x", "previous_response_id": 5}), "previous_response_id", "string"),
         (
             (RESPONSES, {"model": "hearth", "input": "x", "text": {"format": {"type": "json_schema"}}}),
             "text.format.schema",
@@ -345,7 +359,7 @@ def test_an_invalid_request(own_server: Server, asked: tuple[str, dict[str, Any]
     assert answer.status_code == 400, error
     assert set(error) == {"message", "type", "param", "code"}
     assert (error["type"], error["code"]) == ("invalid_request_error", "invalid_request")
-    assert error["param"] is not None and error["param"].startswith(param)
+    assert error["param"] == param
     assert message in error["message"]
 
 
@@ -365,7 +379,7 @@ def test_the_other_errors(own_server: Server, empty_server: Server) -> None:
     invalid = "invalid_request_error"
     assert refusal(ask.post(path, data="{")) == (400, invalid, "malformed_json", None)
     assert refusal(ask.post(path, data="[]")) == (400, invalid, "invalid_request", None)
-    assert refusal(ask.post("/v1/embeddings", json={})) == (404, invalid, "not_found", None)
+    assert refusal(ask.post("/v1/images", json={})) == (404, invalid, "not_found", None)
     assert refusal(ask.get(path)) == (405, invalid, "method_not_allowed", None)
     assert refusal(ask.get("/v1/models/gpt-17")) == (404, invalid, "model_not_found", "model")
     assert refusal(ask.post(path, json=chat(x_workspace="nobody")[1])) == (404, invalid, "workspace_not_found", None)
@@ -374,8 +388,10 @@ def test_the_other_errors(own_server: Server, empty_server: Server) -> None:
         answer = ask.post(path, json={**too_long, "stream": stream})
         assert refusal(answer) == (400, invalid, "context_length_exceeded", None)
     assert refusal(ask.post(path, data=b" " * (2 * 1024 * 1024 + 1))) == (413, invalid, "too_large", None)
-    for answer in (empty_server.session.post(path, json=body), empty_server.session.get("/v1/models")):
-        assert refusal(answer) == (409, invalid, "model_not_loaded", None)
+    assert refusal(empty_server.session.post(path, json=body)) == (409, invalid, "model_not_loaded", None)
+    assert empty_server.session.get("/v1/models").json() == {"object": "list", "data": []}
+    [model] = [one for one in ask.get("/v1/models").json()["data"] if one["id"] == "hearth"]
+    assert (model["context_length"], model["max_model_len"]) == (4096, 4096)
     assert ask.get("/no/such/route").json()["error"]["type"] == "not_found"
 
 

@@ -12,6 +12,7 @@ from jsonschema import validate
 
 from server.agent import CustomAgentGuidance, prompts
 from server.completions.generate import complete, prompt_formats
+from server.completions.grammar import reason_of
 from server.completions.react import ReactFormat
 from server.completions.template import call_marks
 from server.completions.types import Call, Completion, Conversation, Json, Message, Tool
@@ -203,13 +204,17 @@ def test_text_and_a_call_behind_it(engine_of: GuidedEngine) -> None:
     marks = call_marks(engine_of.tokenizer)
     arguments = '{"expression": "1 + \\"}1"}'
     if marks is None:
-        written, content = f"Thought: I add.\nAction: calculator\nAction Input: {arguments}", "I add."
+        written, content, thought = f"Thought: I add.\nAction: calculator\nAction Input: {arguments}", "", "I add."
     else:
-        written, content = f"I add.{marks.before}calculator{marks.between}{arguments}{marks.after}", "I add."
+        written, content, thought = (
+            f"I add.{marks.before}calculator{marks.between}{arguments}{marks.after}",
+            "I add.",
+            "",
+        )
     shown = [prompt_format.read(written[:length], ended=False).content for length in range(len(written) + 1)]
     assert all(content.startswith(one) for one in shown)
     reply = prompt_format.read(written, ended=True)
-    assert (reply.content, reply.calls) == (content, (("calculator", arguments),))
+    assert (reply.content, reply.thought, reply.calls) == (content, thought, (("calculator", arguments),))
 
 
 def test_json_or_a_call(engine_of: GuidedEngine) -> None:
@@ -245,9 +250,12 @@ def test_the_embedded_model_calls_and_answers(engine: GuidedEngine) -> None:
     [choice] = write(engine, Conversation((QUESTION,), TOOLS, TOOLS))
     [call] = choice["tool_calls"]
     assert (call["name"], json.loads(call["arguments"])) == ("calculator", {"expression": "37 * 52"})
-    for thought in (choice["content"], ""):
-        calls = (Call(call["id"], call["name"], call["arguments"]),)
-        said = (QUESTION, Message("assistant", thought, calls), Message("tool", "1924", (), call["id"]))
+    assert choice["content"] == "" and choice["thought"]
+    assert choice["usage"]["reasoning_tokens"] == engine.tokenizer.count(choice["thought"])
+    calls = (Call(call["id"], call["name"], call["arguments"]),)
+    result = Message("tool", "1924", (), call["id"])
+    for thought in (choice["thought"], ""):
+        said = (QUESTION, Message("assistant", "", calls, thought=thought), result)
         [answer] = write(engine, Conversation(said, TOOLS, TOOLS))
         assert (answer["content"], answer["finish_reason"]) == ("1924", "stop")
 
@@ -267,8 +275,48 @@ def test_a_limit_at_any_token(engine: GuidedEngine) -> None:
         [cut] = write(engine, asked, most)
         assert cut["finish_reason"] == "length"
         assert cut["usage"]["completion_tokens"] + cut["usage"]["forced_tokens"] <= most
-        assert cut["content"] in ("", whole["content"])
+        assert cut["content"] == "" and whole["thought"].startswith(cut["thought"])
         assert all(call["arguments"].startswith(one["arguments"]) for one in cut["tool_calls"])
+
+
+@pytest.mark.parametrize("callable_", [TOOLS, (SHELF,)])
+def test_a_forced_call_within_few_tokens_has_no_thought(engine: GuidedEngine, callable_: tuple[Tool, ...]) -> None:
+    asked = Conversation((QUESTION,), TOOLS, callable_, must_call=True)
+    [whole] = write(engine, asked, 60)
+    [call] = whole["tool_calls"]
+    assert (whole["content"], whole["thought"], whole["finish_reason"]) == ("", "", "tool_calls")
+    schemas = {tool.name: tool.parameters for tool in callable_}
+    validate(json.loads(call["arguments"]), schemas[call["name"]])
+    [cut] = write(engine, asked, 4 if len(callable_) == 1 else 12)
+    assert cut["finish_reason"] == "length"
+    for one in cut["tool_calls"]:
+        assert call["arguments"].startswith(one["arguments"]) and one["arguments"] != call["arguments"]
+    assert len(callable_) > 1 or cut["tool_calls"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "read"),
+    [
+        ("", {}),
+        ('{"expression": "37 *', {"expression": "37 *"}),
+        ('{"a": [1, 2', {"a": [1, 2]}),
+        ("[", {"arguments": "["}),
+        ("[" * 100_000, {"arguments": "[" * 100_000}),
+        (r'{"a": "\ud800"}', {"arguments": r'{"a": "\ud800"}'}),
+        ("NaN", {"arguments": "NaN"}),
+    ],
+)
+def test_arguments_of_earlier_calls_need_not_be_json(
+    engine_of: GuidedEngine, arguments: str, read: dict[str, Any]
+) -> None:
+    calls = (Call("call_1", "calculator", arguments),)
+    said = (QUESTION, Message("assistant", "", calls), Message("tool", "?", (), "call_1"), QUESTION)
+    [prompt_format] = prompt_formats(Conversation(said, TOOLS, TOOLS), engine_of.tokenizer)
+    prompt = engine_of.tokenizer.reveal(prompt_format.prompt(engine_of.tokenizer))
+    if call_marks(engine_of.tokenizer) is None:
+        assert arguments in prompt
+    else:
+        assert json.dumps(read)[1:-1] in prompt
 
 
 def test_a_text_that_outgrows_the_window(engine: GuidedEngine) -> None:
@@ -311,3 +359,11 @@ def test_a_text_that_comes_in_pieces_ends_where_the_whole_does(
         shown = now
     assert whole.startswith(shown)
     assert not any(end in whole for end in ends)
+
+
+def test_the_reason_of_a_refused_grammar_is_whole() -> None:
+    error = ValueError(
+        "at 1(8): failed to compile JSON schema: regex parse error:\n    (?<=a)b\n    ^^^^\n"
+        'error: look-around is not supported\n   1 | start: %json {"pattern": "(?<=a)b"}\n              ^\n'
+    )
+    assert reason_of(error) == "regex parse error: (?<=a)b ^^^^ error: look-around is not supported"

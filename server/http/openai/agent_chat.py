@@ -22,10 +22,9 @@ from server.http.concurrency_limit import ConcurrencyLimit
 from server.http.multipart import is_form, read_form
 from server.http.openai.agent_schemas import CHAT_FORM, AgentChatRequest
 from server.http.openai.chat import ChatSerializer, completion_of
-from server.http.openai.run_factory import OWN, agent_run
+from server.http.openai.run_factory import OWN, agent_run, answer_to, events_to
 from server.http.openai.schemas import ChatRequest
 from server.http.request_parser import FORM
-from server.http.sse import stream, wait_for
 from server.runs import Run
 
 DEFAULT_AGENT = "auto"
@@ -108,8 +107,8 @@ def _answer(host: Host, chat: _Chat) -> dict[str, Any] | Response:
     serializer = ChatSerializer(chat.run, chat.body)
     try:
         if chat.body.stream:
-            return stream(chat.run, False, serializer.chunks)
-        return serializer.answer(wait_for(chat.run, detach=False))
+            return events_to(chat.run, serializer.chunks)
+        return serializer.answer(answer_to(chat.run))
     except HearthError:
         _forget_new_files(host, chat)
         raise

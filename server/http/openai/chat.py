@@ -1,18 +1,28 @@
 """`POST /v1/chat/completions`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from flask import Response
 from flask_openapi3 import APIBlueprint
 
+from server.completions.logprobs import Logprobs, TokenLogprob
 from server.completions.types import Call, Completion, Conversation, Json, Message
 from server.host import Host
 from server.http.access import access
 from server.http.openai.errors import invalid
-from server.http.openai.run_factory import conversation, json_of, most_tokens, start_run, text_of, tool_of
+from server.http.openai.run_factory import (
+    answer_to,
+    conversation,
+    events_to,
+    json_of,
+    most_tokens,
+    start_run,
+    text_of,
+    tool_of,
+)
 from server.http.openai.schemas import ChatMessage, ChatRequest, ChatToolNamed, OpenAIAnswer, ResponseFormat
-from server.http.openai.serializers import REFUSED, TextSerializer, sampling_of
-from server.http.sse import stream, wait_for
+from server.http.openai.serializers import REFUSED, TextSerializer, logprob_of, sampling_of
 from server.images.pictures import Intake
 
 
@@ -27,13 +37,22 @@ def blueprint(host: Host) -> APIBlueprint:
     )
     @access("ask", "session", takes_form=True)
     def chat_completions(body: ChatRequest) -> dict[str, Any] | Response:
-        run = start_run(host, body, completion_of(host, body))
-        serializer = ChatSerializer(run, body)
+        completion = completion_of(host, body)
+        run = start_run(host, body, completion)
+        serializer = ChatSerializer(run, body, completion.logprobs)
         if body.stream:
-            return stream(run, False, serializer.chunks)
-        return serializer.answer(wait_for(run, detach=False))
+            return events_to(run, serializer.chunks)
+        return serializer.answer(answer_to(run))
 
     return routes
+
+
+def _logprobs(body: ChatRequest) -> Logprobs | None:
+    if body.logprobs:
+        return Logprobs(body.top_logprobs or 0)
+    if body.top_logprobs:
+        raise invalid("top_logprobs needs logprobs: true.", "top_logprobs")
+    return None
 
 
 def completion_of(host: Host, body: ChatRequest, session: str | None = None) -> Completion:
@@ -49,6 +68,7 @@ def completion_of(host: Host, body: ChatRequest, session: str | None = None) -> 
         tuple(body.stop or ()),
         sampling_of(body, body.seed),
         tuple(intake.parts),
+        _logprobs(body),
     )
 
 
@@ -61,9 +81,14 @@ class ChatSerializer(TextSerializer):
         calls = [_call(call) for call in choice["tool_calls"]]
         content = choice["content"] or (None if calls else "")
         message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+        if thought := choice.get("thought"):
+            message["reasoning_content"] = thought
         if annotations := choice.get("annotations"):
             message["annotations"] = annotations
         return {"message": {**message, "tool_calls": calls} if calls else message}
+
+    def logprobs(self, tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
+        return {"content": [logprob_of(one) for one in tokens], "refusal": None}
 
     def begun(self) -> dict[str, Any]:
         return {"delta": {"role": "assistant", "content": ""}}
@@ -73,7 +98,11 @@ class ChatSerializer(TextSerializer):
 
     def beside(self, choice: dict[str, Any]) -> list[dict[str, Any]]:
         calls = [{"index": number, **_call(call)} for number, call in enumerate(choice["tool_calls"])]
-        parts: list[dict[str, Any]] = [{"delta": {"tool_calls": calls}}] if calls else []
+        parts: list[dict[str, Any]] = []
+        if thought := choice.get("thought"):
+            parts.append({"delta": {"reasoning_content": thought}})
+        if calls:
+            parts.append({"delta": {"tool_calls": calls}})
         if annotations := choice.get("annotations"):
             parts.append({"delta": {"annotations": annotations}})
         return parts
@@ -103,7 +132,9 @@ def _message(message: ChatMessage, intake: Intake) -> Message:
     calls = tuple(Call(call.id, call.function.name, call.function.arguments) for call in message.tool_calls or ())
     role = "system" if message.role == "developer" else message.role
     text = text_of(message.content, intake if role == "user" else None)
-    return Message(role, text, calls if role == "assistant" else (), message.tool_call_id)
+    if role != "assistant":
+        return Message(role, text, (), message.tool_call_id)
+    return Message(role, text or message.refusal or "", calls, thought=message.reasoning_content or "")
 
 
 def _format(wanted: ResponseFormat | None) -> Json | None:

@@ -1,18 +1,19 @@
 """`POST /v1/completions`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from flask import Response
 from flask_openapi3 import APIBlueprint
 
+from server.completions.logprobs import Logprobs, TokenLogprob
 from server.completions.types import Completion
 from server.host import Host
 from server.http.access import access
 from server.http.openai.errors import invalid
-from server.http.openai.run_factory import most_tokens, names_agent, start_run
+from server.http.openai.run_factory import answer_to, events_to, most_tokens, names_agent, start_run
 from server.http.openai.schemas import MOST_TEXTS, CompletionRequest, OpenAIAnswer
 from server.http.openai.serializers import REFUSED, TextSerializer, sampling_of
-from server.http.sse import stream, wait_for
 
 DEFAULT_TOKENS = 16
 """OpenAI's default for `max_tokens`."""
@@ -33,18 +34,21 @@ def blueprint(host: Host) -> APIBlueprint:
         texts = count * len(body.prompt)
         if texts > MOST_TEXTS:
             raise invalid(f"These are {texts} texts; one request may ask for {MOST_TEXTS} at most.", "n")
+        default = None if names_agent(body) else DEFAULT_TOKENS
         completion = Completion(
-            tuple(body.prompt),
-            most_tokens(host, body.max_tokens or (None if names_agent(body) else DEFAULT_TOKENS), texts),
+            tuple(one if isinstance(one, str) else tuple(one) for one in body.prompt),
+            most_tokens(host, default if body.max_tokens is None else body.max_tokens, texts),
             count,
             tuple(body.stop or ()),
             sampling_of(body, body.seed),
+            logprobs=None if body.logprobs is None else Logprobs(body.logprobs, with_end=True),
+            echo=bool(body.echo),
         )
         run = start_run(host, body, completion)
-        serializer = CompletionSerializer(run, body)
+        serializer = CompletionSerializer(run, body, completion.logprobs)
         if body.stream:
-            return stream(run, False, serializer.chunks)
-        return serializer.answer(wait_for(run, detach=False))
+            return events_to(run, serializer.chunks)
+        return serializer.answer(answer_to(run))
 
     return routes
 
@@ -57,8 +61,24 @@ class CompletionSerializer(TextSerializer):
     def shown(self, choice: dict[str, Any]) -> dict[str, Any]:
         return {"text": choice["content"]}
 
+    def logprobs(self, tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
+        return {
+            "tokens": [one.text for one in tokens],
+            "token_logprobs": [one.logprob for one in tokens],
+            "top_logprobs": [_by_text(one) for one in tokens],
+            "text_offset": [one.offset for one in tokens],
+        }
+
     def delta(self, text: str) -> dict[str, Any]:
         return {"text": text}
 
     def ended(self) -> dict[str, Any]:
         return {"text": ""}
+
+
+def _by_text(token: TokenLogprob) -> dict[str, float] | None:
+    """The likeliest tokens, and the token itself; None for a text's very first one."""
+    if token.logprob is None:
+        return None
+    found = {one.text: one.logprob for one in reversed(token.top) if one.logprob is not None}
+    return {**found, token.text: token.logprob}

@@ -1,6 +1,9 @@
 """Errors in the shape of OpenAI's API."""
 
+from collections.abc import Sequence
 from typing import Any
+
+from flask import has_request_context, request
 
 from server.errors import (
     AgentNotFoundError,
@@ -11,6 +14,7 @@ from server.errors import (
     UnauthorizedError,
     UnknownModelError,
 )
+from server.http.multipart import is_form
 
 QUOTA = "insufficient_quota"
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
@@ -42,8 +46,27 @@ def param(error: HearthError) -> str | None:
     details = error.details.get("details")
     if not details or not details[0]["loc"]:
         return "model" if error.code in (AgentNotFoundError.code, UnknownModelError.code) else None
-    first, *rest = details[0]["loc"]
+    first, *rest = _in_body(details[0]["loc"])
     return str(first) + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in rest)
+
+
+def _in_body(loc: Sequence[str | int]) -> Sequence[str | int]:
+    """A place as the request's body has it: without the names that pydantic gives to the alternatives of a type, and
+    without what was made of the body first."""
+    if not has_request_context() or is_form(request):
+        return loc
+    value: Any = request.get_json()
+    found = []
+    for number, part in enumerate(loc):
+        is_there = (isinstance(value, dict) and part in value) or (
+            isinstance(value, list) and isinstance(part, int) and part < len(value)
+        )
+        if is_there:
+            value = value[part]
+        if is_there or (isinstance(value, dict) and isinstance(part, str) and number == len(loc) - 1):
+            # Also what is missing.
+            found.append(part)
+    return found or loc
 
 
 def invalid(message: str, *loc: str | int) -> InvalidRequestError:

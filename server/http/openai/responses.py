@@ -1,24 +1,29 @@
-"""`POST /v1/responses`, as far as agents need it. Nothing is stored, so a request must contain all earlier items."""
+"""`POST /v1/responses`, as far as agents need it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from flask import Response
 from flask_openapi3 import APIBlueprint
 
+from server.completions.logprobs import Logprobs
 from server.completions.types import Call, Completion, Conversation, Json, Message
 from server.host import Host
 from server.http.access import access
 from server.http.openai.errors import invalid, shape
 from server.http.openai.run_factory import (
+    answer_to,
     choices_of,
     conversation,
     events_of,
+    events_to,
     hearth_fields,
     image_tokens,
     json_of,
     model_of,
     most_tokens,
+    reasoning_tokens,
     start_run,
     text_of,
     token_counts,
@@ -31,10 +36,14 @@ from server.http.openai.schemas import (
     ResponsesText,
     ResponsesToolNamed,
 )
-from server.http.openai.serializers import REFUSED, sampling_of
-from server.http.sse import ServerSentEvent, stream, wait_for
+from server.http.openai.serializers import REFUSED, logprob_of, sampling_of
+from server.http.openai.stored import Keeper, earlier_items, resolved
+from server.http.sse import ServerSentEvent
 from server.images.pictures import Intake
 from server.runs import Run
+
+LOGPROBS = "message.output_text.logprobs"
+"""What `include` says to get them."""
 
 
 def blueprint(host: Host) -> APIBlueprint:
@@ -49,14 +58,19 @@ def blueprint(host: Host) -> APIBlueprint:
     @access("ask", "session")
     def responses(body: ResponsesRequest) -> dict[str, Any] | Response:
         intake = host.pictures.intake(body.x_workspace, body.x_session_id)
-        conversation = _conversation(body, intake)
+        items = resolved(host, body.input)
+        conversation = _conversation(body, [*earlier_items(host, body.previous_response_id), *items], intake)
         most = most_tokens(host, body.max_output_tokens, 1)
-        completion = Completion(conversation, most, sampling=sampling_of(body), images=tuple(intake.parts))
+        wants = bool(body.top_logprobs) or LOGPROBS in (body.include or ())
+        logprobs = Logprobs(body.top_logprobs or 0) if wants else None
+        images = tuple(intake.parts)
+        completion = Completion(conversation, most, sampling=sampling_of(body), images=images, logprobs=logprobs)
         run = start_run(host, body, completion)
-        serializer = ResponseSerializer(run, body)
+        keeper = None if body.store is False else Keeper(host, body, items)
+        serializer = ResponseSerializer(run, body, logprobs, keeper)
         if body.stream:
-            return stream(run, False, serializer.events)
-        return serializer.response(wait_for(run, detach=False))
+            return events_to(run, serializer.events)
+        return serializer.complete(answer_to(run))
 
     return routes
 
@@ -64,13 +78,24 @@ def blueprint(host: Host) -> APIBlueprint:
 class ResponseSerializer:
     """The response of a run, whole or as events."""
 
-    def __init__(self, run: Run, asked: ResponsesRequest) -> None:
+    def __init__(
+        self, run: Run, asked: ResponsesRequest, logprobs: Logprobs | None = None, keeper: Keeper | None = None
+    ) -> None:
+        """`logprobs`: has those of the text when it is complete; None: nobody wants them. `keeper`: saves the
+        response; None: it is not saved."""
+        self._keeper = keeper
         self._run = run
+        self._logprobs = logprobs
         self._asked = asked
         self._number = 0
         """The sequence number of the next event."""
         self._opened = False
         """Whether the events that open the message were sent."""
+
+    def complete(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """The response with the run's answer, saved if that is wanted."""
+        response = self.response(answer)
+        return response if self._keeper is None else self._keeper.save(response)
 
     def response(self, answer: dict[str, Any] | None) -> dict[str, Any]:
         """The response with the run's answer; None: there is no answer yet."""
@@ -88,13 +113,14 @@ class ResponseSerializer:
             "max_output_tokens": asked.max_output_tokens,
             "metadata": asked.metadata or {},
             "parallel_tool_calls": asked.parallel_tool_calls is not False,
-            "previous_response_id": None,
-            "store": False,
+            "previous_response_id": asked.previous_response_id,
+            "store": self._keeper is not None,
             "temperature": asked.temperature,
             "text": {"format": {"type": "text"}},
             "tool_choice": "auto",
             "tools": [tool.model_dump() for tool in asked.tools or ()],
             "top_p": asked.top_p,
+            "truncation": asked.truncation or "disabled",
             "usage": None,
         }
         if asked.text is not None:
@@ -117,7 +143,7 @@ class ResponseSerializer:
                 "input_tokens": prompt,
                 "input_tokens_details": {"cached_tokens": cached, **image_tokens(self._run)},
                 "output_tokens": written,
-                "output_tokens_details": {"reasoning_tokens": 0},
+                "output_tokens_details": {"reasoning_tokens": reasoning_tokens([choice])},
                 "total_tokens": prompt + written,
             },
             "x_hearth": hearth_fields(self._run, answer),
@@ -137,9 +163,11 @@ class ResponseSerializer:
         if kind == "choice":
             return [*self._begin(), *self._close(self._items(data))]
         if kind in ("step", "plan"):
-            return [*self._begin(), self._event("x_hearth", **{kind: data})]
+            # A field of a standard event: clients refuse kinds of events that they don't know.
+            begun = self._begin()
+            return [*begun, self._event("in_progress", response=self.response(None), x_hearth={kind: data})]
         if kind == "answer":
-            response = self.response(data)
+            response = self.complete(data)
             return [self._event(response["status"], response=response)]
         if kind == "error":
             assert self._run.error is not None, "its error is known"
@@ -175,8 +203,12 @@ class ResponseSerializer:
                 for number, one in enumerate(part["annotations"]):
                     added = {"annotation_index": number, "annotation": one}
                     events.append(self._event("output_text.annotation.added", **self._place, **added))
-                events.append(self._event("output_text.done", **self._place, text=part["text"], logprobs=[]))
+                events.append(
+                    self._event("output_text.done", **self._place, text=part["text"], logprobs=part["logprobs"])
+                )
                 events.append(self._event("content_part.done", **self._place, part=part))
+            elif item["type"] == "reasoning":
+                events += self._reasoning(index, item)
             else:
                 place = {"output_index": index, "item_id": item["id"]}
                 begun = {**item, "arguments": "", "status": "in_progress"}
@@ -187,6 +219,19 @@ class ResponseSerializer:
                 events.append(self._event("function_call_arguments.done", **done))
             events.append(self._event("output_item.done", output_index=index, item=item))
         return events
+
+    def _reasoning(self, index: int, item: dict[str, Any]) -> list[ServerSentEvent]:
+        """The events of a thought, without the last one."""
+        place = {"item_id": item["id"], "output_index": index, "content_index": 0}
+        [part] = item["content"]
+        begun = {**item, "content": [], "status": "in_progress"}
+        return [
+            self._event("output_item.added", output_index=index, item=begun),
+            self._event("content_part.added", **place, part={**part, "text": ""}),
+            self._event("reasoning_text.delta", **place, delta=part["text"]),
+            self._event("reasoning_text.done", **place, text=part["text"]),
+            self._event("content_part.done", **place, part=part),
+        ]
 
     def _event(self, kind: str, **data: Any) -> ServerSentEvent:
         kind, number = f"response.{kind}", self._number
@@ -211,12 +256,18 @@ class ResponseSerializer:
             }
             for call in choice["tool_calls"]
         ]
+        if thought := choice.get("thought"):
+            content = [{"type": "reasoning_text", "text": thought}]
+            item = {"id": f"rs_{self._run.id}", "type": "reasoning", "status": status, "summary": []}
+            return [{**item, "content": content}, *calls]
         if calls and not choice["content"]:
             return calls
         return [self._message(choice["content"], status, choice.get("annotations", ())), *calls]
 
     def _message(self, text: str, status: str, annotations: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
-        part = {"type": "output_text", "text": text, "annotations": list(annotations), "logprobs": []}
+        scored = () if self._logprobs is None or status == "in_progress" else self._logprobs.texts[0]
+        logprobs = [logprob_of(one) for one in scored]
+        part = {"type": "output_text", "text": text, "annotations": list(annotations), "logprobs": logprobs}
         return {
             "id": f"msg_{self._run.id}",
             "type": "message",
@@ -226,15 +277,16 @@ class ResponseSerializer:
         }
 
 
-def _conversation(body: ResponsesRequest, intake: Intake) -> Conversation:
+def _conversation(body: ResponsesRequest, items: Sequence[ResponsesItem], intake: Intake) -> Conversation:
     tools = [tool_of(tool, "tools", number, "parameters") for number, tool in enumerate(body.tools or ())]
     choice = body.tool_choice
     named = choice.name if isinstance(choice, ResponsesToolNamed) else None
     keyword = None if isinstance(choice, ResponsesToolNamed) else choice
     messages = [Message("system", body.instructions)] if body.instructions else []
-    for number, item in enumerate(body.input):
+    for number, item in enumerate(items, len(body.input) - len(items)):
         messages.append(_message(item, number, intake))
-    return conversation(_joined(messages), tools, keyword, named, body.parallel_tool_calls, _format(body.text))
+    made = conversation(_joined(messages), tools, keyword, named, body.parallel_tool_calls, _format(body.text))
+    return replace(made, truncates=body.truncation == "auto")
 
 
 def _message(item: ResponsesItem, number: int, intake: Intake) -> Message:
@@ -242,6 +294,8 @@ def _message(item: ResponsesItem, number: int, intake: Intake) -> Message:
         if item.name is None or item.arguments is None or item.call_id is None:
             raise invalid("A function_call needs a call_id, a name and arguments.", "input", number)
         return Message("assistant", "", (Call(item.call_id, item.name, item.arguments),))
+    if item.type == "reasoning":
+        return Message("assistant", "", thought=text_of(item.content) or text_of(item.summary))
     if item.type == "function_call_output":
         return Message("tool", text_of(item.output), call_id=item.call_id)
     if item.role is None:
@@ -251,12 +305,22 @@ def _message(item: ResponsesItem, number: int, intake: Intake) -> Message:
 
 
 def _joined(messages: list[Message]) -> list[Message]:
-    """With the calls in the message that they were made in: here each is an item of its own."""
+    """With thoughts and calls in the message that they were made in: here each is an item of its own."""
     joined: list[Message] = []
     for message in messages:
         before = joined[-1] if joined else None
-        if message.calls and before is not None and before.role == "assistant":
-            joined[-1] = Message("assistant", before.content, before.calls + message.calls)
+        if (
+            message.role == "assistant"
+            and before is not None
+            and before.role == "assistant"
+            and (message.calls or (before.thought and not before.content and not before.calls))
+        ):
+            joined[-1] = Message(
+                "assistant",
+                before.content or message.content,
+                before.calls + message.calls,
+                thought=before.thought or message.thought,
+            )
         else:
             joined.append(message)
     return joined

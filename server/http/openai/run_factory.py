@@ -1,20 +1,24 @@
 """Making runs from requests, of the model itself or of an agent; and the fields that all answers have."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from flask import Response
 
 from server.completions.grammar import why_no_grammar
 from server.completions.types import Completion, Conversation, Json, Message, Tool, with_texts
-from server.errors import InvalidRequestError, UnknownModelError
+from server.errors import InvalidRequestError, TokenLimitError, UnknownModelError
 from server.host import Host
 from server.http.auth import caller
 from server.http.openai.annotations import annotations_of
 from server.http.openai.errors import invalid
-from server.http.openai.schemas import Asked, FunctionDefinition, Part, TextPart
+from server.http.openai.schemas import Asked, FunctionDefinition, Part, RefusalPart, TextPart
 from server.http.schemas import LONGEST_QUESTION
-from server.http.sse import ServerSentEvent
+from server.http.sse import ServerSentEvent, stream, wait_for
 from server.images.pictures import Intake
 from server.runs import AgentResult, Run
+from server.runs.record import answer_of
 from server.sdk.json_schema import UnusableSchemaError, arguments_form
 
 if TYPE_CHECKING:
@@ -32,7 +36,7 @@ def text_of(parts: Sequence[Part] | None, intake: Intake | None = None) -> str:
     what `Intake.mark` raises."""
     texts = []
     for part in parts or ():
-        if isinstance(part, TextPart):
+        if isinstance(part, TextPart | RefusalPart):
             texts.append(part.text)
         elif intake is None:
             raise invalid("Only a message of the user may have pictures.", "messages")
@@ -109,6 +113,8 @@ def start_run(host: Host, asked: Asked, completion: Completion) -> Run:
         )
     source = completion.source
     shown = source[0] if isinstance(source, tuple) else source.messages[-1].content
+    if not isinstance(shown, str):
+        shown = f"{len(shown)} tokens: {' '.join(map(str, shown))}"
     run = Run(shown[:LONGEST_QUESTION], asked.x_workspace, 0, COMPLETION, owner=_owner(asked), key=caller().key)
     run.max_tokens, run.timeout = host.settings.MAX_TOKENS, host.settings.RUN_TIMEOUT
     run.add_images(completion.images)
@@ -145,8 +151,18 @@ def agent_run(host: Host, asked: Asked, completion: Completion) -> Run:
     source, count = completion.source, completion.count
     if isinstance(source, tuple):
         count *= len(source)
+        if not isinstance(source[0], str):
+            raise invalid(f"Tokens are for the model itself: the agent {agent!r} reads a text.", "prompt")
         source = Conversation((Message("user", source[0]),))
-    wanted = {"tools": source.tools, "response_format": source.answer, "stop": completion.stop, "n": count > 1}
+    wanted = {
+        "tools": source.tools,
+        "response_format": source.answer,
+        "stop": completion.stop,
+        "n": count > 1,
+        "logprobs": completion.logprobs is not None,
+        "echo": completion.echo,
+        "max_tokens": completion.max_tokens == 0,
+    }
     for name, given in wanted.items():
         if given:
             raise invalid(f"{name} is for the model itself: the agent {agent!r} goes its own way.", name)
@@ -183,6 +199,54 @@ def _by_the_model(run: Run) -> bool:
     return run.agent == COMPLETION and run.generation is None
 
 
+def answer_to(run: Run) -> dict[str, Any]:
+    """Wait for the answer of a run, or for what an agent had when its tokens were used up. Raises the run's error."""
+    try:
+        return wait_for(run, detach=False)
+    except TokenLimitError:
+        if _by_the_model(run):
+            raise
+        return _cut_answer(run)
+
+
+def events_to(run: Run, serialize: Callable[[ServerSentEvent], list[ServerSentEvent]]) -> Response:
+    """The same as a stream of the events that `serialize` makes of the run's."""
+    return stream(run, False, serialize, raises=lambda: not _is_cut(run))
+
+
+def _is_cut(run: Run) -> bool:
+    """Whether an agent's run has ended at its limit of tokens. The clients of OpenAI's API expect an answer then."""
+    return isinstance(run.error, TokenLimitError) and not _by_the_model(run)
+
+
+def _cut_answer(run: Run) -> dict[str, Any]:
+    """What there is of an agent's answer at the limit of its tokens: its steps, and the text that it was writing."""
+    assert run.error is not None, "it is cut"
+    text = ""
+    for event in run.events.since(0):
+        if event.kind == "step":
+            text = ""
+        elif event.kind == "token" and event.data.get("tool") is None:
+            text += event.data["text"]
+    return {
+        **answer_of(run, _Unfinished(run.steps, run.usage)),
+        "thought": text.strip(),
+        "error": run.error.to_dict()["error"],
+    }
+
+
+@dataclass
+class _Unfinished:
+    """See `AgentResult`."""
+
+    steps: list[dict[str, Any]]
+    usage: dict[str, int]
+    answer: str = ""
+    function: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+    citations: tuple[()] = ()
+
+
 def choices_of(run: Run, answer: dict[str, Any]) -> list[dict[str, Any]]:
     """The texts of a run that has ended, in the form of the event `choice`."""
     if _by_the_model(run):
@@ -192,9 +256,10 @@ def choices_of(run: Run, answer: dict[str, Any]) -> list[dict[str, Any]]:
         {
             "index": 0,
             "content": answer["answer"],
+            "thought": answer.get("thought", ""),
             "tool_calls": [],
             "annotations": annotations_of(answer),
-            "finish_reason": "stop",
+            "finish_reason": "length" if _is_cut(run) else "stop",
             "usage": answer["usage"],
         }
     ]
@@ -204,6 +269,9 @@ def events_of(run: Run, event: ServerSentEvent) -> list[ServerSentEvent]:
     """An event of a run in the form of the model's own runs: an agent's text comes at the end, without its
     thoughts."""
     number, kind, data = event
+    if kind == "error" and _is_cut(run):
+        kind, data = "answer", _cut_answer(run)
+        event = (number, kind, data)
     if _by_the_model(run) or kind not in ("token", "answer"):
         return [event]
     if kind == "token":
@@ -224,9 +292,14 @@ def token_counts(choices: Sequence[dict[str, Any]], texts: int) -> tuple[int, in
     return total(prompts, "prompt_tokens"), total(prompts, "cached_tokens"), written
 
 
+def reasoning_tokens(choices: Sequence[dict[str, Any]]) -> int:
+    """Tokens of the `choices` that are thoughts."""
+    return sum(choice["usage"].get("reasoning_tokens", 0) for choice in choices)
+
+
 def hearth_fields(run: Run, answer: dict[str, Any]) -> dict[str, Any]:
     """The fields of a run that OpenAI's answers have no place for."""
-    shown_elsewhere = ("answer", "details") if _by_the_model(run) else ("answer",)
+    shown_elsewhere = ("answer", "details") if _by_the_model(run) else ("answer", "thought")
     return {name: value for name, value in answer.items() if name not in shown_elsewhere}
 
 

@@ -6,14 +6,16 @@ done is refused.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
 from pydantic.functional_validators import AfterValidator, BeforeValidator
-from pydantic_core import PydanticCustomError, from_json
+from pydantic_core import PydanticCustomError
 
+from server.completions.logprobs import MOST_ALTERNATIVES
 from server.http.schemas import EVENTS, Name, SessionId, StrictRequest
 
 MOST_TEXTS = 128
 """That one request may ask for."""
+MOST_BIASES = 1024
 
 
 def only(*values: Any) -> AfterValidator:
@@ -31,27 +33,44 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def listed_prompts(value: Any) -> Any:
+    """One text, or the tokens of one, as a list of it."""
+    is_tokens = isinstance(value, list) and bool(value) and not any(isinstance(one, str | list) for one in value)
+    return [value] if is_tokens or isinstance(value, str) else value
+
+
+def _kind_of_text(value: Any) -> str:
+    return "tokens" if isinstance(value, list) else "text"
+
+
 def _parts(value: Any) -> Any:
     return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
 
-def _object(text: str) -> str:
-    try:
-        if isinstance(from_json(text, allow_inf_nan=False), dict):
-            return text
-    except ValueError:
-        pass
-    raise PydanticCustomError("json_object", "It has to be a JSON object, written as text")
+def _arguments(text: str) -> str:
+    return text if text.strip() else "{}"
 
 
 Anything = Annotated[Any, Field(description="changes nothing")]
-JsonObject = Annotated[str, AfterValidator(_object)]
+Arguments = Annotated[
+    str,
+    Field(description="JSON as text, perhaps cut off by a limit"),
+    AfterValidator(_arguments),
+]
+Tokens = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
+TextOrTokens = Annotated[Annotated[str, Tag("text")] | Annotated[Tokens, Tag("tokens")], Discriminator(_kind_of_text)]
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 FunctionName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 Stops = Annotated[
     list[Annotated[str, StringConstraints(min_length=1, max_length=1000)]],
     Field(max_length=4),
     BeforeValidator(_listed, json_schema_input_type=str | list[str]),
+]
+
+
+LogitBias = Annotated[
+    dict[Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]],
+    Field(max_length=MOST_BIASES),
 ]
 
 
@@ -62,8 +81,19 @@ class Lenient(BaseModel):
 
 
 class TextPart(Lenient):
-    type: Literal["text", "input_text", "output_text"]
+    type: Literal["text", "input_text", "output_text", "reasoning_text", "summary_text"]
     text: str
+
+
+class RefusalPart(Lenient):
+    """The assistant's refusal, as an earlier message has it."""
+
+    type: Literal["refusal"]
+    refusal: str
+
+    @property
+    def text(self) -> str:
+        return self.refusal
 
 
 class ImageUrl(Lenient):
@@ -97,13 +127,13 @@ class InputImagePart(Lenient):
         return self.image_url
 
 
-Part = Annotated[TextPart | ImageUrlPart | InputImagePart, Field(discriminator="type")]
+Part = Annotated[TextPart | RefusalPart | ImageUrlPart | InputImagePart, Field(discriminator="type")]
 Content = Annotated[list[Part], BeforeValidator(_parts, json_schema_input_type=str | list[Part])]
 
 
 class CalledFunction(Lenient):
     name: FunctionName
-    arguments: JsonObject
+    arguments: Arguments = "{}"
 
 
 class ChatToolCall(Lenient):
@@ -115,6 +145,8 @@ class ChatToolCall(Lenient):
 class ChatMessage(Lenient):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Content | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = Field(None, description="the thought before a call, as the answer had it")
     tool_calls: list[ChatToolCall] | None = None
     tool_call_id: str | None = None
 
@@ -166,6 +198,16 @@ class Asked(StrictRequest):
         None, ge=0, le=2, description="as the model's makers have it, if it is left out"
     )
     top_p: float | None = Field(None, ge=0, le=1)
+    top_k: int | None = Field(None, ge=-1, description="sample among so many of the likeliest tokens; 0 or -1: all")
+    min_p: float | None = Field(
+        None, ge=0, le=1, description="and among those at least so likely, relative to the best"
+    )
+    presence_penalty: float | None = Field(None, ge=-2, le=2, description="taken off the logits of written tokens")
+    frequency_penalty: float | None = Field(None, ge=-2, le=2, description="the same, for each time")
+    repetition_penalty: float | None = Field(
+        None, gt=0, le=10, description="divides the logits of tokens of prompt and text; 1: nothing"
+    )
+    logit_bias: LogitBias | None = Field(None, description="added to the logits of tokens, by their ids")
     x_workspace: Name = Field("main", description="whose agents and tools, and whose turn it is")
     x_session_id: SessionId | None = Field(
         None, description="of an agent: the conversation that its question belongs to, as in /run_script"
@@ -190,10 +232,6 @@ class AskedForTexts(Asked):
     n: int | None = Field(1, ge=1, le=MOST_TEXTS)
     stream_options: StreamOptions | None = None
 
-    frequency_penalty: Annotated[Any, only(0)] = None
-    presence_penalty: Annotated[Any, only(0)] = None
-    logit_bias: Annotated[Any, only({})] = None
-
 
 class ChatRequest(AskedForTexts):
     messages: list[ChatMessage] = Field(min_length=1)
@@ -205,8 +243,8 @@ class ChatRequest(AskedForTexts):
 
     reasoning_effort: Anything = None
     verbosity: Anything = None
-    logprobs: Annotated[Any, only(False)] = None
-    top_logprobs: Annotated[Any, only(0)] = None
+    logprobs: bool | None = Field(False, description="return the log-probability of each token of the content")
+    top_logprobs: int | None = Field(None, ge=0, le=MOST_ALTERNATIVES, description="and of the likeliest ones there")
     modalities: Annotated[Any, only(["text"])] = None
     audio: Annotated[Any, only()] = None
     prediction: Annotated[Any, only()] = None
@@ -218,27 +256,34 @@ class ChatRequest(AskedForTexts):
 
 class CompletionRequest(AskedForTexts):
     prompt: Annotated[
-        list[str],
+        list[TextOrTokens],
         Field(min_length=1, max_length=MOST_TEXTS),
-        BeforeValidator(_listed, json_schema_input_type=str | list[str]),
-    ]
-    max_tokens: int | None = Field(None, ge=1, description="of each text; default: 16, or what an agent needs")
+        BeforeValidator(listed_prompts, json_schema_input_type=str | list[str] | Tokens | list[Tokens]),
+    ] = Field(description="texts, or the model's own tokens, which are read as they are")
+    max_tokens: int | None = Field(
+        None, ge=0, description="of each text; 0: none are written; default: 16, or what an agent needs"
+    )
+    logprobs: int | None = Field(
+        None, ge=0, le=MOST_ALTERNATIVES, description="return the log-probability of each token, and of the likeliest"
+    )
+    echo: bool | None = Field(False, description="each text begins with its prompt, and so do its log-probabilities")
 
     best_of: Annotated[Any, only(1)] = None
-    echo: Annotated[Any, only(False)] = None
-    logprobs: Annotated[Any, only()] = None
     suffix: Annotated[Any, only("")] = None
 
 
 class ResponsesItem(Lenient):
-    """A message, the call of a function, or the result of one."""
+    """A message, a thought, the call of a function, the result of one, or the id of such an item of a saved
+    response."""
 
-    type: Literal["message", "function_call", "function_call_output"] = "message"
+    type: Literal["message", "reasoning", "function_call", "function_call_output", "item_reference"] = "message"
+    id: str | None = Field(None, max_length=100)
     role: Literal["system", "developer", "user", "assistant"] | None = None
     content: Content | None = None
     call_id: str | None = None
     name: FunctionName | None = None
-    arguments: JsonObject | None = None
+    arguments: Arguments | None = None
+    summary: Content | None = None
     output: Content | None = None
 
 
@@ -276,18 +321,23 @@ class ResponsesRequest(Asked):
     parallel_tool_calls: bool | None = True
     text: ResponsesText | None = None
 
-    include: Anything = None
+    store: bool | None = Field(True, description="save the response, so that its id can be used")
+    include: list[str] | None = Field(None, description="`message.output_text.logprobs` changes something")
     reasoning: Anything = None
     stream_options: Anything = None
-    truncation: Annotated[Any, only("disabled")] = None
+    truncation: Literal["auto", "disabled"] | None = Field(
+        None, description="auto: the oldest exchanges are left out if they don't fit into the model's window"
+    )
     background: Annotated[Any, only(False)] = None
     context_management: Annotated[Any, only([])] = None
     conversation: Annotated[Any, only()] = None
     max_tool_calls: Annotated[Any, only()] = None
     moderation: Annotated[Any, only()] = None
-    previous_response_id: Annotated[Any, only()] = None
+    previous_response_id: str | None = Field(
+        None, min_length=1, max_length=100, description="a saved response, whose items come before `input`"
+    )
     prompt: Annotated[Any, only()] = None
-    top_logprobs: Annotated[Any, only(0)] = None
+    top_logprobs: int | None = Field(None, ge=0, le=MOST_ALTERNATIVES)
 
 
 class ModelsQuery(StrictRequest):
@@ -303,6 +353,8 @@ class ModelAvailable(BaseModel):
     object: Literal["model"]
     created: int
     owned_by: str
+    context_length: int | None = Field(description="tokens that it reads at most; null until it is loaded")
+    max_model_len: int | None = Field(description="the same, as other servers call it")
     takes_images: bool = Field(description="whether it sees pictures; for an agent: whether the default model does")
 
 
@@ -316,6 +368,7 @@ class TokenCounts(BaseModel):
     completion_tokens: int = Field(description="those that were written by the grammar among them")
     total_tokens: int
     prompt_tokens_details: dict[str, int]
+    completion_tokens_details: dict[str, int] = Field(description="`reasoning_tokens`: of thoughts before calls")
 
 
 class OpenAIAnswer(BaseModel):

@@ -1,11 +1,21 @@
 """Serializing the answers of chat and of completions, whole or in chunks."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, ClassVar
 
+from server.completions.logprobs import Logprobs, TokenLogprob
 from server.http.openai.errors import shape
-from server.http.openai.run_factory import choices_of, events_of, hearth_fields, image_tokens, model_of, token_counts
+from server.http.openai.run_factory import (
+    choices_of,
+    events_of,
+    hearth_fields,
+    image_tokens,
+    model_of,
+    reasoning_tokens,
+    token_counts,
+)
 from server.http.openai.schemas import Asked, AskedForTexts, OpenAIError
 from server.http.sse import ServerSentEvent
 from server.runs import Run
@@ -13,11 +23,19 @@ from server.runs import Run
 REFUSED: dict[int | str | HTTPStatus, Any] = dict.fromkeys((400, 401, 404, 408, 409, 413, 429, 499, 503), OpenAIError)
 
 
+SAMPLING = ("top_p", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty")
+"""Parameters that have the same names in the engine."""
+
+
 def sampling_of(asked: Asked, seed: int | None = None) -> dict[str, Any]:
     """The sampling parameters of a request; see `Completion`."""
     # top_p of 0 leaves only the likeliest token.
     temperature = 0.0 if asked.top_p == 0 else asked.temperature
-    wanted = {"temperature": temperature, "top_p": asked.top_p, "seed": seed}
+    wanted = {"temperature": temperature, "seed": seed, **{name: getattr(asked, name) for name in SAMPLING}}
+    if asked.top_k is not None:
+        wanted["top_k"] = max(asked.top_k, 0)
+    if asked.logit_bias is not None:
+        wanted["logit_bias"] = {int(token): bias for token, bias in asked.logit_bias.items()}
     return {name: value for name, value in wanted.items() if value is not None}
 
 
@@ -30,8 +48,10 @@ class TextSerializer(ABC):
     whole: ClassVar[str]
     chunk: ClassVar[str]
 
-    def __init__(self, run: Run, asked: AskedForTexts) -> None:
+    def __init__(self, run: Run, asked: AskedForTexts, logprobs: Logprobs | None = None) -> None:
+        """`logprobs`: has those of the texts that are complete; None: nobody wants them."""
         self._run = run
+        self._logprobs = logprobs
         self._asked = asked
         self._index = 0
         """The index of the next text in a stream."""
@@ -40,6 +60,10 @@ class TextSerializer(ABC):
     @abstractmethod
     def shown(self, choice: dict[str, Any]) -> dict[str, Any]:
         """The fields of a whole text."""
+
+    @abstractmethod
+    def logprobs(self, tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
+        """The log-probabilities of a text."""
 
     def begun(self) -> dict[str, Any] | None:
         """The fields of the chunk that opens a text; None: there is none."""
@@ -60,7 +84,10 @@ class TextSerializer(ABC):
     def answer(self, answer: dict[str, Any]) -> dict[str, Any]:
         """The whole answer, from that of the run."""
         choices = choices_of(self._run, answer)
-        shown = [_choice(choice["index"], self.shown(choice), choice["finish_reason"]) for choice in choices]
+        shown = [
+            _choice(choice["index"], self.shown(choice), choice["finish_reason"], self._logprobs_of(choice["index"]))
+            for choice in choices
+        ]
         return {
             **self._head(self.whole, shown),
             "usage": self._usage(choices),
@@ -76,10 +103,13 @@ class TextSerializer(ABC):
             return [*self._begin(), self._chunk([_choice(self._index, self.delta(data["text"]))])]
         if kind == "choice":
             messages = [*self._begin(), *(self._chunk([_choice(self._index, part)]) for part in self.beside(data))]
+            # They are known when the text is complete.
+            if (logprobs := self._logprobs_of(self._index)) is not None:
+                messages.append(self._chunk([_choice(self._index, self.delta(""), logprobs=logprobs)]))
             self._index, self._begun = self._index + 1, False
             return messages
         if kind in ("step", "plan"):
-            # Clients look at the first choice of every chunk but the last one.
+            # A field beside the standard ones. Clients look at the first choice of every chunk but the last one.
             return [*self._begin(), self._chunk([_choice(self._index, self.ended())], x_hearth={kind: data})]
         if kind == "answer":
             return self._end(data)
@@ -87,6 +117,9 @@ class TextSerializer(ABC):
             assert self._run.error is not None, "its error is known"
             return [(None, None, shape(self._run.error)[0])]
         return []
+
+    def _logprobs_of(self, index: int) -> dict[str, Any] | None:
+        return None if self._logprobs is None else self.logprobs(self._logprobs.texts[index])
 
     def _begin(self) -> list[ServerSentEvent]:
         begun, self._begun = None if self._begun else self.begun(), True
@@ -122,8 +155,20 @@ class TextSerializer(ABC):
             "completion_tokens": written,
             "total_tokens": prompt + written,
             "prompt_tokens_details": {"cached_tokens": cached, **image_tokens(self._run)},
+            "completion_tokens_details": {"reasoning_tokens": reasoning_tokens(choices)},
         }
 
 
-def _choice(index: int, part: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
-    return {"index": index, **part, "logprobs": None, "finish_reason": finish}
+def _choice(
+    index: int, part: dict[str, Any], finish: str | None = None, logprobs: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    return {"index": index, **part, "logprobs": logprobs, "finish_reason": finish}
+
+
+def logprob_of(token: TokenLogprob) -> dict[str, Any]:
+    """A token of a message, as chat and responses have it."""
+    return {**_token(token), "top_logprobs": [_token(one) for one in token.top]}
+
+
+def _token(token: TokenLogprob) -> dict[str, Any]:
+    return {"token": token.text, "bytes": list(token.data), "logprob": token.logprob}
