@@ -62,7 +62,7 @@ picture: .venv/installed-dev
 
 # The pictures of docs/pages.md, taken again. They need Chromium.
 pictures: .venv/installed-dev
-	PICTURES=docs/images/pages $(VENV) -m pytest -m slow tests/browser/test_pictures.py
+	PICTURES=docs/images/pages $(VENV) -m pytest -m slow tests/browser/test_page_pictures.py
 
 # Some twenty minutes. One part alone: .venv/bin/python -m benchmarks decoding (--help names them all).
 bench: .venv/installed-dev

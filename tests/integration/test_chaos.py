@@ -197,7 +197,8 @@ def test_whatever_goes_wrong(
     after = taken(server)
     print(f"memory {before.memory / 1e6:.0f} MB, then {after.memory / 1e6:.0f} MB; {before}, {after}")
     assert after.memory - before.memory < MOST_GROWTH
-    assert after.descriptors <= before.descriptors + 4 and after.threads <= before.threads + 50, (before, after)
+    # Up to five connections to the database stay open, each with two files or a socket.
+    assert after.descriptors <= before.descriptors + 16 and after.threads <= before.threads + 50, (before, after)
     assert faults.happened, "a slow machine has time for few of them"
     for question, answer in right.items():
         assert alone(server, question) == answer, "once all is well, every answer is right"

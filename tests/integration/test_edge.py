@@ -3,17 +3,13 @@
 import ipaddress
 import json
 import random
-import re
-import shutil
 import socket
 import ssl
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -190,62 +186,6 @@ def test_guesses_of_a_password_are_counted_by_name_and_by_address(start_server: 
     assert refused.status_code == 429
     assert "your address" in refused.json()["error"]["message"]
     assert server.session.post("/unload_model").status_code == 200
-
-
-# A browser
-
-
-@pytest.fixture
-def foreign_page() -> Iterator[str]:
-    """A page at another port of this machine, as a notebook server has it: to a browser it is the same site, and the
-    cookies are sent."""
-
-    class Page(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html")
-            self.end_headers()
-            self.wfile.write(b"<!doctype html><title>foreign</title>")
-
-        def log_message(self, *_: object) -> None:
-            """Not into the tests' output."""
-
-    site = ThreadingHTTPServer(("127.0.0.1", 0), Page)
-    threading.Thread(target=site.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{site.server_port}"
-    site.shutdown()
-    site.server_close()
-
-
-def test_a_browser_sends_the_cookie_and_is_refused(empty_server: Server, foreign_page: str) -> None:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("chromium is not installed")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        context = browser.new_context()
-        context.add_cookies(
-            [{"name": "hearth_session", "value": "x", "url": empty_server.url, "httpOnly": True, "sameSite": "Lax"}]
-        )
-        page = context.new_page()
-        page.goto(foreign_page)
-        page.evaluate(
-            """async (url) => { await fetch(url, {method: "POST", mode: "no-cors", credentials: "include"}) }""",
-            f"{empty_server.url}/load_tools",
-        )
-        refused: list[str] = []
-        page.on("console", lambda message: refused.append(message.text))
-        page.set_content(f'<iframe src="{empty_server.url}/health"></iframe>')
-        page.wait_for_function("() => document.querySelector('iframe').contentDocument === null")
-        page.frames[1].wait_for_load_state()
-        framed = page.frames[1].content()
-        browser.close()
-    # Without the cookie it would be 401.
-    assert re.findall(r"POST /load_tools (\d+)", empty_server.output)[-1] == "403"
-    assert '"status"' not in framed
-    assert any("frame-ancestors" in text for text in refused), refused
 
 
 # Proxies

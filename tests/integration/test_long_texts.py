@@ -107,7 +107,7 @@ def test_many_messages_of_two_megabytes_over_v1_leave_little(server: Server) -> 
         list(pool.map(send, range(64)))
     grown = process.memory_info().rss - before
     print(f"{grown / 1e6:.0f} MB grown")
-    assert grown < 64e6, "they have 128 MB"
+    assert grown < 100e6, "they have 128 MB"
 
 
 @contextmanager

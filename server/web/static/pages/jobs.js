@@ -72,9 +72,9 @@ function showList() {
   startForm({ workspace, session, onStarted: (id) => location.assign(jobUrl(id)) }).then((form) => fill(starting, form), (error) => fill(starting, errorNote(error)));
   let counts = "";
   follow("load", ({ kind, data }) => {
-    // Jobs that others start or that end: their numbers change.
+    // Jobs that others start or that end: their numbers change. After the first sample too: it may be newer than the list.
     const now = kind === "sample" && JSON.stringify(data.jobs);
-    if (now && counts && now !== counts) load();
+    if (now && now !== counts) load();
     counts = now || counts;
   });
   return load();
