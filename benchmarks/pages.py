@@ -83,7 +83,7 @@ def _report_paint(page: Page, server: Server, times: int) -> None:
         painted = []
         for _ in range(times):
             page.goto(f"{server.url}/ui/{one.at}")
-            page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length > 0")
+            page.wait_for_function("() => performance.getEntriesByName('first-contentful-paint').length > 0")
             shown = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
             painted.append(shown / 1000)
         rows.append([one.title, str(times), milliseconds(statistics.median(painted)), milliseconds(max(painted))])
@@ -108,11 +108,12 @@ def _report_long_run(page: Page, server: Server, run: str, times: int) -> None:
     for _ in range(times):
         began = time.perf_counter()
         page.goto(f"{server.url}/ui/runs/{run}", wait_until="commit")
-        page.wait_for_function("document.querySelector('#steps .line strong') && document.querySelector('#step h2')")
+        page.wait_for_function("() => document.querySelector('#steps .line strong')")
+        page.wait_for_function("() => document.querySelector('#step h2')")
         opened.append(time.perf_counter() - began)
         began = time.perf_counter()
         page.locator("#steps").press("End")
-        page.wait_for_function("document.querySelector('#step h2')?.textContent === 'Answer'")
+        page.wait_for_function("() => document.querySelector('#step h2')?.textContent === 'Answer'")
         jumped.append(time.perf_counter() - began)
     rows = [
         [what, str(times), milliseconds(statistics.median(seconds)), milliseconds(max(seconds))]
@@ -172,7 +173,7 @@ def _rate(server: Server) -> float:
     tokens, counting = [0], threading.Lock()
 
     def ask() -> None:
-        for _ in range(4):
+        for _ in range(10):
             usage = server.session.post("/run_script", json={"question": QUESTION}).json()["usage"]
             with counting:
                 tokens[0] += usage["completion_tokens"] + usage["forced_tokens"]
@@ -214,6 +215,12 @@ def _paced_model() -> Iterator[str]:
             self._send({}, "stop")
             self.wfile.write(b"data: [DONE]\n\n")
 
+        def handle_one_request(self) -> None:
+            try:
+                super().handle_one_request()
+            except ConnectionError:  # the server has stopped reading
+                self.close_connection = True
+
         def _send(self, delta: dict[str, Any], finish: str | None = None) -> None:
             chunk = {**_head(), "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
             self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
@@ -243,9 +250,9 @@ def _report_text(browser: Any, server: Server, few: bool) -> None:
     page.get_by_role("textbox").first.fill("Write.")
     page.get_by_role("button", name="Ask", exact=True).click()
     if few:
-        page.wait_for_function("globalThis.seen.lags.length > 20")
+        page.wait_for_function("() => globalThis.seen.lags.length > 20")
     else:
-        page.wait_for_function("globalThis.seen.lags.length > 20", timeout=120_000)
+        page.wait_for_function("() => globalThis.seen.lags.length > 20", timeout=120_000)
         page.get_by_role("button", name="Stop").wait_for(state="hidden", timeout=300_000)
     seen = page.evaluate("globalThis.seen")
     lags = [one / 1000 for one in seen["lags"]]

@@ -19,6 +19,7 @@ from server.http.schemas import (
     Replayed,
     RunCancelled,
     RunId,
+    RunQuery,
     RunShown,
     RunsListed,
     RunsQuery,
@@ -57,8 +58,8 @@ def blueprint(host: Host, event_streams: ConcurrencyLimit) -> APIBlueprint:
 
     @routes.get("/runs/<run_id>", summary="A run", responses={200: RunShown, 404: ErrorAnswer})
     @access("read", "run")
-    def show(path: RunId, query: NoQuery) -> dict[str, Any]:
-        return host.questions.record(path.run_id)
+    def show(path: RunId, query: RunQuery) -> dict[str, Any]:
+        return host.questions.record(path.run_id, query.steps)
 
     @routes.get(
         "/runs/<run_id>/events",

@@ -105,6 +105,12 @@ class RunStarted(BaseModel):
     state: str
 
 
+class RunQuery(StrictRequest):
+    """How much of a run."""
+
+    steps: bool = Field(True, strict=False, description="false: without its steps, which may be many")
+
+
 class SessionsQuery(StrictRequest):
     """The workspace of sessions, and their maximum number."""
 

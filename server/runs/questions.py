@@ -250,10 +250,14 @@ class Questions:
         ended = [record for record in self._store.latest(wanted, limit) if record["run_id"] not in summaries]
         return [*summaries.values(), *ended][:limit]
 
-    def record(self, run_id: str) -> dict[str, Any]:
-        """The record of a run, in flight or ended. Raises `RunNotFoundError`."""
+    def record(self, run_id: str, steps: bool = True) -> dict[str, Any]:
+        """The record of a run, in flight or ended; perhaps without its steps. Raises `RunNotFoundError`."""
         run = self._in_flight(run_id)
-        return self._store.get(run_id) if run is None else record_of(run, saved=run.ended.is_set())
+        if run is None:
+            record = self._store.get(run_id) if steps else self._store.head(run_id)
+        else:
+            record = record_of(run, saved=run.ended.is_set())
+        return record if steps else {**record, "steps": []}
 
     def cancel(self, run_id: str) -> None:
         """Stop a run in flight: at the model's next token, or at once while it waits. Raises `RunNotFoundError` if it

@@ -139,6 +139,12 @@ def test_scoring_and_answering_at_once_disturb_nobody(server: Server, run: dict[
     assert answers == [run["answer"]] * 3
 
 
+def test_a_run_is_shown_without_its_steps(server: Server, run: dict[str, Any]) -> None:
+    path = f"/runs/{run['run_id']}"
+    whole, head = server.session.get(path).json(), server.session.get(f"{path}?steps=false").json()
+    assert whole["steps"] and head == {**whole, "steps": []}
+
+
 def test_what_is_not_there_is_said(server: Server, run: dict[str, Any]) -> None:
     path = f"/runs/{run['run_id']}"
     assert "it has 2" in refusal(server, 404, f"{path}/steps/4")

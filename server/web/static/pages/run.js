@@ -55,7 +55,7 @@ async function again() {
 }
 
 async function refresh() {
-  record = await get(path);
+  record = await get(path, { steps: query.has("beside") });
   showHead();
   const { count: steps } = await get(`${path}/steps`, { limit: 1 });
   list.grow(steps, ENDED.includes(record.state) && (record.state === "done" ? "Answer" : record.state === "failed" ? "Error" : "Stopped"));
