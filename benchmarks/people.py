@@ -18,6 +18,9 @@ from server.store.people import PeopleStore
 from tests.support.server_process import REPOSITORY, REQUEST_SECONDS, Server, Session, end, start
 
 PASSWORD = "a long password"
+ATTEMPTS_A_SECOND = 200
+CLIENTS = 8
+QUESTIONS = 5
 QUESTION = "Plan this: what is 37 * 52, and which weekday is 2026-12-25, and convert 3 miles to km?"
 
 
@@ -60,37 +63,42 @@ def _checks(times: int) -> dict[str, float]:
 def _report_wave(server: Server, times: int) -> None:
     body = {"username": "ann", "password": PASSWORD}
     assert server.session.post("/auth/register", json=body).ok
-    rows = []
-    for clients in (0, 8, 64):
-        with _logging_in(server, clients) as count:
-            seconds, tokens, began = [], 0, time.perf_counter()
-            for _ in range(times):
-                started = time.perf_counter()
-                usage = server.session.post("/run_script", json={"question": QUESTION}).json()["usage"]
-                seconds.append(time.perf_counter() - started)
-                tokens += usage["completion_tokens"] + usage["forced_tokens"]
-            spent = time.perf_counter() - began
-            figures = (statistics.median(seconds), p95(seconds))
-            rows.append(
-                [str(clients), f"{count[0] / spent:.0f}", *map(milliseconds, figures), f"{tokens / spent:.0f}"]
-            )
-    print_table(("clients that log in", "logins/s", "a question p50", "p95", "tokens/s"), rows)
+    figures: dict[int, tuple[list[float], list[int], list[int]]] = {0: ([], [], []), ATTEMPTS_A_SECOND: ([], [], [])}
+    for _ in range(times):
+        for attempts, (seconds, tokens, made) in figures.items():
+            with _guessing(server, attempts) as count:
+                began = time.perf_counter()
+                for _ in range(QUESTIONS):
+                    usage = server.session.post("/run_script", json={"question": QUESTION}).json()["usage"]
+                    tokens.append(usage["completion_tokens"] + usage["forced_tokens"])
+                seconds.append((time.perf_counter() - began) / QUESTIONS)
+                made.append(count[0])
+    rows = [
+        [
+            f"{sum(made) / (QUESTIONS * sum(seconds)):.0f}",
+            *map(milliseconds, (statistics.median(seconds), p95(seconds))),
+            f"{sum(tokens) / (QUESTIONS * sum(seconds)):.0f}",
+        ]
+        for seconds, tokens, made in figures.values()
+    ]
+    print_table(("wrong logins/s", "a question p50", "p95", "tokens/s"), rows)
 
 
 @contextmanager
-def _logging_in(server: Server, clients: int) -> Iterator[list[int]]:
-    """Clients that log in all the time, and the number of their logins."""
+def _guessing(server: Server, attempts: int) -> Iterator[list[int]]:
+    """Clients that try wrong passwords so often a second in all, and the number of their attempts so far."""
     stop, count, counting = threading.Event(), [0], threading.Lock()
 
-    def log_in() -> None:
+    def guess() -> None:
+        due = time.monotonic()
         with Session(server.url, "") as session:
-            while not stop.is_set():
-                body = {"username": "ann", "password": PASSWORD}
-                if session.post("/auth/login", json=body, timeout=REQUEST_SECONDS).ok:
-                    with counting:
-                        count[0] += 1
+            while not stop.wait(max(0.0, due - time.monotonic())):
+                due += CLIENTS / attempts
+                session.post("/auth/login", json={"username": "ann", "password": "wrong"}, timeout=REQUEST_SECONDS)
+                with counting:
+                    count[0] += 1
 
-    threads = [threading.Thread(target=log_in) for _ in range(clients)]
+    threads = [threading.Thread(target=guess) for _ in range(CLIENTS if attempts else 0)]
     for thread in threads:
         thread.start()
     try:
