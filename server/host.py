@@ -248,6 +248,7 @@ class Host:
             "kv_bytes": self.models.kv_bytes,
             "runs": [run.as_load() for run in self.runs.in_flight()],
             "jobs": self.jobs.counts(),
+            "changes": {"runs": self.runs.changes, "jobs": self.jobs.changes},
             "workers": [asdict(one) for one in self.workers.describe()],
             "sandbox": self.sandboxes.health(),
         }

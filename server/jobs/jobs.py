@@ -87,6 +87,7 @@ class Jobs:
         self._followed: WeakValueDictionary[str, Events] = WeakValueDictionary()
         """Of queued jobs that somebody follows."""
         self._listeners: list[Callable[[Job, bool], object]] = []
+        self._changes = 0
         self._closing = False
         self._changed = threading.Condition()
 
@@ -222,6 +223,12 @@ class Jobs:
         """How many jobs are queued, and how many run."""
         with self._changed:
             return {"queued": len(self._waiting), "running": len(self._running)}
+
+    @property
+    def changes(self) -> int:
+        """How often a job has begun to wait or to run, or has ended, since the server's start. It grows when that is
+        saved: a list that is read after it has the change."""
+        return self._changes
 
     def get(self, job_id: str) -> Job:
         """A job as it is now. Raises `JobNotFoundError`."""
@@ -491,6 +498,9 @@ class Jobs:
         self._tell(job)
 
     def _tell(self, job: Job, is_progress: bool = False) -> None:
+        if not is_progress:
+            with self._changed:
+                self._changes += 1
         for call in self._listeners:
             try:
                 call(job, is_progress)

@@ -43,6 +43,7 @@ class Runs:
         self._remembered: OrderedDict[str, tuple[Run, int]] = OrderedDict()
         self._remembered_size = 0
         self._written = 0
+        self._changes = 0
         self._closing = False
         self._timekeeper: threading.Thread | None = None
         self._changed = threading.Condition()
@@ -72,6 +73,7 @@ class Runs:
                 self._timekeeper = timekeeper
             thread.start()
             self._in_flight[run.id] = run
+            self._changes += 1
             self._changed.notify_all()
 
     def _find_place(self, run: Run) -> None:
@@ -116,6 +118,7 @@ class Runs:
             # It is saved; what is remembered are the events.
             run.trace = Trace()
             self._remember(run)
+            self._changes += 1
             self._changed.notify_all()
         run.publish_end()
 
@@ -150,6 +153,11 @@ class Runs:
         """Tokens that all runs have written since the server's start."""
         with self._changed:
             return self._written + sum(run.written for run in self._in_flight.values())
+
+    @property
+    def changes(self) -> int:
+        """How often a run has begun or ended since the server's start: a list that is read after it has the change."""
+        return self._changes
 
     def tokens_of(self, owner: str) -> int:
         """Tokens that the runs in flight of a person have used so far."""

@@ -91,6 +91,20 @@ def test_the_list_changes_with_the_jobs(
     expect(page.locator("tr", has_text=other)).to_be_visible()
 
 
+def test_a_job_that_begins_when_another_has_ended_is_listed(visit: Visit, lab: Server, waiting: Path) -> None:
+    ending = start(lab, waiting / "fifth")
+    page = visit("/ui/jobs?workspace=jobs")
+    expect(page.locator("tr", has_text=ending)).to_contain_text("running")
+    for number in range(3):
+        (waiting / ("fifth" if not number else f"next {number}")).touch()
+        expect(page.locator("tr", has_text=ending)).to_contain_text("succeeded")
+        # As many run as before the end, and often as at the last sample.
+        following = start(lab, waiting / f"next {number + 1}")
+        expect(page.locator("tr", has_text=following)).to_contain_text("running")
+        ending = following
+    assert lab.session.delete(f"/jobs/{ending}").ok
+
+
 def test_a_job_is_cancelled_on_its_page(visit: Visit, lab: Server, waiting: Path) -> None:
     job = start(lab, waiting / "fourth")
     page = visit(f"/ui/jobs?job={job}")

@@ -22,6 +22,39 @@ export function follow(topic, handle, after = 0) {
   };
 }
 
+/**
+ * Call `load` whenever `signature(sample)` of the server's load has another value than before: for lists that others change.
+ * Returns a function that calls it at once. Of two loads the later one began later, so that an old list never hides a new one.
+ */
+export function reloadWith(signature, load) {
+  let seen;
+  let loading = null;
+  let again = false;
+
+  async function all() {
+    try {
+      do {
+        again = false;
+        await load();
+      } while (again);
+    } finally {
+      loading = null;
+    }
+  }
+  function reload() {
+    again = true;
+    loading ??= all();
+    return loading;
+  }
+  // After the first sample too: it may be newer than the list.
+  follow("load", ({ kind, data }) => {
+    if (kind !== "sample" || signature(data) === seen) return;
+    seen = signature(data);
+    reload();
+  });
+  return reload;
+}
+
 document.addEventListener("visibilitychange", () => {
   for (const [id, { topic, after }] of following) tell(document.hidden ? { leave: id } : { follow: id, topic, after });
 });

@@ -7,7 +7,7 @@ import { showName } from "../heading.js";
 import { showJob } from "../jobs/job.js";
 import { ENDED, STATES, jobUrl, progressShown, took } from "../jobs/shown.js";
 import { startForm } from "../jobs/start.js";
-import { follow } from "../live.js";
+import { follow, reloadWith } from "../live.js";
 import { currentWorkspace } from "../workspace.js";
 
 const workspace = currentWorkspace();
@@ -22,13 +22,14 @@ function showList() {
   const followed = new Map(); // job_id -> a function that stops following it
   const states = new Map(); // job_id -> the cell of its state
   const starting = h("div");
+  const reload = reloadWith(({ changes }) => changes.jobs, load);
 
   function choose() {
     const url = new URL(location.href);
     if (state.value) url.searchParams.set("state", state.value);
     else url.searchParams.delete("state");
     history.replaceState(null, "", url);
-    load();
+    reload();
   }
 
   async function load() {
@@ -46,7 +47,7 @@ function showList() {
     const cancel = async ({ target }) => {
       target.disabled = true;
       await remove(`/jobs/${part(job.job_id)}`).catch(refused);
-      await load();
+      await reload();
     };
     states.set(job.job_id, h("td", {}, h("div", {}, stateTag(job.state), progressShown(job))));
     return [h("a", { href: jobUrl(job.job_id) }, job.job_id), h("span", { class: "mono" }, job.tool, " ", h("span", { class: "soft" }, shortened(JSON.stringify(job.input), 80))),
@@ -63,21 +64,14 @@ function showList() {
       } else if (kind === "end" || (kind === "state" && data.state !== job.state)) {
         job = data;
         if (kind === "end") followed.get(job.job_id)?.();
-        load();
+        reload();
       }
     }));
   }
 
   fill(page, h("div", { class: "row" }, h("label", { class: "inline" }, "State", state), session && h("span", { class: "tag" }, `of the session ${session}`)), h("p"), list, h("h2", {}, "Start a job"), starting);
   startForm({ workspace, session, onStarted: (id) => location.assign(jobUrl(id)) }).then((form) => fill(starting, form), (error) => fill(starting, errorNote(error)));
-  let counts = "";
-  follow("load", ({ kind, data }) => {
-    // Jobs that others start or that end: their numbers change. After the first sample too: it may be newer than the list.
-    const now = kind === "sample" && JSON.stringify(data.jobs);
-    if (now && now !== counts) load();
-    counts = now || counts;
-  });
-  return load();
+  return reload();
 }
 
 const id = query.get("job");

@@ -3,7 +3,7 @@
 import { get, part, withQuery } from "../api.js";
 import { empty, errorNote, fill, find, h, stateTag, table } from "../dom.js";
 import { count, seconds, short, shortened, time, written } from "../format.js";
-import { follow } from "../live.js";
+import { reloadWith } from "../live.js";
 import { currentWorkspace } from "../workspace.js";
 
 const LIMIT = 50;
@@ -12,7 +12,6 @@ const KINDS = ["", "tight", "", "tight extra", "tight extra", "tight extra", "ti
 const form = find("#filters");
 const asked = new URLSearchParams(location.search);
 let last = null;
-let inFlight = "";
 
 const filters = () => Object.fromEntries([...new FormData(form)].filter(([, value]) => value));
 
@@ -48,17 +47,16 @@ async function open() {
   await show();
 }
 
-form.addEventListener("submit", (event) => {
-  event.preventDefault();
-  history.replaceState(null, "", withQuery("/ui/runs", filters()));
-  show().catch(failed);
-});
+// Not while somebody reads further down: the rows would move.
+const load = async () => scrollY < 200 && show().catch(failed);
+
+open().then(() => {
+  const reload = reloadWith(({ changes, runs }) => changes.runs + runs.map((run) => run.state).join(), load);
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    history.replaceState(null, "", withQuery("/ui/runs", filters()));
+    scrollTo(0, 0);
+    reload();
+  });
+}, failed);
 find("#more").addEventListener("click", () => show(last).catch(failed));
-open().catch(failed);
-// Runs that begin or end change the list.
-follow("load", ({ kind, data }) => {
-  if (kind !== "sample") return;
-  const now = data.runs.map((run) => run.run_id + run.state).join();
-  if (now !== inFlight && scrollY < 200) show().catch(failed);
-  inFlight = now;
-});
