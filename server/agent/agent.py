@@ -91,7 +91,7 @@ class Agent(ABC):
     name: ClassVar[str]
     """Its name in requests."""
     replays: ClassVar[bool] = False
-    """Whether it takes over the steps of `server.sdk.replayed_steps`, so that its runs can be forked at any step."""
+    """Whether it replays the steps of `server.sdk.replayed_steps`, so that its runs can be forked at any step."""
 
     def __init__(
         self, model: Model, tools: Mapping[str, BaseTool], max_steps: int, tool_seconds: float = 30.0

@@ -84,7 +84,7 @@ class CustomAgentGuidance(Agent):
         return AgentResult(answer, steps[-1].tool if steps else None, steps, asdict(used), details)
 
     def _replay(self, conversation: Conversation, shown: ShownTools, steps: list[Step]) -> str | None:
-        """Take over the steps of an earlier run: append them to the conversation and to `steps`. Returns the answer
+        """Replay the steps of an earlier run: append them to the conversation and to `steps`. Returns the answer
         if the last of them is the answer."""
         answer = None
         for given in replayed_steps():

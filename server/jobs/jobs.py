@@ -227,7 +227,7 @@ class Jobs:
     @property
     def changes(self) -> int:
         """How often a job has begun to wait or to run, or has ended, since the server's start. It grows when that is
-        saved: a list that is read after it has the change."""
+        saved. A list that is read later has the change."""
         return self._changes
 
     def get(self, job_id: str) -> Job:

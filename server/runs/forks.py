@@ -34,7 +34,7 @@ class ContinueFrom:
 @dataclass(frozen=True)
 class Changes:
     """What is different in a fork; None: as in the run. `observation`, `thought` and `input` are those of the last
-    step that is taken over, whose tool is called again with `rerun_tool`. `generation`: `LIVE`, or a hash."""
+    step that is replayed, whose tool is called again with `rerun_tool`. `generation`: `LIVE`, or a hash."""
 
     observation: str | None = None
     thought: str | None = None
@@ -87,7 +87,7 @@ class Forks:
         Raises `RunNotFoundError`, `RunNotEndedError`, `StepNotFoundError`, `GenerationNotFoundError` if it was
         answered without any code, `ModelChangedError` if its model isn't resident, `InvalidRequestError` for changes
         that don't fit, `ImageNotFoundError`, and what `Questions.start` raises. The run ends with
-        `InvalidRequestError` if its agent can't take over steps, or if a grammar does not allow a text.
+        `InvalidRequestError` if its agent can't replay steps, or if a grammar does not allow a text.
         """
         record = self._record(run_id)
         call = None
@@ -168,7 +168,7 @@ class Forks:
             if one["written"] is None:
                 raise _refused(
                     "step",
-                    f"Step {number} of run {run_id} can't be taken over: the record does not have the one text by "
+                    f"Step {number} of run {run_id} can't be replayed: the record does not have the one text by "
                     f"which the model made it. Fork at step {number} or before",
                 )
         return steps

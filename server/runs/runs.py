@@ -156,7 +156,7 @@ class Runs:
 
     @property
     def changes(self) -> int:
-        """How often a run has begun or ended since the server's start: a list that is read after it has the change."""
+        """How often a run has begun or ended since the server's start. A list that is read later has the change."""
         return self._changes
 
     def tokens_of(self, owner: str) -> int:

@@ -29,7 +29,7 @@ For agents:
 - `grammar_schema(schema)`: what a grammar can say of a JSON schema, for `guidance.json`.
 - `describe_type(schema, defs)`: the type of a value in a few words, from its JSON schema.
 - `tell_step(step)`, `tell_plan(steps)`: send a finished step, or the plan, to the readers of the run.
-- `replayed_steps()`: the steps that a fork of a run takes over, for an agent with `replays = True`.
+- `replayed_steps()`: the steps that a fork of a run replays, for an agent with `replays = True`.
 - `shown_tools`: how many tools to show the model, and how to report which.
 - `usage.measured()`, `logprobs.measured()`: tokens and log-probabilities of what the model writes in a block.
 - `Prepared(words)`: a guidance grammar in its serialised form, for one that is used again and again.

@@ -48,7 +48,7 @@ class Context:
     images: "Mapping[str, ImagePart]" = field(default_factory=dict)
     """In the server: the run's pictures by their keys. A model that takes images puts each one after its mark."""
     replayed: "tuple[ReplayedStep, ...]" = ()
-    """In a worker: the steps that the run takes over from another one."""
+    """In a worker: the steps of another run that this one replays."""
     listener: "Listener | None" = None
     """In a worker: gets the run's steps, plans and tool calls."""
     jobs: "SessionJobs | None" = None

@@ -1,4 +1,4 @@
-"""A run that continues another one: the steps that it takes over from there."""
+"""A run that continues another one: the steps that it replays from there."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +23,7 @@ class ReplayedStep:
 
 
 def replayed_steps() -> tuple[ReplayedStep, ...]:
-    """For agents: the steps that this run takes over, in their order; mostly none. The agent acts as if it had just
+    """For agents: the steps that this run replays, in their order; mostly none. The agent acts as if it had just
     made them: it tells them with `tell_step`, and has them among its result's `steps`. Only an agent with the class
     attribute `replays = True` gets any."""
     return context.current().replayed

@@ -229,7 +229,7 @@ class Worker:
             make = self._code.agents[message["agent"]]
             if message["replayed"] and not getattr(make, "replays", False):
                 raise InvalidRequestError(
-                    f"The agent {message['agent']!r} of this generation can't take over steps of another run. Fork "
+                    f"The agent {message['agent']!r} of this generation can't replay the steps of another run. Fork "
                     "at step 1, or with another agent or generation, or let it use server.sdk.replayed_steps and say "
                     "replays = True."
                 )
