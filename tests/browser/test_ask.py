@@ -199,7 +199,7 @@ def test_files_and_pictures(visit: Visit, paced: Paced) -> None:
         ),
     )
     answer(page)
-    page.wait_for_function("document.querySelector('.made img')?.naturalWidth === 1")
+    page.wait_for_function("() => document.querySelector('.made img')?.naturalWidth === 1")
     expect(page.locator(".made a.tag")).to_have_text("⤓ data.csv")
 
 
@@ -246,4 +246,4 @@ def test_the_reader_is_not_moved_while_text_comes(visit: Visit, paced: Paced) ->
     answer(page)
     assert page.evaluate("scrollY") == 0
     page.get_by_role("button", name="To the end").click()
-    page.wait_for_function("scrollY > 500")
+    page.wait_for_function("() => scrollY > 500")
