@@ -2,14 +2,18 @@
 and what the choice costs."""
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from types import SimpleNamespace
+from typing import Any
 
 from benchmarks.tables import milliseconds, print_table
 from constants import Settings
 from server.agent import CustomAgentGuidance, tool_ranking
 from server.agent.agent import Model
 from server.agent.shown_tools import ShownTools
+from server.documents.embedder import Embedder
+from server.documents.tool_vectors import ToolVectors
 from server.engine import GuidedEngine
 from server.model import load_model
 from server.providers import RemoteModel
@@ -22,6 +26,7 @@ DEFAULT: int = Settings.model_fields["TOOLS_SHOWN"].default
 SHOWN = (5, 10, 20, DEFAULT)
 CALLS = 40
 """Questions to the embedded model."""
+VECTORS = ToolVectors(Embedder())
 SETS: dict[str, Callable[[], list[tuple[str, str]]]] = {
     "written with the tools": lab_tools.questions,
     "written after the ranker": lab_tools.later_questions,
@@ -45,20 +50,44 @@ def report(few: bool) -> None:
         closing(RemoteModel("openai:embedded", f"{api.url}/v1", with_key=False)) as remote,
     ):
         models: dict[str, Model] = {"8,192 tokens": remote, "4,096 tokens, the embedded model's": engine}
-        rows = [
-            [name, window, str(len(asked)), *_shares(model, asked)]
-            for name, asked in ((name, questions()[: 20 if few else None]) for name, questions in SETS.items())
-            for window, model in models.items()
-        ]
+        rows = []
+        for name, questions in SETS.items():
+            asked = questions()[: 20 if few else None]
+            for window, model in models.items():
+                rows.append([name, window, "words", str(len(asked)), *_shares(model, asked)])
+                with _embedding():
+                    rows.append([name, window, "words and meaning", str(len(asked)), *_shares(model, asked)])
     print_table(
-        ("questions", "window", "n", *(f"{most} shown" for most in SHOWN), f"{DEFAULT}, and find_tools once"), rows
+        (
+            "questions",
+            "window",
+            "ranked by",
+            "n",
+            *(f"{most} shown" for most in SHOWN),
+            f"{DEFAULT}, and find_tools once",
+        ),
+        rows,
     )
     print()
     asked = lab_tools.later_questions()[:: 40 if few else 3][:CALLS]
-    calls = [[str(most), str(len(asked)), *_calls(engine, asked, most)] for most in (5, 12, DEFAULT)]
+    with _embedding():
+        calls = [[str(most), str(len(asked)), *_calls(engine, asked, most)] for most in (5, 12, DEFAULT)]
     print_table(("shown", "n", "the right tool is shown", "and called by the embedded model", "p50"), calls)
     print()
     _print_costs(engine, asked)
+
+
+@contextmanager
+def _embedding() -> Iterator[None]:
+    """Within this block tools are ranked by meaning too, as in a run."""
+
+    def ask(what: str, do: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        return {"similarities": VECTORS.similarities(**given)}
+
+    # Nobody reads the run's events.
+    ignored = dict.fromkeys(("step", "plan", "tools_shown", "tool_ended", "tool_failed"), lambda *_: "")
+    with context.scope(listener=SimpleNamespace(ask=ask, tool_began=lambda *_: 0, **ignored)):
+        yield
 
 
 def _shares(model: Model, questions: Sequence[tuple[str, str]]) -> list[str]:
@@ -119,9 +148,15 @@ def _print_costs(engine: GuidedEngine, questions: Sequence[tuple[str, str]]) -> 
     chosen = (time.perf_counter() - began) / len(questions)
     shipped = load_tools(ResidentChatModel(get_engine=lambda: engine))
     ShownTools(engine, shipped, "hello")
+    with _embedding():
+        rank()
+        began = time.perf_counter()
+        rank()
+        compared = (time.perf_counter() - began) / len(questions)
     rows = [
-        ["rank 300 tools for the first time, index included", first],
+        ["rank 300 tools by words for the first time, index included", first],
         ["rank them again", milliseconds(ranked)],
+        ["rank them again by words and meaning, the question's vector included", milliseconds(compared)],
         ["choose those to show", milliseconds(chosen)],
         ["the same with the shipped tools, which are all shown", once(lambda: ShownTools(engine, shipped, "hello"))],
     ]

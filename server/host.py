@@ -18,6 +18,7 @@ from server.documents.embeddings import Embeddings
 from server.documents.reading import Reader
 from server.documents.rerank import reranker
 from server.documents.search import Searches
+from server.documents.tool_vectors import ToolVectors
 from server.files.folders import SessionFolders
 from server.files.session_files import SessionFiles
 from server.images.calls import ImageCalls
@@ -140,6 +141,7 @@ class Host:
                 DocumentCalls(self.documents),
                 InternetCalls(settings, self.web_pages),
                 ImageCalls(self.pictures, self.models.engine),
+                ToolVectors(embedder),
             ),
             niceness=settings.WORKER_NICENESS,
             memory_bytes=None if settings.WORKER_MEMORY_GB is None else int(settings.WORKER_MEMORY_GB * 2**30),

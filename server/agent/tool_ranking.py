@@ -1,9 +1,10 @@
-"""Which tools fit a question: ranked by words, with BM25 (https://doi.org/10.1561/1500000019).
+"""Which tools fit a question: ranked by words, with BM25 (https://doi.org/10.1561/1500000019), and by meaning, with
+the server's embedding model; both rankings are fused (Cormack, Clarke and Büttcher, SIGIR 2009).
 
-Code of our own: the libraries for BM25 (rank_bm25, bm25s) rank words as they are given, and import numpy into a
-worker, whose start takes milliseconds. What matters here, they leave to their caller: the words of names, endings,
-related words, parts of words. The words of a tool are those of its name, its description, its arguments and their
-descriptions.
+The ranking by words is code of our own: the libraries for BM25 (rank_bm25, bm25s) rank words as they are given, and
+import numpy into a worker, whose start takes milliseconds. What matters here, they leave to their caller: the words
+of names, endings, related words, parts of words. The words of a tool are those of its name, its description, its
+arguments and their descriptions.
 """
 
 import math
@@ -16,7 +17,7 @@ from typing import TypeVar
 
 from langchain_core.tools import BaseTool
 
-from server.sdk import arguments_schema
+from server.sdk import arguments_schema, shown_tools
 
 T = TypeVar("T")
 
@@ -31,6 +32,15 @@ PART_LENGTH = 4
 MOST_COUNTED = 2
 # What is read of a longer question, half of it from each end: its middle is a text that was pasted.
 MOST_CHARACTERS = 4000
+# How little the first places of a ranking differ. With the paper's 60, what is average in both comes before what is
+# the best in one.
+FUSION = 10
+# A cosine below it says nothing.
+LEAST_SIMILARITY = 0.1
+# What the embedding model reads of a tool: its window is short.
+MOST_OF_TOOL = 1000
+# Above it, words alone: their texts travel with each question.
+MOST_COMPARED = 2000
 RELATED_WORDS = Path(__file__).with_name("related_words.txt")
 
 WORD = re.compile(r"[^\W\d_]+")
@@ -84,10 +94,26 @@ VALUES = tuple(
 def rank(question: str, tools: Mapping[str, BaseTool]) -> list[str]:
     """The names of the tools that have to do with `question`, the best first; equally good ones in their own order.
 
-    A tool without a word or a part of a word in common with the question is left out.
+    By words alone outside of a run, without an embedding model, and beyond `MOST_COMPARED` tools. A tool that has
+    neither a word or a part of a word in common with the question, nor a like meaning, is left out.
     """
-    scores = _index(tools).scores(question)
-    return [name for name, score in sorted(scores.items(), key=lambda item: -item[1]) if score > 0]
+    if len(question) > MOST_CHARACTERS:
+        question = f"{question[: MOST_CHARACTERS // 2]} {question[-MOST_CHARACTERS // 2 :]}"
+    by_words = _best(_index(tools).scores(question), above=0.0)
+    if not tools or len(tools) > MOST_COMPARED:
+        return by_words
+    cosines = shown_tools.similarities(question, _compared_texts(tools))
+    if cosines is None:
+        return by_words
+    scores: dict[str, float] = defaultdict(float)
+    for ranking in by_words, _best(dict(zip(tools, cosines, strict=True)), above=LEAST_SIMILARITY):
+        for place, name in enumerate(ranking):
+            scores[name] += 1 / (FUSION + place)
+    return _best(scores, above=0.0)
+
+
+def _best(scores: Mapping[str, float], above: float) -> list[str]:
+    return [name for name, score in sorted(scores.items(), key=lambda item: -item[1]) if score > above]
 
 
 def once_for_tools(make: Callable[[Mapping[str, BaseTool]], T]) -> Callable[[Mapping[str, BaseTool]], T]:
@@ -129,8 +155,6 @@ class _Index:
     def scores(self, question: str) -> dict[str, float]:
         """What each tool has in common with the question, by name, in their order."""
         scores = [0.0] * len(self._names)
-        if len(question) > MOST_CHARACTERS:
-            question = f"{question[: MOST_CHARACTERS // 2]} {question[-MOST_CHARACTERS // 2 :]}"
         plain = _plain_words(question)
         related = _related()
         said = Counter([*_stems(plain), *_phrases(question)])
@@ -153,6 +177,15 @@ class _Index:
 @once_for_tools
 def _index(tools: Mapping[str, BaseTool]) -> _Index:
     return _Index(tools)
+
+
+@once_for_tools
+def _compared_texts(tools: Mapping[str, BaseTool]) -> list[str]:
+    """What the embedding model reads of each tool. Arguments added nothing to it, and take time."""
+    return [
+        f"{' '.join(WORD.findall(CAMEL_CASE.sub(' ', tool.name)))}. {tool.description}"[:MOST_OF_TOOL]
+        for tool in tools.values()
+    ]
 
 
 def _texts(tool: BaseTool) -> list[tuple[str, int]]:

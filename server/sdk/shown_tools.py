@@ -1,6 +1,6 @@
 """Which tools an agent shows the model, where there are more than it should read."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from server.sdk import context
 
@@ -17,6 +17,17 @@ def of_session() -> tuple[str, ...]:
     """The names of the tools that earlier questions of the run's session called, the latest first. Some of them may
     not exist any more."""
     return context.current().session_tools
+
+
+def similarities(query: str, texts: Sequence[str]) -> list[float] | None:
+    """The cosines of the query's vector and each text's, by the server's embedding model. None: there is no such
+    model, or no run."""
+    if (listener := context.current().listener) is None:
+        return None
+    found: list[float] | None = listener.ask("tools", "compare", {"query": query, "texts": list(texts)})[
+        "similarities"
+    ]
+    return found
 
 
 def tell(names: Iterable[str]) -> None:

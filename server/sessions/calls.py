@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from server.documents.calls import DocumentCalls
+from server.documents.tool_vectors import ToolVectors
 from server.images.calls import ImageCalls
 from server.internet.calls import InternetCalls
 from server.jobs.calls import JobCalls
@@ -15,7 +16,13 @@ class SessionCalls:
     """See `server.workers.worker.SessionCalls`."""
 
     def __init__(
-        self, jobs: JobCalls, code: CodeCalls, documents: DocumentCalls, internet: InternetCalls, images: ImageCalls
+        self,
+        jobs: JobCalls,
+        code: CodeCalls,
+        documents: DocumentCalls,
+        internet: InternetCalls,
+        images: ImageCalls,
+        tools: ToolVectors,
     ) -> None:
         self._calls = {
             "jobs": jobs.do,
@@ -23,6 +30,7 @@ class SessionCalls:
             "documents": documents.do,
             "internet": internet.do,
             "images": images.do,
+            "tools": tools.do,
         }
         self.absent_internet = internet.absent
         self.jobs = jobs.names

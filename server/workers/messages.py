@@ -205,6 +205,7 @@ class Ask(_FromWorker):
         "documents",
         "internet",
         "images",
+        "tools",
     ]
     given: dict[str, Any]
 

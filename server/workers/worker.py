@@ -52,7 +52,7 @@ MOST_SENT_BYTES = 2 * messages.LONGEST_FROM_WORKER
 """Maximum number of bytes of one run's steps and plans."""
 AT_ONCE = ("count", "cut", "render")
 """Calls that take less time than handing them to another thread."""
-ELSEWHERE = ("jobs", "code", "documents", "internet", "images")
+ELSEWHERE = ("jobs", "code", "documents", "internet", "images", "tools")
 """Calls that the model has no part in. They may wait for long, so never on the thread that waits for the task."""
 LINGER_SECONDS = 1.0
 """Maximum time for a process to end after it has closed the connection."""

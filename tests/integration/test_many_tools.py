@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from server.agent.tool_ranking import rank
 from server.engine import GuidedEngine
 from tests.support import lab_tools
 from tests.support.event_stream import ask as follow
@@ -74,6 +76,32 @@ def test_the_right_tool_of_many_is_called(lab: Server) -> None:
     assert record["tools_shown"] == answer["tools_shown"]
     again = lab.session.post(f"/runs/{answer['run_id']}/replay").json()
     assert again["same_answer"] and again["tools_shown"] == answer["tools_shown"]
+
+
+@pytest.mark.parametrize(
+    ("question", "tool"),
+    [
+        ("H and P phrases for 67-66-3", "hazard_codes"),
+        ("We're out of nitrile gloves, get 10 boxes.", "place_order"),
+        ("what phylum are tardigrades in", "taxonomy_lookup"),
+    ],
+)
+def test_tools_are_found_by_meaning(lab: Server, question: str, tool: str) -> None:
+    tools = lab_tools.build()
+    assert tool not in rank(question, tools)[:MOST], "words alone would find it"
+    assert tool in ask(lab, question, max_steps=1)["tools_shown"]
+
+
+def test_without_an_embedding_model_tools_are_found_by_words(
+    start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = start_server(TOOLS_SHOWN=MOST, EMBEDDING_MODEL=str(tmp_path))
+    server.wait_until_ready()
+    put(server, LAB, "lab.py", lab_tools.source(but=("calculator",)))
+    for _ in range(2):
+        assert "calculator" in ask(server, "What is 37 * 52?")["tools_shown"]
+    assert server.output.count("Tools are chosen by words alone") == 1
+    assert str(tmp_path) in server.output
 
 
 def test_few_tools_are_all_shown(lab: Server) -> None:
