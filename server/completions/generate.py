@@ -97,6 +97,13 @@ def prompt_formats(
     return [ReactFormat(source, max_tokens) if with_tools and marks is None else TemplateFormat(source, marks)]
 
 
+def count_prompt(completion: Completion, engine: GuidedEngine) -> int:
+    """The number of tokens that the model would read for a message. Raises `InvalidRequestError` if its chat template
+    does not accept the conversation."""
+    [prompt_format] = prompt_formats(completion.source, engine.tokenizer)
+    return engine.count(prompt_format.prompt(engine.tokenizer))
+
+
 class TextSink(Protocol):
     """Gets a text's content while it is written; a run does."""
 

@@ -125,6 +125,22 @@ def start_run(host: Host, asked: RunRequest, completion: Completion) -> Run:
         run = agent_run(host, asked, completion)
         host.questions.start(run)
         return run
+    run, model = model_run(host, asked, completion)
+
+    def work(engine: "GuidedEngine") -> AgentResult:
+        from server.completions.generate import complete
+
+        return complete(run, with_texts(completion, run.with_images), engine)
+
+    host.questions.start_completion(run, work, model)
+    return run
+
+
+def model_run(host: Host, asked: RunRequest, completion: Completion) -> tuple[Run, str | None]:
+    """A run of the model itself, not started yet, and the name of the model; None: the default one.
+
+    Raises `UnknownModelError`, `InvalidRequestError`, and what `ResidentModels.ready` raises.
+    """
     if asked.x_session_id is not None:
         raise invalid("A session is an agent's. Ask one, like hearth/react, or send the messages.", "x_session_id")
     names = resident_names(host)
@@ -140,14 +156,7 @@ def start_run(host: Host, asked: RunRequest, completion: Completion) -> Run:
     run = Run(shown[:LONGEST_QUESTION], asked.x_workspace, 0, COMPLETION, owner=_owner(asked), key=caller().key)
     run.max_tokens, run.timeout = host.settings.MAX_TOKENS, host.settings.RUN_TIMEOUT
     run.add_images(completion.images)
-
-    def work(engine: "GuidedEngine") -> AgentResult:
-        from server.completions.generate import complete
-
-        return complete(run, with_texts(completion, run.with_images), engine)
-
-    host.questions.start_completion(run, work, None if asked.model == OWN else asked.model)
-    return run
+    return run, None if asked.model == OWN else asked.model
 
 
 def resident_names(host: Host) -> list[str]:
