@@ -180,7 +180,7 @@ class EngineTokenizer(Tokenizer):
         if not arguments:
             return {}
         taken = {*OF_RENDERING, *signature(self.transformers.apply_chat_template).parameters}
-        taken |= set(self.transformers.special_tokens_map)
+        taken |= {*self.transformers.SPECIAL_TOKENS_ATTRIBUTES, *self.transformers.special_tokens_map}
         if refused := sorted(taken & set(arguments)):
             raise InvalidRequestError(
                 f"chat_template_kwargs can't have {', '.join(refused)}: Hearth decides that. They are for what the "

@@ -47,6 +47,12 @@ def _kind_of_text(value: Any) -> str:
     return "tokens" if isinstance(value, list) else "text"
 
 
+def _kind_of_choice(value: Any) -> Any:
+    if isinstance(value, str):
+        return "keyword"
+    return value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+
+
 def _parts(value: Any) -> Any:
     return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
@@ -165,6 +171,9 @@ class FunctionDefinition(Lenient):
 class ChatTool(Lenient):
     type: Literal["function"]
     function: FunctionDefinition
+
+
+Keyword = Annotated[Literal["none", "auto", "required"], Tag("keyword")]
 
 
 class FunctionNamed(Lenient):
@@ -331,7 +340,13 @@ class ChatRequest(AskedForTexts):
     messages: list[ChatMessage] = Field(min_length=1)
     max_completion_tokens: int | None = Field(None, ge=1, description="another name for max_tokens")
     tools: list[ChatTool] | None = None
-    tool_choice: Literal["none", "auto", "required"] | ChatToolNamed | ChatToolsAllowed | None = None
+    tool_choice: (
+        Annotated[
+            Keyword | Annotated[ChatToolNamed, Tag("function")] | Annotated[ChatToolsAllowed, Tag("allowed_tools")],
+            Discriminator(_kind_of_choice),
+        ]
+        | None
+    ) = None
     parallel_tool_calls: bool | None = True
     response_format: ResponseFormat | None = None
     chat_template_kwargs: dict[str, Any] | None = Field(
@@ -423,7 +438,15 @@ class ResponsesRequest(Asked):
     instructions: str | None = None
     max_output_tokens: int | None = Field(None, ge=1)
     tools: list[ResponsesTool] | None = None
-    tool_choice: Literal["none", "auto", "required"] | ResponsesToolNamed | ResponsesToolsAllowed | None = None
+    tool_choice: (
+        Annotated[
+            Keyword
+            | Annotated[ResponsesToolNamed, Tag("function")]
+            | Annotated[ResponsesToolsAllowed, Tag("allowed_tools")],
+            Discriminator(_kind_of_choice),
+        ]
+        | None
+    ) = None
     parallel_tool_calls: bool | None = True
     text: ResponsesText | None = None
 
