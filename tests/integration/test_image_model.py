@@ -90,7 +90,7 @@ def test_messages_with_pictures(server: Server) -> None:
     chat = answered(server, "Which colour?", RED, temperature=0)
     for source in pictures:
         content = [{"type": "text", "text": "Which colour?"}, {"type": "image", "source": source}]
-        body = {"model": "hearth", "messages": [{"role": "user", "content": content}]}
+        body: dict[str, Any] = {"model": "hearth", "messages": [{"role": "user", "content": content}]}
         got = server.session.post("/v1/messages", json={**body, "max_tokens": 20, "temperature": 0})
         assert got.status_code == 200, got.text
         assert got.json()["content"][0]["text"] == chat["choices"][0]["message"]["content"]

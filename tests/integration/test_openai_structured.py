@@ -28,6 +28,8 @@ FORMS: list[tuple[str, Any, str]] = [
     ("grammar", 'root ::= "SELECT " column\ncolumn ::= "a" | "b"', "SELECT [ab]"),
 ]
 """vLLM's name of each form, the form, and a pattern for the answer."""
+CHAIN = "\n".join([*(f"r{n}: r{n + 1}" for n in range(2640)), 'r2640: "a"', "start: r0"])
+"""As deep as llguidance can just go on the stack of a thread."""
 PATHS = ("/v1/chat/completions", "/v1/completions")
 
 
@@ -101,9 +103,10 @@ def test_what_is_refused(server: Server, path: str, given: dict[str, Any], param
                 [*(f'r{n}: r{n + 1} r{n + 1} | "a"' for n in range(60)), 'r60: "a"', "start: r0"]
             )
         },
+        {"guided_grammar": CHAIN},
         {"guided_choice": ["x" * 10_000 + str(number) for number in range(90)]},
     ],
-    ids=["schema", "powers", "states", "repetitions", "doubling", "long texts"],
+    ids=["schema", "powers", "states", "repetitions", "doubling", "chain", "long texts"],
 )
 def test_a_hostile_form_costs_its_request_alone(server: Server, path: str, given: dict[str, Any]) -> None:
     answer = server.session.post(path, json=body(path, max_tokens=8, **given))
