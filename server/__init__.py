@@ -56,7 +56,10 @@ def create_app(host: "Host") -> "Flask":
         traces,
         workspaces,
     )
+    from server.http.anthropic import errors as anthropic_errors
+    from server.http.anthropic import messages
     from server.http.concurrency_limit import ConcurrencyLimit, max_waiting
+    from server.http.credential import KEY_HEADER
     from server.http.openai import agent_chat, chat, completions, embeddings, responses, stored
     from server.http.openai import errors as openai_errors
     from server.http.openai import models as openai_models
@@ -70,14 +73,22 @@ def create_app(host: "Host") -> "Flask":
         info=Info(title="Hearth", version=VERSION),
         doc_ui=False,
         static_folder=None,
-        security_schemes={"token": {"type": "http", "scheme": "bearer"}},
+        security_schemes={
+            "token": {"type": "http", "scheme": "bearer"},
+            "key": {"type": "apiKey", "in": "header", "name": KEY_HEADER},
+        },
         validation_error_model=ErrorAnswer,
         validation_error_callback=body.refuse,
         openapi_extensions={"security": [{"token": []}]},
     )
     app.request_class = body.JsonRequest
     app.config["MAX_CONTENT_LENGTH"] = settings.MAX_BODY_BYTES
-    error_handler.register(app, {"/v1/": openai_errors.shape, "/api/chat": openai_errors.shape})
+    shapes = {
+        "/v1/messages": anthropic_errors.shape,
+        "/v1/": openai_errors.shape,
+        "/api/chat": openai_errors.shape,
+    }
+    error_handler.register(app, shapes)
     browser.register_headers(app)
     CORS(
         app,
@@ -125,6 +136,7 @@ def create_app(host: "Host") -> "Flask":
         responses.blueprint(host),
         stored.blueprint(host),
         embeddings.blueprint(host, slow_requests),
+        messages.blueprint(host, slow_requests),
         people.auth_blueprint(host, ""),
         people.auth_blueprint(host, "/api"),
         people.own_blueprint(host),

@@ -15,7 +15,7 @@ from server.completions.prompt_format import Continuation, GivenTokens, PromptFo
 from server.completions.react import ReactFormat
 from server.completions.template import TemplateFormat, call_marks
 from server.completions.truncation import truncated
-from server.completions.types import Completion, Conversation, Prompts
+from server.completions.types import Answer, Completion, Conversation, Prompts
 from server.engine import GuidedEngine, stop_sequences
 from server.engine.sequence import Sampling
 from server.engine.tokenizer import EngineTokenizer
@@ -42,7 +42,8 @@ class CompletionResult:
 
 def complete(run: Run, completion: Completion, engine: GuidedEngine) -> CompletionResult:
     """Generate the texts one after the other. `run` gets their content as it is written, and the event `choice` at
-    the end of each text, with `index`, `content`, `thought`, `tool_calls`, `finish_reason` and `usage`.
+    the end of each text, with `index`, `content`, `thought`, `tool_calls`, `finish_reason`, `stop_sequence` and
+    `usage`.
 
     Raises `InvalidRequestError` if the model's chat template does not accept the conversation or the request can't
     become a grammar, and what the engine raises.
@@ -53,7 +54,11 @@ def complete(run: Run, completion: Completion, engine: GuidedEngine) -> Completi
     engine.check_tokens(completion.sampling.get("logit_bias", ()))
     with usage.measured() as used:
         for prompt_format in prompt_formats(
-            _fitting(completion, engine), engine.tokenizer, completion.max_tokens, completion.echo
+            _fitting(completion, engine),
+            engine.tokenizer,
+            completion.max_tokens,
+            echo=completion.echo,
+            answer=completion.answer,
         ):
             for number in range(completion.count):
                 choices.append({"index": len(choices), **choice(run, completion, engine, prompt_format, number)})
@@ -78,15 +83,25 @@ def prompt_formats(
     source: Conversation | Prompts,
     tokenizer: EngineTokenizer,
     max_tokens: int | None = None,
+    *,
     echo: bool = False,
+    answer: Answer | None = None,
 ) -> list[PromptFormat]:
     """The format of each prompt. Tool calls use the model's chat template if it has them, else ReAct. `max_tokens`:
-    of the completion; None: enough. `echo`: whether the tokens of texts are shown."""
+    of the completion; None: enough. `echo`: whether the tokens of texts are shown. `answer`: the required form of
+    what continues a text."""
     if isinstance(source, tuple):
-        return [Continuation(text, is_whole=echo) for text in source]
+        return [Continuation(text, is_whole=echo, answer=answer) for text in source]
     marks = call_marks(tokenizer)
     with_tools = source.tools or any(message.calls or message.role == "tool" for message in source.messages)
     return [ReactFormat(source, max_tokens) if with_tools and marks is None else TemplateFormat(source, marks)]
+
+
+def count_prompt(completion: Completion, engine: GuidedEngine) -> int:
+    """The number of tokens that the model would read for a message. Raises `InvalidRequestError` if its chat template
+    does not accept the conversation."""
+    [prompt_format] = prompt_formats(completion.source, engine.tokenizer)
+    return engine.count(prompt_format.prompt(engine.tokenizer))
 
 
 class TextSink(Protocol):
@@ -134,6 +149,7 @@ def choice(
         "thought": reply.thought,
         "tool_calls": calls,
         "finish_reason": "tool_calls" if calls and finish == "stop" else finish,
+        "stop_sequence": text.stop_sequence,
         "usage": {**asdict(used), "reasoning_tokens": engine.tokenizer.count(reply.thought)},
     }
 
@@ -236,12 +252,17 @@ class _Text:
 
     def __init__(self, sink: TextSink, prompt_format: PromptFormat, stop: tuple[str, ...]) -> None:
         self.written = ""
-        self.stopped = False
-        """Whether a stop sequence has come."""
+        self.stop_sequence: str | None = None
+        """The one that has come."""
         self._sink = sink
         self._format = prompt_format
         self._stop = stop
         self._sent = ""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop sequence has come."""
+        return self.stop_sequence is not None
 
     def on_text(self, chunk: str, counted: Usage) -> None:
         """The model wrote a chunk; see `Context.on_text`."""
@@ -256,8 +277,7 @@ class _Text:
 
     def _read(self, ended: bool) -> Reply:
         reply = self._format.read(self.written, ended)
-        content = stop_sequences.cut(reply.content, self._stop)
-        self.stopped = content != reply.content
+        content, self.stop_sequence = stop_sequences.split(reply.content, self._stop)
         if (reply.calls or reply.thought) and not self.stopped:
             return reply
         shown = content if self.stopped or ended else stop_sequences.settled(content, self._stop)

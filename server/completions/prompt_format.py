@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from server.completions.grammar import answer_rule
+from server.completions.types import Answer
 from server.engine.engine import GuidedEngine
 from server.engine.tokenizer import EngineTokenizer
 
@@ -48,10 +49,11 @@ class GivenTokens:
 @dataclass(frozen=True)
 class Continuation:
     """Continues a text as it is, control tokens included, or tokens; see `PromptFormat`. `is_whole`: none of the
-    text's tokens is changed by what follows, so that they can be shown."""
+    text's tokens is changed by what follows, so that they can be shown. `answer`: the required form; None: any."""
 
     text: str | tuple[int, ...]
     is_whole: bool = False
+    answer: Answer | None = None
 
     def given(self, engine: GuidedEngine) -> GivenTokens | None:
         if not isinstance(self.text, str):
@@ -66,7 +68,7 @@ class Continuation:
         return self.text if isinstance(self.text, str) else ""
 
     def grammar(self, tokenizer: EngineTokenizer) -> str:
-        return "start: answer\n" + answer_rule(None)
+        return "start: answer\n" + answer_rule(self.answer)
 
     def read(self, written: str, ended: bool) -> Reply:
         return Reply(written)

@@ -80,7 +80,8 @@ class ReactFormat:
 
     def prompt(self, tokenizer: EngineTokenizer) -> str:
         head = self._lead + self._head if self._head else ""
-        return tokenizer.render_chat(self._messages) + tokenizer.protect(self._open) + head
+        chat = tokenizer.render_chat(self._messages, None, self._conversation.template_arguments)
+        return chat + tokenizer.protect(self._open) + head
 
     def grammar(self, tokenizer: EngineTokenizer) -> str:
         conversation = self._conversation

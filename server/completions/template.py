@@ -89,7 +89,8 @@ class TemplateFormat:
     def prompt(self, tokenizer: EngineTokenizer) -> str:
         names = {call.id: call.name for message in self._conversation.messages for call in message.calls}
         messages = [_for_template(message, names) for message in self._conversation.messages]
-        return tokenizer.render_chat(messages, [_listed(tool) for tool in self._conversation.tools] or None)
+        tools = [_listed(tool) for tool in self._conversation.tools] or None
+        return tokenizer.render_chat(messages, tools, self._conversation.template_arguments)
 
     def grammar(self, tokenizer: EngineTokenizer) -> str:
         conversation, marks = self._conversation, self._marks
@@ -171,14 +172,14 @@ def _for_template(message: Message, names: dict[str, str]) -> dict[str, Any]:
     if message.thought:
         shown["reasoning_content"] = message.thought
     if message.calls:
-        shown["tool_calls"] = [_called(call.id, call.name, _object(call.arguments)) for call in message.calls]
+        shown["tool_calls"] = [_called(call.id, call.name, as_object(call.arguments)) for call in message.calls]
     if message.role == "tool":
         shown |= {"tool_call_id": message.call_id or "", "name": names.get(message.call_id or "", "")}
     return shown
 
 
-def _object(arguments: str) -> dict[str, Any]:
-    """The arguments of an earlier call, as templates want them. A text that was cut off has what came before; one
+def as_object(arguments: str) -> dict[str, Any]:
+    """The arguments of a call, as templates want them. A text that was cut off has what came before; one
     that is no object, itself."""
     try:
         found = from_json(arguments or "{}", allow_inf_nan=False, allow_partial="trailing-strings")

@@ -1,7 +1,7 @@
 """The request types: the next message of a conversation, with tools that it may call, or the continuation of a
 text."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -54,6 +54,31 @@ class Json:
 
 
 @dataclass(frozen=True)
+class Regex:
+    """An answer must match a regular expression, of Rust's regex crate, as a whole."""
+
+    pattern: str
+
+
+@dataclass(frozen=True)
+class Choices:
+    """An answer must be one of these texts."""
+
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """An answer must follow a grammar in llguidance's dialect of Lark, from its rule `start` on."""
+
+    lark: str
+
+
+Answer = Json | Regex | Choices | Grammar
+"""The required form of an answer."""
+
+
+@dataclass(frozen=True)
 class Conversation:
     """The messages so far, and what the next message may be: an answer, or tool calls."""
 
@@ -63,10 +88,12 @@ class Conversation:
     """The tools that the next message may call."""
     must_call: bool = False
     several_calls: bool = True
-    answer: Json | None = None
-    """The required form of an answer; None: any text."""
+    answer: Answer | None = None
+    """None: any text."""
     truncates: bool = False
     """Whether the oldest exchanges are left out if they don't fit into the model's window."""
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
+    """What the model's chat template gets besides messages and tools."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +103,8 @@ class Completion:
     `max_tokens`: of each. `stop`: stop sequences; an answer ends before the first one. `sampling`: parameters of
     `engine.sequence.Sampling`; missing ones come from the model's generation config. With a seed the texts are
     repeatable. `images`: the pictures whose marks are in the messages. `logprobs`: gets the log-probabilities; None:
-    nobody wants them. `echo`: each text begins with its prompt.
+    nobody wants them. `echo`: each text begins with its prompt. `answer`: the required form of the continuation of a
+    text; that of a message is in its conversation.
     """
 
     source: "Conversation | Prompts"
@@ -87,6 +115,7 @@ class Completion:
     images: "tuple[ImagePart, ...]" = ()
     logprobs: "Logprobs | None" = None
     echo: bool = False
+    answer: Answer | None = None
 
 
 def with_texts(completion: Completion, change: Callable[[str], str]) -> Completion:

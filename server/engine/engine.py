@@ -34,7 +34,7 @@ from server.engine.scored_text import BEST, ScoredText, ScoredToken
 from server.engine.sequence import ENDS, Progress, Sampling, Sequence, SharedLimitError
 from server.engine.slot_kv_cache import SlotKVCache, fits, tolerance
 from server.engine.tokenizer import EngineTokenizer, Prompt, too_long
-from server.errors import InvalidRequestError, OutOfTokensError
+from server.errors import InvalidRequestError, OutOfTokensError, PromptTooLongError
 from server.images.image_part import ImagePart
 from server.observability import metrics
 from server.sdk import context, model_call, usage
@@ -222,6 +222,14 @@ class GuidedEngine(Engine):
         `EngineTokenizer.read_prompt` raises, and for a prompt that leaves no room in the context."""
         prompt, bos = self._read(text, True)
         return self.checked_tokens(prompt.tokens), bos
+
+    def count(self, text: str) -> int:
+        """The number of tokens of a prompt; see `EngineTokenizer.count`."""
+        try:
+            return len(self._read(text, True)[0].tokens)
+        except PromptTooLongError as error:
+            tokens: int = error.details["tokens"]
+            return tokens
 
     def checked_tokens(self, tokens: Several[int]) -> list[int]:
         """A prompt given as tokens. Raises `InvalidRequestError` for a token that the model has not, and

@@ -6,8 +6,16 @@ from collections.abc import Iterable
 def cut(text: str, stops: Iterable[str]) -> str:
     """`text` up to the stop sequence that is complete first. The result does not depend on how the text was split
     into chunks."""
-    found = [(place + len(stop), place) for stop in stops if (place := text.find(stop)) >= 0]
-    return text[: min(found)[1]] if found else text
+    return split(text, stops)[0]
+
+
+def split(text: str, stops: Iterable[str]) -> tuple[str, str | None]:
+    """The same, and the stop sequence; None: there is none."""
+    found = [(place + len(stop), place, stop) for stop in stops if (place := text.find(stop)) >= 0]
+    if not found:
+        return text, None
+    _, place, stop = min(found)
+    return text[:place], stop
 
 
 def settled(text: str, stops: Iterable[str]) -> str:

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from inspect import signature
+from types import MappingProxyType
 from typing import Any
 
 import guidance
@@ -32,6 +34,9 @@ BLOCK = 32_768
 CUT_TOKENS = 64
 #: A content that no template writes by itself.
 PROBE = "~hearth-content~"
+NO_ARGUMENTS: Mapping[str, Any] = MappingProxyType({})
+#: Names that templates get from Transformers, or from the environment that it renders them in.
+OF_RENDERING = ("messages", "conversations", "raise_exception", "strftime_now", "self", "args", "kwargs")
 
 
 @dataclass(frozen=True)
@@ -134,30 +139,54 @@ class EngineTokenizer(Tokenizer):
         return text
 
     def render_chat(
-        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        arguments: Mapping[str, Any] = NO_ARGUMENTS,
     ) -> str:
         """The conversation in the model's own chat template, up to the beginning of the assistant's next message.
-        Templates that support tools list `tools`.
+        Templates that support tools list `tools`, and get `arguments` as well, JSON values by their names.
 
         Everything except the roles is protected, so text of people and tools can't end a message or open another one.
         If the template has no system message, that text opens the user's first message. If the model takes images,
         each picture of the context whose mark is in a message stands after the first of its marks. Raises
-        `InvalidRequestError` if the template does not accept the conversation.
+        `InvalidRequestError` if the template does not accept the conversation, or for an argument that is not the
+        template's own.
         """
         shown: dict[str, ImagePart] = {}
+        given = self._checked_arguments(arguments)
         marked = [self._marked(message, shown) for message in messages]
         try:
             try:
-                text = self._rendered(marked, self._protected(tools))
+                text = self._rendered(marked, self._protected(tools), given)
             except TemplateError:
                 if [message["role"] for message in marked[:2]] != ["system", "user"]:
                     raise
                 system, user, *more = marked
                 opening = {**user, "content": _joined(system["content"], user["content"])}
-                text = self._rendered([opening, *more], self._protected(tools))
+                text = self._rendered([opening, *more], self._protected(tools), given)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            # A template does not expect all values of its arguments.
+            if not arguments:
+                raise
+            raise InvalidRequestError(f"The model's chat template does not take these arguments: {error}.") from error
         except TemplateError as error:
             raise InvalidRequestError(f"The model's chat template does not take these messages: {error}.") from error
         return self._with_markers(text, shown) if shown else text
+
+    def _checked_arguments(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments for the template, protected. Raises `InvalidRequestError` for the names of what Transformers and
+        Hearth decide, such as `messages` and `tokenize`, and of special tokens."""
+        if not arguments:
+            return {}
+        taken = {*OF_RENDERING, *signature(self.transformers.apply_chat_template).parameters}
+        taken |= {*self.transformers.SPECIAL_TOKENS_ATTRIBUTES, *self.transformers.special_tokens_map}
+        if refused := sorted(taken & set(arguments)):
+            raise InvalidRequestError(
+                f"chat_template_kwargs can't have {', '.join(refused)}: Hearth decides that. They are for what the "
+                "model's own chat template reads, like enable_thinking."
+            )
+        return dict(self._protected(arguments))
 
     def _marked(self, message: Mapping[str, Any], shown: dict[str, ImagePart]) -> dict[str, Any]:
         """A message as the template gets it. Adds to `shown` the pictures that are in it for the first time."""
@@ -190,14 +219,14 @@ class EngineTokenizer(Tokenizer):
             self.images.marker(part) + text for part, text in zip(shown.values(), rest, strict=True)
         )
 
-    def _rendered(self, messages: list[dict[str, Any]], tools: Any) -> str:
+    def _rendered(
+        self, messages: list[dict[str, Any]], tools: Any, arguments: Mapping[str, Any] = NO_ARGUMENTS
+    ) -> str:
+        # Read by templates of models that else begin with a hidden monologue.
+        given = {"enable_thinking": False, **arguments}
         return str(
             self.transformers.apply_chat_template(
-                messages,
-                tools=tools,
-                tokenize=False,
-                add_generation_prompt=True,
-                enable_thinking=False,  # read by templates of models that else begin with a hidden monologue
+                messages, tools=tools, tokenize=False, add_generation_prompt=True, **given
             )
         )
 

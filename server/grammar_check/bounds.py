@@ -9,6 +9,9 @@ COMPILE_SECONDS = 0.25
 """CPU time to compile a grammar and compute its first mask. Seven tools take 0.004."""
 COMPILE_BYTES = 128 * 2**20
 """Memory that compiling may allocate."""
+COMPILE_STACK_BYTES = 2 * 2**20
+"""Stack that compiling may use: a quarter of what a thread of the server has. llguidance goes down one level for each
+rule of a chain, and ends its process where the stack does."""
 DECODE_SECONDS = 0.25
 TOKEN_SECONDS = 0.002
 """A text's masks may take `DECODE_SECONDS`, and `TOKEN_SECONDS` more for each token, of CPU time. An agent's take

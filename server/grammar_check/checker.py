@@ -162,7 +162,7 @@ def too_costly_to_compile(**details: Any) -> GrammarTooComplexError:
     return GrammarTooComplexError(
         f"Compiling the grammar takes more than {COMPILE_SECONDS} s of CPU time or {COMPILE_BYTES >> 20} MiB. Use a "
         "simpler schema, pattern or grammar: without large minItems, maxItems, minLength, maxLength, multipleOf or "
-        "repetitions.",
+        "repetitions, and without hundreds of rules that lead to each other.",
         seconds=COMPILE_SECONDS,
         bytes=COMPILE_BYTES,
         **details,

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import llguidance
 
-from server.grammar_check.bounds import COMPILE_BYTES, COMPILE_SECONDS, parser_limits
+from server.grammar_check.bounds import COMPILE_BYTES, COMPILE_SECONDS, COMPILE_STACK_BYTES, parser_limits
 
 WALL_SECONDS = 30.0
 """A child that is starved of CPU ends after this time."""
@@ -55,6 +55,9 @@ def _limit() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    with contextlib.suppress(OSError, ValueError):
+        # Linux looks at it whenever the stack grows.
+        resource.setrlimit(resource.RLIMIT_STACK, (COMPILE_STACK_BYTES, resource.getrlimit(resource.RLIMIT_STACK)[1]))
     with contextlib.suppress(OSError, ValueError):
         limit, hard = _data_bytes() + COMPILE_BYTES, resource.getrlimit(resource.RLIMIT_DATA)[1]
         resource.setrlimit(

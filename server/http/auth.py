@@ -15,6 +15,7 @@ from server.errors import ForbiddenError, HearthError, UnauthorizedError
 from server.http import ownership
 from server.http.access import Access
 from server.http.cookie import COOKIE, set_cookie
+from server.http.credential import bearer_of
 from server.people.principal import Principal
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def identify(host: "Host", asked: Request) -> Principal:
     """Who a request comes from. Looks at its head only. Raises `UnauthorizedError`, `ForbiddenError`."""
     found = find(host, asked)
     if found is None:
-        given = _bearer(asked) is not None or COOKIE in asked.cookies
+        given = bearer_of(asked) is not None or COOKIE in asked.cookies
         what_to_do = LOG_IN if host.credentials.are_on else UNAUTHORIZED
         raise UnauthorizedError(f"{'The token is wrong.' if given else 'There is no token.'} {what_to_do}")
     return found
@@ -105,7 +106,7 @@ def find(host: "Host", asked: Request, quick: bool = False) -> Principal | None:
     if (nobody := host.credentials.of_this_machine()) is not None:
         _check_local([origin_pattern(origin) for origin in host.settings.CORS_ORIGINS], asked)
         return nobody
-    bearer = _bearer(asked)
+    bearer = bearer_of(asked)
     if bearer is not None:
         return host.credentials.of_bearer(bearer, quick)
     return host.credentials.of_cookie(asked.cookies[COOKIE], quick) if COOKIE in asked.cookies else None
@@ -195,13 +196,6 @@ def _current(proxy: FlaskRequest) -> FlaskRequest:
     """The request itself, which outlives its context."""
     found: FlaskRequest = proxy._get_current_object()  # type: ignore[attr-defined]
     return found
-
-
-def _bearer(asked: Request) -> str | None:
-    if "Authorization" not in asked.headers:
-        return None
-    scheme, _, credentials = asked.headers["Authorization"].partition(" ")
-    return credentials.strip() if scheme.lower() in ("bearer", "token") else ""
 
 
 def _check_local(pages: list[re.Pattern[str]], asked: Request) -> None:

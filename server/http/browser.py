@@ -12,6 +12,7 @@ from flask import Flask, Response, g, request
 
 from server.errors import CrossSiteError, UnsupportedMediaTypeError
 from server.http.cookie import COOKIE
+from server.http.credential import has_bearer
 
 LOGIN_PATHS = ("/auth/", "/api/auth/")
 """Below these, a request that has no cookie yet is checked as well: a page of somebody else's must not log a browser
@@ -57,17 +58,11 @@ def register_checks(app: Flask) -> None:
     app.before_request(check_origin)
 
 
-def has_bearer() -> bool:
-    """Whether the request has a credential in the header `Authorization`. A page of somebody else's can't send one.
-    It can send `?token=`, with the cookie beside it."""
-    return request.headers.get("Authorization", "").partition(" ")[0].lower() in ("bearer", "token")
-
-
 def check_origin() -> None:
     """Raises `CrossSiteError` if a page of somebody else may have sent the request, and `UnsupportedMediaTypeError`
     for a body that such a page could send without asking."""
     has_cookie = COOKIE in request.cookies
-    if request.method in SAFE_METHODS or has_bearer():
+    if request.method in SAFE_METHODS or has_bearer(request):
         return
     if not has_cookie and not request.path.startswith(LOGIN_PATHS):
         return

@@ -13,7 +13,8 @@ Shape = Callable[[HearthError], tuple[dict[str, Any], int, dict[str, str]]]
 
 
 def register(app: Flask, shapes: Mapping[str, Shape]) -> None:
-    """Answer every error of `app` in the same JSON shape. `shapes`: other shapes, by the prefix of the path."""
+    """Answer every error of `app` in the same JSON shape. `shapes`: other shapes, by the prefix of the path;
+    the first one that fits counts."""
 
     def answer(error: Exception) -> Response:
         shape = next((shape for prefix, shape in shapes.items() if request.path.startswith(prefix)), _own_shape)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from flask import Flask, request
 
 from server.errors import WrongHostError
-from server.http.browser import has_bearer
+from server.http.credential import has_bearer
 
 if TYPE_CHECKING:
     from server.host import Host
@@ -30,7 +30,7 @@ def register(app: Flask, host: "Host") -> None:
             return
         if request.path == OPEN_PATH or "Host" not in request.headers:
             return
-        if has_bearer() or "token" in request.args:
+        if has_bearer(request) or "token" in request.args:
             return
         if request.host not in names:
             raise WrongHostError(

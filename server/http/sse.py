@@ -183,7 +183,7 @@ def _revoked() -> UnauthorizedError:
 
 
 def _written(number: int | None, kind: str | None, data: Any) -> bytes:
-    if kind == "ping":
+    if (number, kind, data) == PING:
         return b": ping\n\n"
     # JSON in ASCII contains no line break, so one line of data is enough.
     head = ("" if number is None else f"id: {number}\n") + ("" if kind is None else f"event: {kind}\n")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from constants import Settings
 from server import VERSION
@@ -40,6 +40,8 @@ from server.store.usage import Used, adding
 
 if TYPE_CHECKING:
     from server.engine import GuidedEngine
+
+Read = TypeVar("Read")
 
 
 class Questions:
@@ -128,6 +130,16 @@ class Questions:
         """
         self._workspaces.get(run.workspace)
         self._runs.begin(run, partial(self._complete, run, work, model), self._save, self._admitted(run))
+
+    def read(self, run: Run, work: Callable[["GuidedEngine"], Read], model: str | None = None) -> Read:
+        """What `work` returns. It may read with the model's tokenizer and the run's pictures, without a turn; `run`
+        never starts. Raises what a run of `start_completion` may end with, and `WorkspaceNotFoundError`."""
+        self._workspaces.get(run.workspace)
+        with self._models.use(model) as resident:
+            engine = _engine(resident)
+            self._show_images(run, model)
+            with context.scope(images=run.images):
+                return work(engine)
 
     def _complete(self, run: Run, work: Callable[["GuidedEngine"], AgentResult], wanted: str | None) -> AgentResult:
         with self._models.use(wanted) as model:

@@ -175,6 +175,8 @@ def test_openapi_describes_the_routes(empty_server: Server) -> None:
         ("/v1/responses/{response_id}", "delete"),
         ("/v1/responses/{response_id}/input_items", "get"),
         ("/v1/embeddings", "post"),
+        ("/v1/messages", "post"),
+        ("/v1/messages/count_tokens", "post"),
         ("/api/chat", "post"),
         ("/api/chat/completions", "post"),
         ("/api/upload", "post"),

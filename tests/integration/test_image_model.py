@@ -80,6 +80,26 @@ def test_completions_with_pictures_at_once(server: Server) -> None:
     assert said == [made["choices"][0]["message"]["content"] for made in alone] * 2
 
 
+def test_messages_with_pictures(server: Server) -> None:
+    """As in chat; and the tokens that are counted are those that are read."""
+    data = RED.partition("base64,")[2]
+    pictures: list[dict[str, Any]] = [
+        {"type": "base64", "media_type": "image/png", "data": data},
+        {"type": "url", "url": RED},
+    ]
+    chat = answered(server, "Which colour?", RED, temperature=0)
+    for source in pictures:
+        content = [{"type": "text", "text": "Which colour?"}, {"type": "image", "source": source}]
+        body: dict[str, Any] = {"model": "hearth", "messages": [{"role": "user", "content": content}]}
+        got = server.session.post("/v1/messages", json={**body, "max_tokens": 20, "temperature": 0})
+        assert got.status_code == 200, got.text
+        assert got.json()["content"][0]["text"] == chat["choices"][0]["message"]["content"]
+        usage = got.json()["usage"]
+        counted = server.session.post("/v1/messages/count_tokens", json=body)
+        assert counted.json() == {"input_tokens": usage["input_tokens"] + usage["cache_read_input_tokens"]}
+        assert counted.json()["input_tokens"] == chat["usage"]["prompt_tokens"]
+
+
 def test_agents_see_the_picture_and_the_record_has_its_hash(server: Server) -> None:
     for agent in ("chat", "react"):
         body = {"question": "What is it?", "agent": agent, "images": [RED], "max_steps": 1, "session_id": agent}

@@ -158,6 +158,8 @@ def ways_into(session: str) -> list[tuple[str, str, dict[str, Any]]]:
             {"json": chat},
         ),
         ("POST", "/v1/responses", {"json": {"model": "hearth/chat", "input": "Hm?", "x_session_id": session}}),
+        ("POST", "/v1/messages", {"json": {**chat, "max_tokens": 9}}),
+        ("POST", "/v1/messages/count_tokens", {"json": chat}),
         ("POST", "/api/chat", {"json": {"message": "Hm?", "session_id": session}}),
         ("POST", "/api/chat/completions", {"json": {"messages": message, "session_id": session}}),
         (

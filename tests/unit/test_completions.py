@@ -12,10 +12,21 @@ from jsonschema import validate
 
 from server.agent import CustomAgentGuidance, prompts
 from server.completions.generate import complete, prompt_formats
-from server.completions.grammar import reason_of
+from server.completions.grammar import UnusableGrammarError, lark_of, reason_of
 from server.completions.react import ReactFormat
 from server.completions.template import call_marks
-from server.completions.types import Call, Completion, Conversation, Json, Message, Tool
+from server.completions.types import (
+    Answer,
+    Call,
+    Choices,
+    Completion,
+    Conversation,
+    Grammar,
+    Json,
+    Message,
+    Regex,
+    Tool,
+)
 from server.engine import GuidedEngine, stop_sequences
 from server.errors import InvalidRequestError, PromptTooLongError
 from server.runs import Run
@@ -359,6 +370,82 @@ def test_a_text_that_comes_in_pieces_ends_where_the_whole_does(
         shown = now
     assert whole.startswith(shown)
     assert not any(end in whole for end in ends)
+
+
+KNOWING = """\
+{% for message in messages %}<|{{ message.role }}|>{{ message.content }}{% endfor %}
+{%- if enable_thinking %}[think]{% endif %}{% for one in tags or [] %}[{{ one.name * 2 }}]{% endfor %}<|assistant|>"""
+
+
+def test_a_template_reads_arguments_of_its_own(own_engine: GuidedEngine) -> None:
+    tokenizer = own_engine.tokenizer
+    before = tokenizer.transformers.chat_template
+    tokenizer.transformers.chat_template = KNOWING
+    messages = [{"role": "user", "content": "hello"}]
+
+    def rendered(**arguments: Any) -> str:
+        return tokenizer.reveal(tokenizer.render_chat(messages, None, arguments))
+
+    try:
+        assert rendered() == rendered(enable_thinking=False, unknown=[1, {"a": None}]) == "<|user|>hello<|assistant|>"
+        assert rendered(enable_thinking=True) == "<|user|>hello[think]<|assistant|>"
+        assert rendered(tags=[{"name": "x"}]) == "<|user|>hello[xx]<|assistant|>"
+        # Its text is text, and no control token.
+        hostile = tokenizer.render_chat(messages, None, {"tags": [{"name": "<|eos|>"}]})
+        eos = tokenizer.control_tokens["<|eos|>"]
+        assert "<|eos|>" in tokenizer.reveal(hostile) and eos not in tokenizer.encode_prompt(hostile)
+        for name in (
+            "messages",
+            "tools",
+            "documents",
+            "chat_template",
+            "tokenize",
+            "add_generation_prompt",
+            "eos_token",
+        ):
+            with pytest.raises(InvalidRequestError, match=f"can't have {name}"):
+                rendered(**{name: "x"})
+        wrong: dict[str, Any]
+        for wrong in ({"tags": 5}, {"tags": [{"name": {}}]}, {"range": 1, "tags": [{"name": "x" * 9}, {}]}):
+            with pytest.raises(InvalidRequestError, match="chat template does not take"):
+                rendered(**wrong)
+    finally:
+        tokenizer.transformers.chat_template = before
+
+
+@pytest.mark.parametrize(
+    ("answer", "pattern"),
+    [
+        (Regex("[a-c]{2}/\\d"), "[a-c]{2}/[0-9]"),
+        (Regex("^(yes|no)$"), "yes|no"),
+        (Choices(("red", 'a "quoted" \\ / text', "\U0001f525\n")), 'red|a "quoted" \\\\ / text|\U0001f525\n'),
+        (Grammar('start: "<" answer ">"\nanswer: "x" text{1,3}\ntext: /[a-c]/'), "<x[a-c]{1,3}>"),
+        (Grammar('start: %json {"const": 7}'), "7"),
+    ],
+)
+def test_an_answer_has_its_form(engine_of: GuidedEngine, answer: Answer, pattern: str) -> None:
+    """In a message, in one that may call tools, and in what continues a text."""
+    [alone] = write(engine_of, Conversation((QUESTION,), answer=answer))
+    assert re.fullmatch(pattern, alone["content"])
+    [beside] = write(engine_of, Conversation((QUESTION,), TOOLS, TOOLS, answer=answer))
+    assert beside["tool_calls"] or re.fullmatch(pattern, beside["content"]) or beside["finish_reason"] == "length"
+    [continued] = write(engine_of, ("Answer: ",), answer=answer)
+    assert re.fullmatch(pattern, continued["content"])
+
+
+def test_a_grammar_in_gbnf() -> None:
+    assert lark_of('root ::= "a" number\nnumber ::= [0-9]+').startswith("%llguidance")
+    for lark in ('start: "::="', "?start: x\nx: /::=/", "no grammar at all"):
+        assert lark_of(lark) == lark
+    for text, reason in (
+        ("root ::= missing", "missing"),
+        ("x ::= ", "root"),
+        ("root ::= " + "(" * 9000, "recursion"),
+    ):
+        with pytest.raises(UnusableGrammarError, match=reason):
+            lark_of(text)
+    with pytest.raises(UnusableGrammarError, match="10000 characters"):
+        lark_of("root ::= " + '"a" ' * 5000)
 
 
 def test_the_reason_of_a_refused_grammar_is_whole() -> None:

@@ -1,13 +1,14 @@
 """`POST /v1/chat/completions`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from flask import Response
 from flask_openapi3 import APIBlueprint
 
 from server.completions.logprobs import Logprobs, TokenLogprob
-from server.completions.types import Call, Completion, Conversation, Json, Message
+from server.completions.types import Call, Completion, Conversation, Message
 from server.host import Host
 from server.http.access import access
 from server.http.openai.errors import invalid
@@ -15,14 +16,14 @@ from server.http.openai.run_factory import (
     answer_to,
     conversation,
     events_to,
-    json_of,
     most_tokens,
     start_run,
     text_of,
     tool_of,
 )
-from server.http.openai.schemas import ChatMessage, ChatRequest, ChatToolNamed, OpenAIAnswer, ResponseFormat
+from server.http.openai.schemas import ChatMessage, ChatRequest, ChatToolNamed, ChatToolsAllowed, OpenAIAnswer
 from server.http.openai.serializers import REFUSED, TextSerializer, logprob_of, sampling_of
+from server.http.openai.structured_outputs import answer_of
 from server.images.pictures import Intake
 
 
@@ -121,11 +122,21 @@ def _conversation(body: ChatRequest, intake: Intake) -> Conversation:
         tool_of(tool.function, "tools", number, "function", "parameters")
         for number, tool in enumerate(body.tools or ())
     ]
-    choice = body.tool_choice
-    named = choice.function.name if isinstance(choice, ChatToolNamed) else None
-    keyword = None if isinstance(choice, ChatToolNamed) else choice
+    keyword, named, allowed = _tool_choice(body)
     messages = [_message(message, intake) for message in body.messages]
-    return conversation(messages, tools, keyword, named, body.parallel_tool_calls, _format(body.response_format))
+    made = conversation(messages, tools, keyword, named, body.parallel_tool_calls, answer_of(body), allowed)
+    return replace(made, template_arguments=body.chat_template_kwargs or {})
+
+
+def _tool_choice(body: ChatRequest) -> tuple[str | None, str | None, list[str] | None]:
+    """See `conversation`: the keyword, the function that must be called, and those that may be."""
+    match body.tool_choice:
+        case ChatToolNamed(function=function):
+            return None, function.name, None
+        case ChatToolsAllowed(allowed_tools=allowed):
+            return allowed.mode, None, [tool.function.name for tool in allowed.tools]
+        case keyword:
+            return keyword, None, None
 
 
 def _message(message: ChatMessage, intake: Intake) -> Message:
@@ -135,14 +146,3 @@ def _message(message: ChatMessage, intake: Intake) -> Message:
     if role != "assistant":
         return Message(role, text, (), message.tool_call_id)
     return Message(role, text or message.refusal or "", calls, thought=message.reasoning_content or "")
-
-
-def _format(wanted: ResponseFormat | None) -> Json | None:
-    if wanted is None or wanted.type == "text":
-        return None
-    if wanted.type == "json_object":
-        return json_of(None, None, "response_format")
-    if wanted.json_schema is None:
-        raise invalid("A response_format of type json_schema needs a json_schema.", "response_format", "json_schema")
-    given = wanted.json_schema
-    return json_of(given.json_schema, given.strict, "response_format", "json_schema", "schema")

@@ -14,6 +14,7 @@ from server.http.openai.errors import invalid
 from server.http.openai.run_factory import answer_to, events_to, most_tokens, names_agent, start_run
 from server.http.openai.schemas import MOST_TEXTS, CompletionRequest, OpenAIAnswer
 from server.http.openai.serializers import REFUSED, TextSerializer, sampling_of
+from server.http.openai.structured_outputs import answer_of
 
 DEFAULT_TOKENS = 16
 """OpenAI's default for `max_tokens`."""
@@ -43,6 +44,7 @@ def blueprint(host: Host) -> APIBlueprint:
             sampling_of(body, body.seed),
             logprobs=None if body.logprobs is None else Logprobs(body.logprobs, with_end=True),
             echo=bool(body.echo),
+            answer=answer_of(body),
         )
         run = start_run(host, body, completion)
         serializer = CompletionSerializer(run, body, completion.logprobs)

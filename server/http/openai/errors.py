@@ -36,9 +36,14 @@ def shape(error: HearthError) -> tuple[dict[str, Any], int, dict[str, str]]:
     kind = TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
     code = CODES.get(error.code, error.code)
     shown = {"message": error.message, "type": QUOTA if code == QUOTA else kind, "param": param(error), "code": code}
+    return {"error": shown}, status, retry_headers(error)
+
+
+def retry_headers(error: HearthError) -> dict[str, str]:
+    """The header by which the clients of OpenAI and of Anthropic know that a request is not to be repeated."""
     # Of a quota that is used up, clients would wait for minutes before they say so.
-    never = status in NOT_RETRYABLE or code == QUOTA
-    return {"error": shown}, status, {"x-should-retry": "false"} if never else {}
+    never = error.status in NOT_RETRYABLE or error.code == QuotaReachedError.code
+    return {"x-should-retry": "false"} if never else {}
 
 
 def param(error: HearthError) -> str | None:

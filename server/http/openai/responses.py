@@ -35,6 +35,7 @@ from server.http.openai.schemas import (
     ResponsesRequest,
     ResponsesText,
     ResponsesToolNamed,
+    ResponsesToolsAllowed,
 )
 from server.http.openai.serializers import REFUSED, logprob_of, sampling_of
 from server.http.openai.stored import Keeper, earlier_items, resolved
@@ -279,14 +280,24 @@ class ResponseSerializer:
 
 def _conversation(body: ResponsesRequest, items: Sequence[ResponsesItem], intake: Intake) -> Conversation:
     tools = [tool_of(tool, "tools", number, "parameters") for number, tool in enumerate(body.tools or ())]
-    choice = body.tool_choice
-    named = choice.name if isinstance(choice, ResponsesToolNamed) else None
-    keyword = None if isinstance(choice, ResponsesToolNamed) else choice
+    keyword, named, allowed = _tool_choice(body)
     messages = [Message("system", body.instructions)] if body.instructions else []
     for number, item in enumerate(items, len(body.input) - len(items)):
         messages.append(_message(item, number, intake))
-    made = conversation(_joined(messages), tools, keyword, named, body.parallel_tool_calls, _format(body.text))
+    parallel, answer = body.parallel_tool_calls, _format(body.text)
+    made = conversation(_joined(messages), tools, keyword, named, parallel, answer, allowed)
     return replace(made, truncates=body.truncation == "auto")
+
+
+def _tool_choice(body: ResponsesRequest) -> tuple[str | None, str | None, list[str] | None]:
+    """See `conversation`: the keyword, the function that must be called, and those that may be."""
+    match body.tool_choice:
+        case ResponsesToolNamed(name=name):
+            return None, name, None
+        case ResponsesToolsAllowed(mode=mode, tools=tools):
+            return mode, None, [tool.name for tool in tools]
+        case keyword:
+            return keyword, None, None
 
 
 def _message(item: ResponsesItem, number: int, intake: Intake) -> Message:

@@ -2,18 +2,29 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flask import Response
 
 from server.completions.grammar import why_no_grammar
-from server.completions.types import Completion, Conversation, Json, Message, Tool, with_texts
+from server.completions.types import (
+    Answer,
+    Choices,
+    Completion,
+    Conversation,
+    Grammar,
+    Json,
+    Message,
+    Regex,
+    Tool,
+    with_texts,
+)
 from server.errors import InvalidRequestError, TokenLimitError, UnknownModelError
 from server.host import Host
 from server.http.auth import caller
 from server.http.openai.annotations import annotations_of
 from server.http.openai.errors import invalid
-from server.http.openai.schemas import Asked, FunctionDefinition, Part, RefusalPart, TextPart
+from server.http.openai.schemas import FORMS, FunctionDefinition, Part, RefusalPart, RunRequest, TextPart
 from server.http.schemas import LONGEST_QUESTION
 from server.http.sse import ServerSentEvent, stream, wait_for
 from server.images.pictures import Intake
@@ -29,6 +40,13 @@ OWN = "hearth"
 COMPLETION = "completion"
 """The agent's name in a run of the model itself."""
 NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}}
+CALLED: dict[type[Answer], str] = {
+    Json: "this JSON schema",
+    Choices: "these texts",
+    Regex: "this regular expression",
+    Grammar: "this grammar",
+}
+AnyAnswer = TypeVar("AnyAnswer", bound=Answer)
 
 
 def text_of(parts: Sequence[Part] | None, intake: Intake | None = None) -> str:
@@ -50,26 +68,27 @@ def tool_of(function: FunctionDefinition, *loc: str | int) -> Tool:
     try:
         schema = arguments_form(NO_ARGUMENTS if function.parameters is None else function.parameters)
     except UnusableSchemaError as error:
-        raise _unusable(str(error), *loc) from error
+        raise _unusable(Json({}), str(error), *loc) from error
     strict = bool(function.strict)
-    _check(Json(schema, strict), *loc)
+    checked(Json(schema, strict), *loc)
     return Tool(function.name, function.description or "", schema, strict)
 
 
 def json_of(schema: dict[str, Any] | None, strict: bool | None, *loc: str | int) -> Json:
     """The required JSON of an answer; without a schema, any object. Raises what `tool_of` raises."""
-    wanted = Json({"type": "object"} if schema is None else schema, bool(strict))
-    _check(wanted, *loc)
-    return wanted
+    return checked(Json({"type": "object"} if schema is None else schema, bool(strict)), *loc)
 
 
-def _check(wanted: Json, *loc: str | int) -> None:
-    if reason := why_no_grammar(wanted):
-        raise _unusable(reason, *loc)
+def checked(answer: AnyAnswer, *loc: str | int) -> AnyAnswer:
+    """`answer` itself. Raises `InvalidRequestError` about `loc` if it can't become a grammar, and
+    `GrammarTooComplexError`."""
+    if reason := why_no_grammar(answer):
+        raise _unusable(answer, reason, *loc)
+    return answer
 
 
-def _unusable(reason: str, *loc: str | int) -> InvalidRequestError:
-    return invalid(f"The model can't be held to this JSON schema: {reason}.", *loc)
+def _unusable(answer: Answer, reason: str, *loc: str | int) -> InvalidRequestError:
+    return invalid(f"The model can't be held to {CALLED[type(answer)]}: {reason}.", *loc)
 
 
 def conversation(
@@ -78,13 +97,16 @@ def conversation(
     choice: str | None,
     named: str | None,
     parallel: bool | None,
-    answer: Json | None,
+    answer: Answer | None,
+    allowed: Sequence[str] | None = None,
 ) -> Conversation:
     """A conversation, and what its next message may be. `choice`: none, auto or required. `named`: the function that
-    must be called. Raises `InvalidRequestError`."""
+    must be called. `allowed`: those that may be called; None: all. Raises `InvalidRequestError`."""
     if len({tool.name for tool in tools}) < len(tools):
         raise invalid("Two of the tools have the same name.", "tools")
-    callable_ = [tool for tool in tools if named in (None, tool.name)]
+    if missing := set(allowed or ()) - {tool.name for tool in tools}:
+        raise invalid(f"tool_choice allows {min(missing)!r}, which is not among the tools.", "tool_choice")
+    callable_ = [tool for tool in tools if named in (None, tool.name) and (allowed is None or tool.name in allowed)]
     must_call = choice == "required" or named is not None
     if must_call and not callable_:
         raise invalid("tool_choice wants a tool to be called that is not among the tools.", "tool_choice")
@@ -93,7 +115,7 @@ def conversation(
     return Conversation(tuple(messages), tuple(tools), tuple(callable_), must_call, parallel is not False, answer)
 
 
-def start_run(host: Host, asked: Asked, completion: Completion) -> Run:
+def start_run(host: Host, asked: RunRequest, completion: Completion) -> Run:
     """Start a run: of the agent that `asked.model` names, or of the model itself.
 
     Raises `UnknownModelError`, what `ResidentModels.ready` raises, `InvalidRequestError` for what an agent can't do,
@@ -103,6 +125,22 @@ def start_run(host: Host, asked: Asked, completion: Completion) -> Run:
         run = agent_run(host, asked, completion)
         host.questions.start(run)
         return run
+    run, model = model_run(host, asked, completion)
+
+    def work(engine: "GuidedEngine") -> AgentResult:
+        from server.completions.generate import complete
+
+        return complete(run, with_texts(completion, run.with_images), engine)
+
+    host.questions.start_completion(run, work, model)
+    return run
+
+
+def model_run(host: Host, asked: RunRequest, completion: Completion) -> tuple[Run, str | None]:
+    """A run of the model itself, not started yet, and the name of the model; None: the default one.
+
+    Raises `UnknownModelError`, `InvalidRequestError`, and what `ResidentModels.ready` raises.
+    """
     if asked.x_session_id is not None:
         raise invalid("A session is an agent's. Ask one, like hearth/react, or send the messages.", "x_session_id")
     names = resident_names(host)
@@ -118,14 +156,7 @@ def start_run(host: Host, asked: Asked, completion: Completion) -> Run:
     run = Run(shown[:LONGEST_QUESTION], asked.x_workspace, 0, COMPLETION, owner=_owner(asked), key=caller().key)
     run.max_tokens, run.timeout = host.settings.MAX_TOKENS, host.settings.RUN_TIMEOUT
     run.add_images(completion.images)
-
-    def work(engine: "GuidedEngine") -> AgentResult:
-        from server.completions.generate import complete
-
-        return complete(run, with_texts(completion, run.with_images), engine)
-
-    host.questions.start_completion(run, work, None if asked.model == OWN else asked.model)
-    return run
+    return run, None if asked.model == OWN else asked.model
 
 
 def resident_names(host: Host) -> list[str]:
@@ -133,7 +164,7 @@ def resident_names(host: Host) -> list[str]:
     return [*host.models.ready(), OWN]
 
 
-def names_agent(asked: Asked) -> bool:
+def names_agent(asked: RunRequest) -> bool:
     """Whether the request names an agent, and not the model itself."""
     return asked.model.startswith(f"{OWN}/")
 
@@ -144,7 +175,7 @@ def most_tokens(host: Host, wanted: int | None, texts: int) -> int:
     return most if wanted is None else min(wanted, most)
 
 
-def agent_run(host: Host, asked: Asked, completion: Completion) -> Run:
+def agent_run(host: Host, asked: RunRequest, completion: Completion) -> Run:
     """A run of the agent that `asked.model` names, not started yet: the last message is its question, the earlier
     ones are its history. Raises `InvalidRequestError` for what an agent can't do."""
     agent = asked.model.removeprefix(f"{OWN}/")
@@ -154,9 +185,11 @@ def agent_run(host: Host, asked: Asked, completion: Completion) -> Run:
         if not isinstance(source[0], str):
             raise invalid(f"Tokens are for the model itself: the agent {agent!r} reads a text.", "prompt")
         source = Conversation((Message("user", source[0]),))
+    form = next((name for name in FORMS if getattr(asked, name, None) is not None), FORMS[0])
     wanted = {
         "tools": source.tools,
-        "response_format": source.answer,
+        form: source.answer or completion.answer,
+        "chat_template_kwargs": source.template_arguments,
         "stop": completion.stop,
         "n": count > 1,
         "logprobs": completion.logprobs is not None,
@@ -165,7 +198,8 @@ def agent_run(host: Host, asked: Asked, completion: Completion) -> Run:
     }
     for name, given in wanted.items():
         if given:
-            raise invalid(f"{name} is for the model itself: the agent {agent!r} goes its own way.", name)
+            called = asked.names.get(name, name)
+            raise invalid(f"{called} is for the model itself: the agent {agent!r} goes its own way.", called)
     *earlier, last = source.messages
     if last.role != "user" or not last.content.strip():
         raise invalid("An agent answers the last message, which has to be the user's, and not empty.", "messages")
@@ -185,11 +219,11 @@ def agent_run(host: Host, asked: Asked, completion: Completion) -> Run:
     return run
 
 
-def _owner(asked: Asked) -> str:
+def _owner(asked: RunRequest) -> str:
     return caller().owner_in(asked.x_workspace)
 
 
-def model_of(run: Run, asked: Asked) -> str:
+def model_of(run: Run, asked: RunRequest) -> str:
     """The model's name in answers; for an agent, the name in the request."""
     return asked.model if names_agent(asked) else run.model or asked.model
 

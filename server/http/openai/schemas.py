@@ -4,11 +4,12 @@ Of what OpenAI knows, some changes nothing here and is taken all the same; what 
 done is refused.
 """
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
 from pydantic.functional_validators import AfterValidator, BeforeValidator
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, from_json
 
 from server.completions.logprobs import MOST_ALTERNATIVES
 from server.http.schemas import EVENTS, Name, SessionId, StrictRequest
@@ -16,6 +17,9 @@ from server.http.schemas import EVENTS, Name, SessionId, StrictRequest
 MOST_TEXTS = 128
 """That one request may ask for."""
 MOST_BIASES = 1024
+LONGEST_PATTERN = 10_000
+LONGEST_GRAMMAR = 100_000
+MOST_CHOICES = 1000
 
 
 def only(*values: Any) -> AfterValidator:
@@ -43,6 +47,12 @@ def _kind_of_text(value: Any) -> str:
     return "tokens" if isinstance(value, list) else "text"
 
 
+def _kind_of_choice(value: Any) -> Any:
+    if isinstance(value, str):
+        return "keyword"
+    return value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+
+
 def _parts(value: Any) -> Any:
     return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
@@ -60,7 +70,7 @@ Arguments = Annotated[
 Tokens = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
 TextOrTokens = Annotated[Annotated[str, Tag("text")] | Annotated[Tokens, Tag("tokens")], Discriminator(_kind_of_text)]
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
-FunctionName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+FunctionName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,128}$")]
 Stops = Annotated[
     list[Annotated[str, StringConstraints(min_length=1, max_length=1000)]],
     Field(max_length=4),
@@ -163,6 +173,9 @@ class ChatTool(Lenient):
     function: FunctionDefinition
 
 
+Keyword = Annotated[Literal["none", "auto", "required"], Tag("keyword")]
+
+
 class FunctionNamed(Lenient):
     name: FunctionName
 
@@ -170,6 +183,18 @@ class FunctionNamed(Lenient):
 class ChatToolNamed(StrictRequest):
     type: Literal["function"]
     function: FunctionNamed
+
+
+class AllowedTools(StrictRequest):
+    mode: Literal["auto", "required"]
+    tools: list[ChatToolNamed]
+
+
+class ChatToolsAllowed(StrictRequest):
+    """The model may call these of the tools only."""
+
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedTools
 
 
 class JsonSchemaFormat(Lenient):
@@ -183,12 +208,73 @@ class ResponseFormat(StrictRequest):
     json_schema: JsonSchemaFormat | None = None
 
 
+def _parsed(value: Any) -> Any:
+    return from_json(value, allow_inf_nan=False) if isinstance(value, str) else value
+
+
+Schema = Annotated[
+    dict[str, Any],
+    BeforeValidator(_parsed, json_schema_input_type=dict[str, Any] | str),
+    Field(description="a JSON schema, also as text"),
+]
+Pattern = Annotated[
+    str,
+    StringConstraints(max_length=LONGEST_PATTERN),
+    Field(description="a regular expression of Rust's crate regex, for the whole answer"),
+]
+Choice = Annotated[
+    list[Annotated[str, StringConstraints(max_length=LONGEST_PATTERN)]],
+    Field(min_length=1, max_length=MOST_CHOICES, description="the answer is one of these texts"),
+]
+GrammarText = Annotated[
+    str,
+    StringConstraints(max_length=LONGEST_GRAMMAR),
+    Field(description="in llguidance's dialect of Lark, from `start` on; or in GBNF, from `root` on"),
+]
+
+
+class StructuredOutputs(StrictRequest):
+    """The form of an answer, as vLLM has it: one of `json`, `regex`, `choice`, `grammar` and `json_object`."""
+
+    json_schema: Schema | None = Field(None, alias="json")
+    regex: Pattern | None = None
+    choice: Choice | None = None
+    grammar: GrammarText | None = None
+    json_object: bool | None = None
+
+    disable_any_whitespace: Anything = None
+    disable_additional_properties: Annotated[Any, only(False)] = None
+    whitespace_pattern: Annotated[Any, only()] = None
+    structural_tag: Annotated[Any, only()] = None
+
+    @property
+    def forms(self) -> dict[str, Any]:
+        """Those that there are, by vLLM's names."""
+        found = {
+            "json": self.json_schema,
+            "regex": self.regex,
+            "choice": self.choice,
+            "grammar": self.grammar,
+            "json_object": self.json_object or None,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+    @model_validator(mode="after")
+    def _once(self) -> "StructuredOutputs":
+        if len(self.forms) != 1:
+            raise PydanticCustomError("one_form", "It needs one of json, regex, choice, grammar and json_object")
+        return self
+
+
 class StreamOptions(Lenient):
     include_usage: bool | None = False
 
 
-class Asked(StrictRequest):
-    """What every request has."""
+class RunRequest(StrictRequest):
+    """What a request for a run has, in this API and in Anthropic's."""
+
+    names: ClassVar[Mapping[str, str]] = {}
+    """Fields that are called otherwise than in chat completions, by their names there; for errors."""
 
     model: ModelName = Field(
         description="a resident model by its name, the default one as `hearth`; or an agent, like `hearth/react`"
@@ -199,6 +285,15 @@ class Asked(StrictRequest):
     )
     top_p: float | None = Field(None, ge=0, le=1)
     top_k: int | None = Field(None, ge=-1, description="sample among so many of the likeliest tokens; 0 or -1: all")
+    x_workspace: Name = Field("main", description="whose agents and tools, and whose turn it is")
+    x_session_id: SessionId | None = Field(
+        None, description="of an agent: the conversation that its question belongs to, as in /run_script"
+    )
+
+
+class Asked(RunRequest):
+    """What every request has."""
+
     min_p: float | None = Field(
         None, ge=0, le=1, description="and among those at least so likely, relative to the best"
     )
@@ -208,10 +303,6 @@ class Asked(StrictRequest):
         None, gt=0, le=10, description="divides the logits of tokens of prompt and text; 1: nothing"
     )
     logit_bias: LogitBias | None = Field(None, description="added to the logits of tokens, by their ids")
-    x_workspace: Name = Field("main", description="whose agents and tools, and whose turn it is")
-    x_session_id: SessionId | None = Field(
-        None, description="of an agent: the conversation that its question belongs to, as in /run_script"
-    )
 
     user: Anything = None
     metadata: Anything = None
@@ -232,14 +323,35 @@ class AskedForTexts(Asked):
     n: int | None = Field(1, ge=1, le=MOST_TEXTS)
     stream_options: StreamOptions | None = None
 
+    structured_outputs: StructuredOutputs | None = Field(None, description="the form of the answer, as vLLM has it")
+    guided_json: Schema | None = None
+    guided_regex: Pattern | None = None
+    guided_choice: Choice | None = None
+    guided_grammar: GrammarText | None = None
+    guided_decoding_backend: Anything = None
+    guided_whitespace_pattern: Annotated[Any, only()] = None
+
+
+FORMS = ("response_format", "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar")
+"""Fields that say which form the answer has."""
+
 
 class ChatRequest(AskedForTexts):
     messages: list[ChatMessage] = Field(min_length=1)
     max_completion_tokens: int | None = Field(None, ge=1, description="another name for max_tokens")
     tools: list[ChatTool] | None = None
-    tool_choice: Literal["none", "auto", "required"] | ChatToolNamed | None = None
+    tool_choice: (
+        Annotated[
+            Keyword | Annotated[ChatToolNamed, Tag("function")] | Annotated[ChatToolsAllowed, Tag("allowed_tools")],
+            Discriminator(_kind_of_choice),
+        ]
+        | None
+    ) = None
     parallel_tool_calls: bool | None = True
     response_format: ResponseFormat | None = None
+    chat_template_kwargs: dict[str, Any] | None = Field(
+        None, description="what the model's own chat template reads besides messages and tools, like enable_thinking"
+    )
 
     reasoning_effort: Anything = None
     verbosity: Anything = None
@@ -268,6 +380,7 @@ class CompletionRequest(AskedForTexts):
     )
     echo: bool | None = Field(False, description="each text begins with its prompt, and so do its log-probabilities")
 
+    chat_template_kwargs: Anything = None
     best_of: Annotated[Any, only(1)] = None
     suffix: Annotated[Any, only("")] = None
 
@@ -296,6 +409,14 @@ class ResponsesToolNamed(StrictRequest):
     name: FunctionName
 
 
+class ResponsesToolsAllowed(StrictRequest):
+    """The model may call these of the tools only."""
+
+    type: Literal["allowed_tools"]
+    mode: Literal["auto", "required"]
+    tools: list[ResponsesToolNamed]
+
+
 class ResponsesFormat(JsonSchemaFormat):
     type: Literal["text", "json_object", "json_schema"]
 
@@ -317,7 +438,15 @@ class ResponsesRequest(Asked):
     instructions: str | None = None
     max_output_tokens: int | None = Field(None, ge=1)
     tools: list[ResponsesTool] | None = None
-    tool_choice: Literal["none", "auto", "required"] | ResponsesToolNamed | None = None
+    tool_choice: (
+        Annotated[
+            Keyword
+            | Annotated[ResponsesToolNamed, Tag("function")]
+            | Annotated[ResponsesToolsAllowed, Tag("allowed_tools")],
+            Discriminator(_kind_of_choice),
+        ]
+        | None
+    ) = None
     parallel_tool_calls: bool | None = True
     text: ResponsesText | None = None
 

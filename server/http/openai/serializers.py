@@ -16,7 +16,7 @@ from server.http.openai.run_factory import (
     reasoning_tokens,
     token_counts,
 )
-from server.http.openai.schemas import Asked, AskedForTexts, OpenAIError
+from server.http.openai.schemas import Asked, AskedForTexts, OpenAIError, RunRequest
 from server.http.sse import ServerSentEvent
 from server.runs import Run
 
@@ -27,14 +27,14 @@ SAMPLING = ("top_p", "min_p", "presence_penalty", "frequency_penalty", "repetiti
 """Parameters that have the same names in the engine."""
 
 
-def sampling_of(asked: Asked, seed: int | None = None) -> dict[str, Any]:
-    """The sampling parameters of a request; see `Completion`."""
+def sampling_of(asked: RunRequest, seed: int | None = None) -> dict[str, Any]:
+    """The sampling parameters of a request; see `Completion`. An API need not have all of them."""
     # top_p of 0 leaves only the likeliest token.
     temperature = 0.0 if asked.top_p == 0 else asked.temperature
-    wanted = {"temperature": temperature, "seed": seed, **{name: getattr(asked, name) for name in SAMPLING}}
+    wanted = {"temperature": temperature, "seed": seed, **{name: getattr(asked, name, None) for name in SAMPLING}}
     if asked.top_k is not None:
         wanted["top_k"] = max(asked.top_k, 0)
-    if asked.logit_bias is not None:
+    if isinstance(asked, Asked) and asked.logit_bias is not None:
         wanted["logit_bias"] = {int(token): bias for token, bias in asked.logit_bias.items()}
     return {name: value for name, value in wanted.items() if value is not None}
 
