@@ -422,7 +422,7 @@ def test_a_limit_of_the_servers_own_tools_leaves_the_clients_as_they_are(own_ser
     arguments = {"type": "object", "properties": {"expression": {"type": "string"}}, "required": ["expression"]}
     function = {"name": "calculator", "description": "Work out an arithmetic expression.", "parameters": arguments}
     tools = [{"type": "function", **function}]
-    body = {"model": "hearth", "input": "What is 37 * 52?", "tools": tools, "temperature": 0}
+    body: Any = {"model": "hearth", "input": "What is 37 * 52?", "tools": tools, "temperature": 0}
     answer = own_server.session.post(RESPONSES, json={**body, "max_tool_calls": 1}).json()
     [call] = [item for item in answer["output"] if item["type"] == "function_call"]
     assert (json.loads(call["arguments"]), answer["max_tool_calls"]) == ({"expression": "37 * 52"}, 1)
