@@ -14,7 +14,7 @@ NEWS := awk '!/^Requirement already satisfied/ { print; fflush() }'
 QUICK_ALLOCATION := MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=8589934592 \
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
-.PHONY: run setup packages test test-unit test-slow coverage hooks lint picture pictures bench bench-rivals train eval-embedded
+.PHONY: run setup packages test test-unit test-slow test-clients coverage hooks lint picture pictures bench bench-rivals train eval-embedded
 
 # What tests start of Debian. A test whose program is missing is skipped, and says so.
 PACKAGES := chromium fonts-dejavu-core postgresql nginx-light caddy r-doc-pdf python3-doc
@@ -39,6 +39,11 @@ test-slow: .venv/installed-dev
 # The tests inside the test process: quick feedback.
 test-unit: .venv/installed-dev
 	OMP_NUM_THREADS=1 $(VENV) -m pytest -n 2 --dist worksteal tests/unit
+
+# Clients of OpenAI's API, in environments of their own; the last ones are JavaScript, for Node 20 or later.
+test-clients: .venv/installed-dev .venv-clients/installed .venv-clients-openai-2/installed \
+		tests/clients/node/node_modules/installed
+	$(VENV) -m tests.clients
 
 # Slower than `make test`: servers and workers are measured too. docs/contributing.md says what is not counted.
 # A part: make coverage TESTS=tests/unit
@@ -108,4 +113,15 @@ $(VENV):
 	$(VENV) -c 'import site; print(site.getsitepackages()[0])' \
 		> "$$(.venv-rivals/bin/python -c 'import site; print(site.getsitepackages()[0])')/hearth.pth"
 	.venv-rivals/bin/python -m pip --disable-pip-version-check install -r $< | $(NEWS)
+	@touch $@
+
+.venv-clients/installed: tests/clients/python/requirements.txt
+.venv-clients-openai-2/installed: tests/clients/python_openai_2/requirements.txt
+.venv-clients/installed .venv-clients-openai-2/installed: | $(VENV)
+	$(VENV) -m venv $(@D)
+	$(@D)/bin/python -m pip --disable-pip-version-check install -r $< | $(NEWS)
+	@touch $@
+
+tests/clients/node/node_modules/installed: tests/clients/node/package-lock.json
+	cd tests/clients/node && npm ci --no-audit --no-fund
 	@touch $@

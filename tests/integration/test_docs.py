@@ -16,6 +16,7 @@ import pytest
 from constants import PREFIX, Settings
 from server import sdk
 from server.errors import HearthError
+from tests.clients.scripts import HEAD, scripts
 from tests.support.server_process import REPOSITORY, Server
 
 DOCUMENTS = [
@@ -258,6 +259,13 @@ def test_every_error_is_listed() -> None:
 
     text = (REPOSITORY / "docs" / "errors.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^\| (\d{3}) `(\w+)` \|", text, re.M)) == codes(HearthError)
+
+
+def test_every_client_is_listed() -> None:
+    """As `make test-clients` prints them."""
+    head, *rows = table("docs/clients.md")
+    assert head == HEAD
+    assert rows == [script.row(True) for script in scripts()]
 
 
 def test_every_name_of_the_sdk_is_listed() -> None:

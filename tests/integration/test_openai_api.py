@@ -289,6 +289,7 @@ def chat(**more: Any) -> tuple[str, dict[str, Any]]:
         (chat(logit_bias={"5": 101}), "logit_bias.5", "100"),
         (chat(logit_bias={"the": 1}), "logit_bias.the", "pattern"),
         ((RESPONSES, {"model": "hearth", "input": "x", "truncation": "some"}), "truncation", "auto"),
+        ((RESPONSES, {"model": "hearth", "input": "x", "max_tool_calls": 0}), "max_tool_calls", "1"),
         (chat(modalities=["audio"]), "modalities", "does not support"),
         (chat(x_session_id="s"), "x_session_id", "an agent's"),
         (chat(temprature=1), "temprature", "not permitted"),
@@ -414,3 +415,14 @@ def test_a_request_with_all_that_changes_nothing(own_server: Server) -> None:
     answer = own_server.session.post(path, json=body)
     assert answer.status_code == 200, answer.text
     assert json.loads(answer.text)["object"] == "chat.completion"
+
+
+def test_a_limit_of_the_servers_own_tools_leaves_the_clients_as_they_are(own_server: Server) -> None:
+    """The AI SDK sends it as `maxToolCalls`."""
+    arguments = {"type": "object", "properties": {"expression": {"type": "string"}}, "required": ["expression"]}
+    function = {"name": "calculator", "description": "Work out an arithmetic expression.", "parameters": arguments}
+    tools = [{"type": "function", **function}]
+    body: Any = {"model": "hearth", "input": "What is 37 * 52?", "tools": tools, "temperature": 0}
+    answer = own_server.session.post(RESPONSES, json={**body, "max_tool_calls": 1}).json()
+    [call] = [item for item in answer["output"] if item["type"] == "function_call"]
+    assert (json.loads(call["arguments"]), answer["max_tool_calls"]) == ({"expression": "37 * 52"}, 1)

@@ -452,6 +452,9 @@ class ResponsesRequest(Asked):
 
     store: bool | None = Field(True, description="save the response, so that its id can be used")
     include: list[str] | None = Field(None, description="`message.output_text.logprobs` changes something")
+    max_tool_calls: int | None = Field(
+        None, ge=1, description="calls of tools that the server runs itself; here are none, so it changes nothing"
+    )
     reasoning: Anything = None
     stream_options: Anything = None
     truncation: Literal["auto", "disabled"] | None = Field(
@@ -460,7 +463,6 @@ class ResponsesRequest(Asked):
     background: Annotated[Any, only(False)] = None
     context_management: Annotated[Any, only([])] = None
     conversation: Annotated[Any, only()] = None
-    max_tool_calls: Annotated[Any, only()] = None
     moderation: Annotated[Any, only()] = None
     previous_response_id: str | None = Field(
         None, min_length=1, max_length=100, description="a saved response, whose items come before `input`"
