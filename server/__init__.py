@@ -57,6 +57,8 @@ def create_app(host: "Host") -> "Flask":
         workspaces,
     )
     from server.http.concurrency_limit import ConcurrencyLimit, max_waiting
+    from server.http.mcp import errors as mcp_errors
+    from server.http.mcp import routes as mcp
     from server.http.openai import agent_chat, chat, completions, embeddings, responses, stored
     from server.http.openai import errors as openai_errors
     from server.http.openai import models as openai_models
@@ -77,12 +79,13 @@ def create_app(host: "Host") -> "Flask":
     )
     app.request_class = body.JsonRequest
     app.config["MAX_CONTENT_LENGTH"] = settings.MAX_BODY_BYTES
-    error_handler.register(app, {"/v1/": openai_errors.shape, "/api/chat": openai_errors.shape})
+    shapes = {"/v1/": openai_errors.shape, "/api/chat": openai_errors.shape, mcp.PATH: mcp_errors.shape}
+    error_handler.register(app, shapes)
     browser.register_headers(app)
     CORS(
         app,
         origins=[auth.origin_pattern(origin) for origin in settings.CORS_ORIGINS],
-        expose_headers=["ETag", "Retry-After", "X-Request-Id"],
+        expose_headers=["ETag", "Mcp-Session-Id", "Retry-After", "X-Request-Id"],
         max_age=PREFLIGHT_SECONDS,
     )
     request_log.register(app)
@@ -125,6 +128,7 @@ def create_app(host: "Host") -> "Flask":
         responses.blueprint(host),
         stored.blueprint(host),
         embeddings.blueprint(host, slow_requests),
+        mcp.blueprint(host, slow_requests),
         people.auth_blueprint(host, ""),
         people.auth_blueprint(host, "/api"),
         people.own_blueprint(host),

@@ -49,9 +49,9 @@ def listed(server: str, tool: Tool) -> ListedTool:
     try:
         size = len(encode(tool.input_schema))
     except (ValueError, RecursionError):
-        raise UnusableToolError(f"the arguments of {tool.name!r} have a schema that is too deep") from None
+        raise UnusableToolError(f"the schema of {tool.name!r} is too deep") from None
     if size > LONGEST_SCHEMA:
-        raise UnusableToolError(f"the arguments of {tool.name!r} have a schema of more than {LONGEST_SCHEMA} characters")
+        raise UnusableToolError(f"the schema of {tool.name!r} has more than {LONGEST_SCHEMA} characters")
     title = tool.title or (tool.annotations.title if tool.annotations is not None else None)
     description = _plain(tool.description or "") or _plain(title or "") or f"The tool {tool.name} of {server}."
     return ListedTool(
