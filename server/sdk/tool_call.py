@@ -150,7 +150,11 @@ def _begin(tool: "BaseTool", arguments: dict[str, Any], show: Callable[[Any], ob
 
     def go_on() -> None:
         other = _event_loop.begin(lambda: tool.ainvoke(call_input(tool, arguments)), show)
-        work.cancel = other.cancel
+
+        def cancel() -> None:
+            other.cancel()  # which the loop sets in a moment
+
+        work.cancel = cancel
         other.ended.wait()
         work.shown, work.error = other.shown, other.error
         work.ended.set()

@@ -114,6 +114,7 @@ def test_openapi_describes_the_routes(empty_server: Server) -> None:
         ("/tools", "get"),
         ("/tools/statistics", "get"),
         ("/tools/{tool}/call", "post"),
+        ("/mcp", "post"),
         ("/load_model", "post"),
         ("/unload_model", "post"),
         ("/sleep", "post"),
@@ -230,6 +231,7 @@ def test_openapi_describes_the_routes(empty_server: Server) -> None:
         assert form["properties"]["files"]["items"] == {"type": "string", "format": "binary"}
     for path, method in (
         ("/run_script", "post"),
+        ("/mcp", "post"),
         ("/load_model", "post"),
         ("/runs/{run_id}/events", "get"),
         ("/v1/chat/completions", "post"),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import uvicorn
 from mcp.server.mcpserver import Context, Image, MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import ToolAnnotations
 from pydantic import BaseModel
 
@@ -53,7 +54,7 @@ def boiling_point(substance: str) -> str:
 @server.tool()
 def refuse(reason: str) -> str:
     """Refuse to do anything."""
-    raise ValueError(f"refused because {reason}")
+    raise ToolError(f"refused because {reason}")
 
 
 @server.tool()
@@ -146,6 +147,7 @@ def main() -> None:
         return
     place = Path(sys.argv[sys.argv.index("--http") + 1])
     bound = socket.socket()
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     bound.bind(("127.0.0.1", int(os.environ.get("MCP_PORT", "0"))))
     app = server.streamable_http_app(stateless_http=False)
     config = uvicorn.Config(app, log_level="warning")
