@@ -137,6 +137,20 @@ if os.environ.get("ODD"):
     }
 
 
+if os.environ.get("HUGE"):
+    for number in range(60):
+
+        @server.tool(name=f"huge_{number:02}", description="Has a long schema")
+        def huge(x: str = "") -> str:
+            """Has a schema that is long, and as long as it may be."""
+            return x
+
+        server._tool_manager.get_tool(f"huge_{number:02}").parameters = {  # type: ignore[union-attr]
+            "type": "object",
+            "properties": {"x": {"type": "string", "description": "x" * 60_000}},
+        }
+
+
 def main() -> None:
     """Serve until the end."""
     notice(f"started {os.getpid()}")

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from flask import Response, jsonify
-from mcp_types import CallToolResult
 
 from server.errors import HearthError, RunCancelledError, WorkerCrashedError
 from server.http.auth import still_allowed
@@ -74,12 +73,10 @@ def _result(request: Request, call: LiveCall) -> dict[str, Any]:
     except (ToolFailedError, WorkerCrashedError) as error:
         text = error.message if isinstance(error, WorkerCrashedError) else str(error)
         content, failed = ToolContent([{"type": "text", "text": text}]), True
-    return answer(
-        request,
-        CallToolResult.model_validate(
-            {"content": content.blocks, "structuredContent": content.structured, "isError": failed}
-        ),
-    )
+    result: dict[str, Any] = {"content": content.blocks, "isError": failed}
+    if content.structured is not None:
+        result["structuredContent"] = content.structured
+    return answer(request, result)
 
 
 def _event(message: dict[str, Any]) -> ServerSentEvent:

@@ -31,7 +31,7 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSI
 from pydantic import ValidationError
 
 from server import VERSION
-from server.errors import McpRequestError
+from server.errors import AgentFailedError, McpRequestError
 from server.http.body import read_bytes, read_json
 
 RequestId = str | int
@@ -105,13 +105,20 @@ def read(asked: FlaskRequest) -> Request | Notification:
     return request
 
 
-def answer(request: Request, result: Result) -> dict[str, Any]:
-    """The message that answers a request."""
-    dumped = result.model_dump(by_alias=True, mode="json", exclude_none=True)
-    shown = serialize_server_result(request.method, request.version, dumped)
+def answer(request: Request, result: Result | dict[str, Any]) -> dict[str, Any]:
+    """The message that answers a request; a dict is as the protocol has it. Raises `AgentFailedError` for a result
+    that is not: it is made of what people's code says."""
+    if isinstance(result, Result):
+        result = result.model_dump(by_alias=True, mode="json", exclude_none=True)
+    if request.is_current:
+        result = {"resultType": "complete", **result}
+    try:
+        shown = serialize_server_result(request.method, request.version, result)
+    except ValidationError as error:
+        raise AgentFailedError(f"The workspace's code gave what MCP has no form for: {_first(error)}.") from None
     if request.is_current:
         info = SERVER_INFO.model_dump(by_alias=True, mode="json", exclude_none=True)
-        shown = {"resultType": "complete", **shown, "_meta": {**shown.get("_meta", {}), SERVER_INFO_META_KEY: info}}
+        shown["_meta"] = {**shown.get("_meta", {}), SERVER_INFO_META_KEY: info}
     return {"jsonrpc": "2.0", "id": request.id, "result": shown}
 
 

@@ -1,6 +1,7 @@
 """The tools that a generation has from MCP servers. Without an `mcp.json` this imports nothing."""
 
 import importlib.util
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -9,12 +10,15 @@ from langchain_core.tools import BaseTool
 from server.sdk.tool_absent import AbsentTool
 from server.workers.inside.loading import LoadedCode
 from server.workers.inside.toolset import problems_of
+from server.workers.messages import encode
 
 if TYPE_CHECKING:
     from server.workers.inside.mcp.servers import McpServers
     from server.workers.inside.mcp.tools import ListedTool
 
 FILE = "server/mcp.json"
+LONGEST_LIST = 2 * 1024 * 1024
+"""Characters of all tools of all servers as JSON. They go to the server's process in one message."""
 MISSING = (
     "the tools of mcp.json need the package mcp. pip install -r requirements-mcp.txt installs it; then restart the "
     "server and reload"
@@ -42,26 +46,35 @@ class McpTools:
         return [{"file": FILE, "message": one.reason} for one in self.absent]
 
     def find(self, seconds: float) -> None:
-        """Ask the servers for their tools, for at most so many `seconds`, and check these. What can't be had is
-        `absent`: a server that somebody else runs must not prevent a reload. Raises `LoadError` if `mcp.json` is
-        wrong."""
+        """Ask the servers for their tools, for at most so many `seconds`, and check these for half that time. What
+        can't be had is `absent`: a server that somebody else runs must not prevent a reload. Raises `LoadError` if
+        `mcp.json` is wrong."""
         servers = self._servers()
         if servers is None:
             return
         found, absent = servers.find_tools(seconds)
         self._leave_out(absent)
+        deadline, room = time.monotonic() + seconds / 2, LONGEST_LIST
         for one in found:
             tool = self._tool(one, servers)
-            if tool.name in self._own:
-                reason = f"the workspace has a tool {tool.name!r} of its own"
-            else:
-                mistakes = problems_of(self._code, tool.name, tool, type(tool)._run)
-                reason = mistakes[0]["message"] if mistakes else ""
-            if reason:
+            room -= len(encode(one))
+            reason = self._why_not(tool, room, deadline)
+            if reason is not None:
                 self._leave_out([(tool.name, f"the MCP server {one['server']!r} of mcp.json: {reason}.")])
                 continue
             self.tools[tool.name] = tool
             self.listed.append(dict(one))
+
+    def _why_not(self, tool: BaseTool, room: int, deadline: float) -> str | None:
+        """Why a tool is left out; None: it is not."""
+        if tool.name in self._own:
+            return f"the workspace has a tool {tool.name!r} of its own"
+        if room < 0:
+            return f"there is no room for {tool.name!r}: the tools of all servers have {LONGEST_LIST:,} characters"
+        if time.monotonic() > deadline:
+            return f"there was no time to check {tool.name!r}"
+        mistakes = problems_of(self._code, tool.name, tool, type(tool)._run)
+        return mistakes[0]["message"] if mistakes else None
 
     def take(self, listed: Sequence[Mapping[str, Any]]) -> None:
         """Have the tools that were found in another worker of this generation. Servers are reached with the first

@@ -13,6 +13,8 @@ FILE = "server/mcp.json"
 """As people know it."""
 LONGEST_FILE = 256 * 1024
 MOST_SERVERS = 50
+SHORTEST_SECRET = 4
+"""Characters. Shorter values, such as a port, are in many texts."""
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -80,7 +82,7 @@ class Expansion:
     def hide(self, text: str) -> str:
         """`text` with `${NAME}` in the place of each value that was put in."""
         for name, value in sorted(self._used.items(), key=lambda one: -len(one[1])):
-            if value:
+            if len(value) >= SHORTEST_SECRET:
                 text = text.replace(value, f"${{{name}}}")
         return text
 

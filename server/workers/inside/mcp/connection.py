@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import suppress
 from typing import Any
 
 import httpx2
 from mcp import MCPError
-from mcp.client._transport import TransportStreams
+from mcp.client import Transport
 from mcp.client.client import Client
 from mcp.shared.dispatcher import ProgressFnT
 from mcp_types import CONNECTION_CLOSED, INVALID_REQUEST, CallToolResult, Implementation, Tool
@@ -16,7 +16,7 @@ from server import VERSION
 from server.workers.inside.mcp.bounds import LONGEST_REASON, MOST_PAGES, MOST_TOOLS
 from server.workers.inside.mcp.http import RefusedResponseError
 
-MakeTransport = Callable[[Callable[[str], object]], AbstractAsyncContextManager[TransportStreams]]
+MakeTransport = Callable[[Callable[[str], object]], Transport]
 """Makes a transport. It calls its argument with a sentence when the server has ended."""
 
 

@@ -2,18 +2,21 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import httpx2
-from mcp.client._transport import TransportStreams
 from mcp.client.streamable_http import streamable_http_client
 
 from server.workers.inside.mcp.bounds import LONGEST_MESSAGE
+
+if TYPE_CHECKING:
+    from mcp.client._transport import TransportStreams
 
 CONNECT_SECONDS = 10.0
 
 
 @asynccontextmanager
-async def http_transport(url: str, headers: Mapping[str, str]) -> AsyncIterator[TransportStreams]:
+async def http_transport(url: str, headers: Mapping[str, str]) -> "AsyncIterator[TransportStreams]":
     """A connection by the streamable HTTP transport. How long a call may take is up to its caller."""
     timeout = httpx2.Timeout(CONNECT_SECONDS, read=None)
     hooks = {"response": [_check_response]}

@@ -11,14 +11,17 @@ import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
-from mcp.client._transport import TransportStreams
 from mcp.client.stdio import get_default_environment
 from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
 from server.workers.inside.mcp.bounds import LONGEST_MESSAGE
+
+if TYPE_CHECKING:
+    from mcp.client._transport import TransportStreams
 
 END_SECONDS = 1.0
 """Time for the server to end by itself after its input has ended, and again after SIGTERM."""
@@ -27,7 +30,7 @@ END_SECONDS = 1.0
 @asynccontextmanager
 async def stdio_transport(
     name: str, command: Sequence[str], env: Mapping[str, str], folder: Path, ended: Callable[[str], object]
-) -> AsyncIterator[TransportStreams]:
+) -> "AsyncIterator[TransportStreams]":
     """Start `command` in `folder`, with a few variables of the worker's environment and `env`. `ended` is called with
     a sentence when it sends no more. Its process group ends with this context. What it writes to its standard error
     is in the worker's log.
