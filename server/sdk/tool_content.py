@@ -121,8 +121,12 @@ def in_pieces(blocks: Iterable[Mapping[str, Any]], longest: int) -> list[dict[st
 
 
 def joined(blocks: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The blocks that `in_pieces` took apart."""
-    return [_with_data(block, lambda pieces: "".join(map(str, pieces))) for block in blocks]
+    """The blocks that `in_pieces` took apart. Data of another form becomes a text."""
+
+    def join(pieces: Any) -> str:
+        return "".join(map(str, pieces)) if isinstance(pieces, list) else str(pieces)
+
+    return [_with_data(block, join) for block in blocks]
 
 
 def _with_data(block: Mapping[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def test_too_many_pictures_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_data_travels_in_pieces() -> None:
-    blocks = [
+    blocks: list[dict[str, Any]] = [
         {"type": "image", "data": "A" * 25},
         {"type": "resource", "resource": {"blob": "B" * 7}},
         {"type": "text"},
