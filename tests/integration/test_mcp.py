@@ -225,6 +225,7 @@ async def test_progress_is_reported(lab: Server, mode: str) -> None:
     async with connected(lab, mode) as client:
         result = await client.call_tool("count", {"to": 4}, progress_callback=on_progress)
     assert result.content == [TextContent(text="counted to 4")]
+    # Reports that follow each other closely may be left out, and not the last one.
     assert seen[0] == (1.0, 4.0, "at 1") and seen[-1] == (4.0, 4.0, "at 4")
     assert seen == sorted(seen)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+import requests
 
 from tests.integration.test_mcp import current, put, reload
 from tests.support.server_process import REPOSITORY, Server, end, start
@@ -21,8 +22,8 @@ MCP_SERVER = str(REPOSITORY / "tests" / "support" / "mcp_server.py")
 HOSTILE_SERVER = str(REPOSITORY / "tests" / "support" / "hostile_mcp_server.py")
 HOSTILE_WAYS = ("pages", "garbage", "twice", "wrong_list", "no_schema", "leaves", "results")
 SECRET = "a-secret-of-the-lab-9f2e"
-SECONDS = 4
-"""Time limit of a tool."""
+SECONDS = 15
+"""Time limit of a tool. Long enough to start a server again on a machine that has other things to do."""
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +138,9 @@ def test_progress_is_passed_on(lab: Server, noticed: Path) -> None:
         headers=headers | {"Accept": "application/json, text/event-stream"},
     )
     messages = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: ")]
-    assert [one["params"]["progress"] for one in messages[:-1]] == [1, 2, 3]
+    # Reports that follow each other closely may be left out, and not the last one.
+    reported = [one["params"]["progress"] for one in messages[:-1]]
+    assert reported == sorted(set(reported)) and reported[-1] == 3
     assert {one["params"]["progressToken"] for one in messages[:-1]} == {"p"}
     assert text(messages[-1]["result"]) == "counted to 3"
 
@@ -216,7 +219,9 @@ def test_a_server_over_http_that_comes_and_goes(lab: Server, tmp_path: Path) -> 
         assert "far_weather" in after["tools"]["added"] and after["changed"] == [] and after["warnings"] == []
         assert after["generation"] == before["generation"] and len(generations(lab, "far")) == count
         assert call(lab, "far", "far_weather", city="Oslo")["structuredContent"]["city"] == "Oslo"
-        assert call(lab, "far", "far_wait", seconds=100)["isError"]
+        body, headers = current("tools/call", {"name": "far_wait", "arguments": {"seconds": 100}})
+        with pytest.raises(requests.Timeout):
+            lab.session.post("/mcp", params={"workspace": "far"}, json=body, headers=headers, timeout=4)
         lab.wait_until(lambda: "cancelled" in (tmp_path / "noticed").read_text(), "the server's notice")
         flooded = call(lab, "far", "far_flood", megabytes=50)
         assert flooded["isError"], text(flooded)[:300]
