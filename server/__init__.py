@@ -60,6 +60,8 @@ def create_app(host: "Host") -> "Flask":
     from server.http.anthropic import messages
     from server.http.concurrency_limit import ConcurrencyLimit, max_waiting
     from server.http.credential import KEY_HEADER
+    from server.http.mcp import errors as mcp_errors
+    from server.http.mcp import routes as mcp
     from server.http.openai import agent_chat, chat, completions, embeddings, responses, stored
     from server.http.openai import errors as openai_errors
     from server.http.openai import models as openai_models
@@ -87,13 +89,14 @@ def create_app(host: "Host") -> "Flask":
         "/v1/messages": anthropic_errors.shape,
         "/v1/": openai_errors.shape,
         "/api/chat": openai_errors.shape,
+        mcp.PATH: mcp_errors.shape,
     }
     error_handler.register(app, shapes)
     browser.register_headers(app)
     CORS(
         app,
         origins=[auth.origin_pattern(origin) for origin in settings.CORS_ORIGINS],
-        expose_headers=["ETag", "Retry-After", "X-Request-Id"],
+        expose_headers=["ETag", "Mcp-Session-Id", "Retry-After", "X-Request-Id"],
         max_age=PREFLIGHT_SECONDS,
     )
     request_log.register(app)
@@ -137,6 +140,7 @@ def create_app(host: "Host") -> "Flask":
         stored.blueprint(host),
         embeddings.blueprint(host, slow_requests),
         messages.blueprint(host, slow_requests),
+        mcp.blueprint(host, slow_requests),
         people.auth_blueprint(host, ""),
         people.auth_blueprint(host, "/api"),
         people.own_blueprint(host),

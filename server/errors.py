@@ -326,6 +326,13 @@ class UnsupportedMediaTypeError(HearthError):
     code = "unsupported_media_type"
 
 
+class McpRequestError(HearthError):
+    """A message of an MCP client is not as the protocol has it. `jsonrpc_code`: its code there."""
+
+    status = 400
+    code = "invalid_mcp_request"
+
+
 class InvalidRequestError(HearthError):
     """Valid JSON, but not a valid request. `details`: a list of the problems, in pydantic's shape."""
 

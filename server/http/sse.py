@@ -71,7 +71,7 @@ def event_stream(batches: Batches, when_left: Callable[[], object] = lambda: Non
         first = batch if batch or time.monotonic() - asked < PING_SECONDS else [PING]
         if not allowed():
             when_left()
-            raise _revoked()
+            raise revoked()
         if first or gone():
             break
     begun = True
@@ -119,7 +119,7 @@ def wait_for(run: Run, detach: bool) -> dict[str, Any]:
         if not allowed():
             if not detach:
                 run.stop(_left())
-            raise _revoked()
+            raise revoked()
         if gone():
             if not detach:
                 run.stop(_left())
@@ -178,7 +178,8 @@ def _left() -> RunCancelledError:
     )
 
 
-def _revoked() -> UnauthorizedError:
+def revoked() -> UnauthorizedError:
+    """The error for a caller who may not read an answer any more."""
     return UnauthorizedError("The credential was revoked, or what it was used for is not shared with you any more.")
 
 

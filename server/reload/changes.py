@@ -34,7 +34,7 @@ class ToolInfo:
     `args_schema`: the JSON schema of its arguments. `sources`: hashes of the modules that it rests on, by name; see
     `server.workers.inside.toolset.describe_tool`. `is_background`: an agent's call of it returns at once.
     `is_idempotent`: a job of it may be started twice. `resources`: what a job of it needs on a cluster; see
-    `server.sdk.jobs.resources`.
+    `server.sdk.jobs.resources`. `title` and `annotations` are for MCP clients.
     """
 
     name: str
@@ -44,6 +44,8 @@ class ToolInfo:
     is_background: bool = False
     is_idempotent: bool = False
     resources: Mapping[str, float] = field(default_factory=dict)
+    title: str | None = None
+    annotations: Mapping[str, bool] = field(default_factory=dict)
 
 
 def changed_tools(before: Mapping[str, ToolInfo], after: Mapping[str, ToolInfo]) -> dict[str, list[str]]:

@@ -11,7 +11,9 @@ from server.errors import ReloadFailedError
 from server.reload.changes import ToolInfo
 from server.reload.snapshot import Snapshot
 from server.runs import AgentResult, Run
+from server.sdk.tool_content import ToolContent
 from server.workers.failure import LoadError
+from server.workers.messages import Progress
 from server.workers.worker import NotStartedError, Worker
 
 if TYPE_CHECKING:
@@ -49,6 +51,8 @@ class Generation:
         """What `build_tools` found that may not be what its author meant: each a `file` and a `message`."""
         self.absent: list[dict[str, str]] = []
         """Tools that this server can't offer: each a `name` and a `reason`."""
+        self._mcp_tools: list[dict[str, Any]] = []
+        """What the workspace's MCP servers have listed."""
         self._write = write
         self._start = lambda: start(self.folder)
         self._seconds = seconds
@@ -95,12 +99,15 @@ class Generation:
                     one.is_background,
                     one.is_idempotent,
                     one.resources,
+                    one.title,
+                    one.annotations,
                 )
                 for one in built.tools
             }
             self.imports = built.imports
             self.warnings = [one.model_dump() for one in built.warnings]
             self.absent = [one.model_dump() for one in built.absent]
+            self._mcp_tools = built.mcp_tools
 
         self._with_worker(build)
         self.tools = tools
@@ -120,6 +127,24 @@ class Generation:
     def call_tool(self, tool: str, given: Mapping[str, Any], seconds: float) -> str:
         """A tool's result, as text. Raises what `Worker.call_tool` raises."""
         return self._with_worker(lambda worker: worker.call_tool(tool, given, seconds))
+
+    def call_for_content(
+        self,
+        tool: str,
+        given: Mapping[str, Any],
+        seconds: float,
+        run: Run,
+        on_progress: Callable[[Progress], object],
+    ) -> ToolContent:
+        """A tool's result as content blocks; of a tool for the background in a worker of its own. Raises what
+        `Worker.call_for_content` raises."""
+        if not (self.tools or {})[tool].is_background:
+            return self._with_worker(lambda worker: worker.call_for_content(tool, given, seconds, run, on_progress))
+        worker = self.start_worker()
+        try:
+            return worker.call_for_content(tool, given, seconds, run, on_progress)
+        finally:
+            worker.close()
 
     def write_note(self, record: Mapping[str, Any], seconds: float) -> Any:
         """The result of the code's `write_note` for a run's record. Raises what `Worker.write_note` raises."""
@@ -180,7 +205,7 @@ class Generation:
             try:
                 worker.load(self._seconds)
                 if self.tools is not None:
-                    worker.rebuild(self._seconds)
+                    worker.rebuild(self._seconds, self._mcp_tools)
             except LoadError:
                 worker.close()
                 if is_last:

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from server.errors import FileNotInWorkspaceError, InvalidPathError, StoreError, TooLargeError
-from server.reload.snapshot import Snapshot, file_sizes, includes, read_snapshot, too_much_data
+from server.reload.snapshot import MCP_FILE, Snapshot, file_sizes, includes, read_snapshot, too_much_data
 from server.workers.failure import LoadError
 
 MOST_FILES = 1000
@@ -18,12 +18,13 @@ MOST_BYTES = 16 * 1024 * 1024
 """In one workspace, over all its files."""
 LONGEST_PATH = 200
 _FOLDERS = ("agent", "tools")  # that may have files of a person
+_AT_ROOT = ("model.py", MCP_FILE)
 _DATA_NAME = re.compile(r"\w[\w.-]*")
 
 
 class Overlay:
     """The files below `folder`, which is laid out like `server/`: `tools/shout.py`, `tools/words.csv`, `agent/...`,
-    `model.py`.
+    `model.py`, `mcp.json`.
 
     People with write access to the folder may edit them there as well.
     """
@@ -113,12 +114,12 @@ class Overlay:
     def _place(self, path: str) -> Path:
         """Where a file of that path lies. Raises `InvalidPathError`."""
         pure = PurePosixPath(path)
-        if not (path == "model.py" or _is_below_a_folder(pure)) or path != pure.as_posix() or _is_too_long(path):
+        if not (path in _AT_ROOT or _is_below_a_folder(pure)) or path != pure.as_posix() or _is_too_long(path):
             raise InvalidPathError(
-                f"No file of a workspace may be called {path[:LONGEST_PATH]!r}. It is model.py, or a path below "
-                "tools/ or agent/ like tools/shout.py or tools/words.csv. Folders have Python names, and so has a "
-                ".py file. The name of a data file begins with a letter, a digit or _, and has only these and . "
-                f"and - in it; byte-code (.pyc) isn't accepted. A path is at most {LONGEST_PATH} bytes long."
+                f"No file of a workspace may be called {path[:LONGEST_PATH]!r}. It is model.py, mcp.json, or a "
+                "path below tools/ or agent/ like tools/shout.py or tools/words.csv. Folders have Python names, and "
+                "so has a .py file. The name of a data file begins with a letter, a digit or _, and has only these "
+                f"and . and - in it; byte-code (.pyc) isn't accepted. A path is at most {LONGEST_PATH} bytes long."
             )
         return self.folder / pure
 

@@ -14,6 +14,8 @@ from server.workers.failure import ErrorReport, LoadError, problem
 SERVER = "server"
 RELOADABLE = ("agent", "model", "tools")
 """The parts of `server` that a generation is made of."""
+MCP_FILE = "mcp.json"
+"""The MCP servers whose tools belong to the workspace; the one data file beside these parts."""
 MOST_DATA_FILES = 1000
 MOST_DATA_BYTES = 16 * 1024 * 1024
 """Of all data files of a workspace together."""
@@ -116,9 +118,9 @@ def read_snapshot(root: Path) -> Snapshot:
 def includes(path: PurePath) -> bool:
     """Whether a file of that path below `server/` belongs to a snapshot, by its names alone.
 
-    These do: at the root `model.py` (and `tools.py` or `agent.py` in the place of a package), and all files below
-    `tools/`, `agent/` and `model/`, except hidden names, `__pycache__`, byte-code, what editors leave (`x~`, `#x#`),
-    and a `.py` that no import statement can reach (see `is_module`).
+    These do: at the root `model.py` (and `tools.py` or `agent.py` in the place of a package) and `mcp.json`, and all
+    files below `tools/`, `agent/` and `model/`, except hidden names, `__pycache__`, byte-code, what editors leave
+    (`x~`, `#x#`), and a `.py` that no import statement can reach (see `is_module`).
     """
     return may_belong(path) and (path.suffix != ".py" or is_module(path))
 
@@ -137,7 +139,7 @@ def may_belong(path: PurePath) -> bool:
     if path.suffix == ".py":
         names = path.with_suffix("").parts
         return names[0] in RELOADABLE and not any("." in name for name in names)
-    return len(parts) > 1 and parts[0] in RELOADABLE
+    return parts == (MCP_FILE,) or (len(parts) > 1 and parts[0] in RELOADABLE)
 
 
 def file_sizes(root: Path) -> dict[str, int]:
@@ -222,7 +224,7 @@ def _found(root: Path, refuse: Callable[[Path, OSError], None], ignored: list[st
             refuse(folder, error)
             continue
         for path in paths:
-            if _is_left_out(path.name) or (folder == root and path.name.removesuffix(".py") not in RELOADABLE):
+            if _is_left_out(path.name) or (folder == root and not _is_part(path.name)):
                 continue
             try:
                 is_folder = path.is_dir()
@@ -236,6 +238,11 @@ def _found(root: Path, refuse: Callable[[Path, OSError], None], ignored: list[st
                 yield path
             elif ignored is not None and name.suffix == ".py" and len(ignored) < _MOST_IGNORED:
                 ignored.append(name.as_posix())
+
+
+def _is_part(name: str) -> bool:
+    """Whether a file or folder of that name at the root belongs to a generation."""
+    return name == MCP_FILE or name.removesuffix(".py") in RELOADABLE
 
 
 def _is_left_out(name: str) -> bool:

@@ -14,7 +14,7 @@ from server.observability import metrics
 from server.reload.changes import changed_modules, changed_tools
 from server.reload.code_folder import CodeFolders
 from server.reload.generation import Generation
-from server.reload.snapshot import SERVER, Snapshot, Stamp, read_snapshot, read_stamp
+from server.reload.snapshot import MCP_FILE, SERVER, Snapshot, Stamp, read_snapshot, read_stamp
 from server.store import GenerationStore
 from server.workers.failure import LoadError
 from server.workers.kept_values import KeptStore
@@ -188,12 +188,13 @@ class Workspace:
         the files, which don't change.
 
         With `build` the tools are built as well; else they are left for later. The same bytes as the live ones
-        change nothing, except that tools which were not built yet are built. A dry run does everything but
+        change nothing, except that tools which were not built yet are built, and that MCP servers are asked for
+        their tools again. A dry run does everything but
         the change. Raises `ReloadFailedError`, `WorkerUnavailableError`, and `StoreError` if the new code can't be
         saved on disk; then nothing has changed.
         """
         with self._exclusive():
-            return self._reload(build, dry_run, snapshot)
+            return self._reload(build, dry_run, snapshot, asks_again=True)
 
     def catch_up(self, build: bool, check: Callable[[], object] = lambda: None) -> ReloadReport | None:
         """Reload if the files have changed since the last read. They are not read again if the file system reports no
@@ -214,7 +215,9 @@ class Workspace:
                     return None
             return self._reload(build)
 
-    def _reload(self, build: bool, dry_run: bool = False, snapshot: Snapshot | None = None) -> ReloadReport:
+    def _reload(
+        self, build: bool, dry_run: bool = False, snapshot: Snapshot | None = None, asks_again: bool = False
+    ) -> ReloadReport:
         started = time.perf_counter()
         live = self._live
         before = (live.tools if live else None) or {}
@@ -222,7 +225,7 @@ class Workspace:
         try:
             wanted = self._files.snapshot() if snapshot is None else snapshot
             content = wanted.hash
-            generation = self._load(wanted, build, dry_run)
+            generation = self._load(wanted, build, dry_run, asks_again)
         except LoadError as failure:
             metrics.RELOADS.labels("failed").inc()
             refusal = self._failed(failure)
@@ -232,13 +235,14 @@ class Workspace:
             raise refusal from None
         try:
             tools = changed_tools(before, before if generation.tools is None else generation.tools)
+            is_new = live is None or generation.snapshot != live.snapshot
             if not dry_run:
-                if generation is not live:
+                if is_new:
                     self._runner.store.record_live(self.name, generation.hash, wanted.files)
                 # Before the first question gets the new code, so that it finds the values that the code has built.
                 generation.go_live()
                 self._swap(generation)
-                if generation is not live:
+                if is_new:
                     self._runner.on_live(
                         self.name, generation.hash, live.hash if live else None, snapshot is not None
                     )
@@ -299,15 +303,18 @@ class Workspace:
             worker.forget(name)
         return known
 
-    def _load(self, snapshot: Snapshot, build: bool, dry_run: bool = False) -> Generation:
+    def _load(self, snapshot: Snapshot, build: bool, dry_run: bool = False, asks_again: bool = False) -> Generation:
         """The generation of these files, if it is in use, else a new one; with `build`, its tools are built.
 
-        It is pinned for the caller. A dry run changes nothing that is in use.
+        It is pinned for the caller. A dry run changes nothing that is in use. `asks_again`: if the files name MCP
+        servers, it is a new one in any case, which asks them.
         """
         generation = None
+        asks_again = asks_again and build and MCP_FILE in snapshot.files
         with self._counting:
             live, found = self._live, self._in_use.get(snapshot.hash)
-            if found is not None and found.snapshot == snapshot and not (dry_run and build and found.tools is None):
+            is_unbuilt = dry_run and build and found is not None and found.tools is None
+            if found is not None and found.snapshot == snapshot and not is_unbuilt and not asks_again:
                 generation = found
                 generation.pins += 1
         if generation is None:
@@ -337,6 +344,7 @@ class Workspace:
     def _swap(self, generation: Generation) -> None:
         with self._counting:
             previous, self._live = self._live, generation
+            self._in_use[generation.hash] = generation
             generation.pins += 1
         self.has_code.set()
         if previous is not None:

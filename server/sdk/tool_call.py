@@ -11,7 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from server.sdk import context
 from server.sdk.injection import call_input
@@ -22,6 +22,8 @@ from server.sdk.tool_schema import arguments_schema
 
 if TYPE_CHECKING:
     from langchain_core.tools import BaseTool
+
+T = TypeVar("T")
 
 NOTICE_SECONDS = 0.1
 """Interval at which a waiting call checks whether its run was cancelled."""
@@ -39,6 +41,14 @@ def call_tool(tool: "BaseTool", arguments: Mapping[str, Any], seconds: float) ->
     A tool for the background runs as a job, without this limit: the text has the job's name. So does one that is
     isolated, and is waited for.
     """
+    return call_and_show(tool, arguments, seconds, as_text)
+
+
+def call_and_show(
+    tool: "BaseTool", arguments: Mapping[str, Any], seconds: float, show: Callable[[Any], T]
+) -> T | str:
+    """The same with `show` in the place of `as_text`. It runs on the tool's thread or event loop. What runs as a job
+    is text already. Raises what `call_tool` raises."""
     from server.sdk.job_control import JobTool
 
     if isinstance(tool, JobTool):
@@ -49,20 +59,20 @@ def call_tool(tool: "BaseTool", arguments: Mapping[str, Any], seconds: float) ->
     began, failed, run_listener = time.monotonic(), True, context.current().listener
     number = run_listener.tool_began(tool.name, seconds) if run_listener is not None else 0
     try:
-        text = _call(tool, arguments, seconds)
+        shown = _call(tool, arguments, seconds, show)
         failed = False
-        return text
+        return shown
     finally:
         if run_listener is not None:
             run_listener.tool_ended(number, time.monotonic() - began, failed)
 
 
-def _call(tool: "BaseTool", arguments: Mapping[str, Any], seconds: float) -> str:
+def _call(tool: "BaseTool", arguments: Mapping[str, Any], seconds: float, show: Callable[[Any], T]) -> T:
     if isinstance(tool.args_schema, dict):
         check_arguments(arguments_schema(tool), arguments)
     time_is_up = threading.Event()
     with context.scope(tool=tool.name, time_is_up=time_is_up):
-        work = _begin(tool, dict(arguments))
+        work = _begin(tool, dict(arguments), show)
     deadline = time.monotonic() + seconds
     try:
         while not work.ended.wait(max(min(NOTICE_SECONDS, deadline - time.monotonic()), 0.0)):
@@ -78,7 +88,7 @@ def _call(tool: "BaseTool", arguments: Mapping[str, Any], seconds: float) -> str
                 current.still_running(f"tool {tool.name}", work.ended.is_set)
     if work.error is not None:
         raise _failure(tool, work.error) from work.error
-    return work.text
+    return cast(T, work.shown)
 
 
 def _failure(tool: "BaseTool", error: BaseException) -> ToolFailedError:
@@ -113,24 +123,24 @@ def check_arguments(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> 
 
 
 class _Work:
-    """A running call. After `ended` is set, its outcome is in `text` or in `error`."""
+    """A running call. After `ended` is set, its outcome is in `shown` or in `error`."""
 
     def __init__(self) -> None:
         self.ended = threading.Event()
-        self.text = ""
+        self.shown: Any = None
         self.error: BaseException | None = None
         self.cancel: Callable[[], object] = lambda: None
         """Ask it to end. A coroutine ends at its next `await`, a thread never."""
 
 
-def _begin(tool: "BaseTool", arguments: dict[str, Any]) -> _Work:
+def _begin(tool: "BaseTool", arguments: dict[str, Any], show: Callable[[Any], object]) -> _Work:
     if getattr(tool, "coroutine", None) is not None and getattr(tool, "func", None) is None:
-        return _event_loop.begin(lambda: tool.ainvoke(call_input(tool, arguments)))
+        return _event_loop.begin(lambda: tool.ainvoke(call_input(tool, arguments)), show)
     work, copied = _Work(), contextvars.copy_context()
 
     def invoke() -> None:
         try:
-            work.text = copied.run(lambda: _as_text(tool.invoke(call_input(tool, arguments))))
+            work.shown = copied.run(lambda: _shown(tool.invoke(call_input(tool, arguments)), show))
         except BaseException as error:  # boundary: a tool may raise anything
             if _is_async_only(tool, error):
                 copied.run(go_on)
@@ -139,10 +149,14 @@ def _begin(tool: "BaseTool", arguments: dict[str, Any]) -> _Work:
         work.ended.set()
 
     def go_on() -> None:
-        other = _event_loop.begin(lambda: tool.ainvoke(call_input(tool, arguments)))
-        work.cancel = other.cancel
+        other = _event_loop.begin(lambda: tool.ainvoke(call_input(tool, arguments)), show)
+
+        def cancel() -> None:
+            other.cancel()  # which the loop sets in a moment
+
+        work.cancel = cancel
         other.ended.wait()
-        work.text, work.error = other.text, other.error
+        work.shown, work.error = other.shown, other.error
         work.ended.set()
 
     threading.Thread(target=invoke, name=f"tool {tool.name}", daemon=True).start()
@@ -162,9 +176,9 @@ def _is_async_only(tool: "BaseTool", error: BaseException) -> bool:
     return last is not None and last.tb_frame.f_code is getattr(run, "__code__", None)
 
 
-def _as_text(result: Any) -> str:
+def _shown(result: Any, show: Callable[[Any], T]) -> T:
     try:
-        return as_text(result)
+        return show(result)
     except Exception as error:  # boundary: a result may be anything, with a `__str__` that raises
         kind = type(result).__name__
         raise _NoTextError(f"the tool gave a {kind}, which is no text: {as_sentence(error)}") from error
@@ -178,7 +192,7 @@ class _EventLoop:
         self._beginning = threading.Lock()
         self._running: set[asyncio.Task[None]] = set()
 
-    def begin(self, make: Callable[[], Coroutine[Any, Any, Any]]) -> _Work:
+    def begin(self, make: Callable[[], Coroutine[Any, Any, Any]], show: Callable[[Any], object]) -> _Work:
         """Let the loop run what `make` makes, in a copy of this context."""
         with self._beginning:
             if self._loop is None:
@@ -188,7 +202,7 @@ class _EventLoop:
 
         async def run() -> None:
             try:
-                work.text = _as_text(await make())
+                work.shown = _shown(await make(), show)
             except BaseException as error:  # boundary: a tool may raise anything
                 work.error = error
 

@@ -147,14 +147,18 @@ def _of_fields(value: Any) -> tuple[Any] | None:
 
 def _content(value: Any) -> str | None:
     """The text of a message, of a list of content blocks, or of a command with messages; None for anything else."""
-    if _is_of(value, "langchain_core.messages", "BaseMessage"):
+    if is_of(value, "langchain_core.messages", "BaseMessage"):
         parts = value.content if isinstance(value.content, list) else [value.content]
         return as_text([{"type": "text", "text": one} if isinstance(one, str) else one for one in parts])
-    if _is_of(value, "langgraph.types", "Command"):
+    if is_of(value, "langgraph.types", "Command"):
         update = value.update
         messages = update.get("messages", ()) if isinstance(update, Mapping) else ()
         return "\n".join(as_text(one) for one in messages) or "done"
-    if _is_of(value, "mcp.types", "CallToolResult"):
+    if is_of(value, "mcp.types", "CallToolResult") or is_of(value, "mcp_types", "CallToolResult"):
+        if not value.content:
+            # Content should say the same as the object beside it. Some servers send the object alone.
+            structured = getattr(value, "structured_content", None)
+            return "" if structured is None else as_text(structured)
         value = value.content
     blocks = [value] if _is_mcp(value) else value
     if not isinstance(blocks, list | tuple) or not blocks:
@@ -166,7 +170,8 @@ def _content(value: Any) -> str | None:
 def _block(block: Any) -> str | None:
     """The text of a content block; None where it is none."""
     if _is_mcp(block):
-        block = {key: part for key, part in block.model_dump(mode="json").items() if part is not None}
+        fields = block.model_dump(mode="json").items()
+        block = {key: part for key, part in fields if part is not None and key in _BLOCK_KEYS}
     if not isinstance(block, dict) or not block.keys() <= _BLOCK_KEYS:
         return None
     kind = block.get("type")
@@ -186,16 +191,18 @@ def _block(block: Any) -> str | None:
 
 
 def _is_mcp(value: Any) -> bool:
-    return isinstance(value, BaseModel) and type(value).__module__.partition(".")[0] == "mcp"
+    return isinstance(value, BaseModel) and type(value).__module__.partition(".")[0] in _MCP
 
 
+_MCP = ("mcp", "mcp_types")
+"""Packages of MCP's types, in older versions of its SDK and in this one."""
 _MIME_KEYS = ("mime_type", "mimeType", "media_type")
 
 
 # Libraries
 
 
-def _is_of(value: Any, module: str, name: str) -> bool:
+def is_of(value: Any, module: str, name: str) -> bool:
     """Whether a value is of that class. The module is not imported for it."""
     kind = getattr(sys.modules.get(module), name, None)
     return isinstance(kind, type) and isinstance(value, kind)
@@ -203,25 +210,25 @@ def _is_of(value: Any, module: str, name: str) -> bool:
 
 def _of_library(value: Any) -> tuple[Any] | None:
     """The plain form of a library's value, in a tuple; None for other values."""
-    if _is_of(value, "numpy", "generic"):
+    if is_of(value, "numpy", "generic"):
         is_time = value.dtype.kind in "mMV"
         return (str(value) if is_time else _plain(value.item()),)
-    if _is_of(value, "numpy", "ndarray") or _is_of(value, "torch", "Tensor"):
+    if is_of(value, "numpy", "ndarray") or is_of(value, "torch", "Tensor"):
         shown = _large_array(value)
         return (_plain(_list_of(value)) if shown is None else shown,)
-    if _is_of(value, "pandas", "DataFrame"):
+    if is_of(value, "pandas", "DataFrame"):
         return (_records(value),)
-    if _is_of(value, "pandas", "Series"):
+    if is_of(value, "pandas", "Series"):
         return (_object(value.head(MOST_ITERATED).to_dict()),)
-    if _is_of(value, "pandas", "Index"):
+    if is_of(value, "pandas", "Index"):
         return (_plain(list(value[:MOST_ITERATED])),)
     if _is_missing(value):
         return (None,)
-    if _is_of(value, "PIL.Image", "Image"):
+    if is_of(value, "PIL.Image", "Image"):
         return (f"({value.format or 'PIL'} image of {value.width} x {value.height} pixels, not shown)",)
-    if _is_of(value, "matplotlib.axes", "Axes"):
+    if is_of(value, "matplotlib.axes", "Axes"):
         value = value.figure
-    if _is_of(value, "matplotlib.figure", "Figure"):
+    if is_of(value, "matplotlib.figure", "Figure"):
         width, height = (round(inches * value.dpi) for inches in value.get_size_inches())
         return (f"(matplotlib figure of {width} x {height} pixels, not shown)",)
     return None
@@ -244,17 +251,17 @@ def _records(frame: Any) -> dict[str, Any]:
 
 def _table(value: Any) -> str | None:
     """A table of pandas or Polars as text, with its shape; None for anything else."""
-    if _is_of(value, "pandas", "DataFrame"):
+    if is_of(value, "pandas", "DataFrame"):
         rows, columns = value.shape
         text = (
             value.to_string(max_rows=MOST_ROWS, max_cols=MOST_COLUMNS, **_CELLS) if rows and columns else str(value)
         )
         return f"{text}\n({rows:,} rows x {columns:,} columns)"
-    if _is_of(value, "pandas", "Series"):
+    if is_of(value, "pandas", "Series"):
         named = f"{value.name}, " if value.name is not None else ""
         text = value.to_frame().to_string(max_rows=MOST_ROWS, header=False, **_CELLS) if len(value) else "empty"
         return f"{text}\n({named}{len(value):,} values of type {value.dtype})"
-    if _is_of(value, "polars", "DataFrame") or _is_of(value, "polars", "Series"):
+    if is_of(value, "polars", "DataFrame") or is_of(value, "polars", "Series"):
         return str(value)  # bounded, with its shape
     return None
 
@@ -270,9 +277,9 @@ def _list_of(array: Any) -> Any:
 def _large_array(value: Any) -> str | None:
     """An array that is too large for a list, as text with its shape; None for anything else."""
     summary: Callable[[Any], str]
-    if _is_of(value, "numpy", "ndarray"):
+    if is_of(value, "numpy", "ndarray"):
         size, summary = value.size, lambda array: str(sys.modules["numpy"].array2string(array, threshold=20))
-    elif _is_of(value, "torch", "Tensor"):
+    elif is_of(value, "torch", "Tensor"):
         size, summary = value.numel(), lambda array: str(array.detach().cpu())
     else:
         return None

@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar, cast
 
@@ -25,6 +25,7 @@ from server.observability import metrics
 from server.runs.run import Run
 from server.sdk import context
 from server.sdk.saved_values import KeptReport
+from server.sdk.tool_content import ToolContent, joined
 from server.sdk.tool_error import ToolFailedError
 from server.workers import messages
 from server.workers.failure import CodeFiles, ErrorReport, LoadError, problem
@@ -56,6 +57,8 @@ ELSEWHERE = ("jobs", "code", "documents", "internet", "images", "tools")
 """Calls that the model has no part in. They may wait for long, so never on the thread that waits for the task."""
 LINGER_SECONDS = 1.0
 """Maximum time for a process to end after it has closed the connection."""
+MCP_SECONDS, MCP_SHARE = 12.0, 0.6
+"""Maximum time for a workspace's MCP servers to list their tools, in seconds and as a share of the time to build."""
 END_SECONDS = 5.0
 """Maximum time until the end of a process is reported."""
 
@@ -101,6 +104,8 @@ class BuiltTool(BaseModel):
     is_background: bool
     is_idempotent: bool
     resources: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
+    title: messages.Text | None
+    annotations: dict[str, bool]
 
 
 class LoadWarning(BaseModel):
@@ -130,14 +135,18 @@ class Built(BaseModel):
     warnings: list[LoadWarning]
     imports: list[str]
     absent: Annotated[list[AbsentTool], Field(max_length=1000)]
+    mcp_tools: list[dict[str, Any]]
+    """The tools of the workspace's MCP servers, for later workers; see `server.workers.inside.mcp_tools`."""
 
 
 class _Called(BaseModel):
-    """The result of a tool's call: its text, or why there is none."""
+    """The result of a tool's call: its text, or its content, or why there is none."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
     text: messages.Text = ""
+    blocks: list[dict[str, Any]] | None = None
+    structured: dict[str, Any] | None = None
     failed: messages.Text | None = None
     traceback: messages.Text | None = None
 
@@ -241,15 +250,17 @@ class Worker:
 
     def build(self, seconds: float) -> Built:
         """Build and check the tools. Raises `LoadError`."""
-        return self._load("build", Built, self._for_build(True), seconds)
+        given = {"check": True, "mcp_seconds": min(MCP_SECONDS, seconds * MCP_SHARE)}
+        return self._load("build", Built, self._for_build() | given, seconds)
 
-    def rebuild(self, seconds: float) -> None:
-        """Build the tools of code whose tools were checked in another worker. Raises `LoadError`."""
-        self._load("build", Built, self._for_build(False), seconds)
+    def rebuild(self, seconds: float, mcp_tools: Sequence[Mapping[str, Any]]) -> None:
+        """Build the tools of code whose tools were checked in another worker, which has found `mcp_tools`. Raises
+        `LoadError`."""
+        given = {"check": False, "mcp_tools": list(mcp_tools)}
+        self._load("build", Built, self._for_build() | given, seconds)
 
-    def _for_build(self, check: bool) -> dict[str, Any]:
-        absent = dict(self._session_calls.absent_internet)
-        return {"niceness": self._niceness, "check": check, "absent_internet": absent}
+    def _for_build(self) -> dict[str, Any]:
+        return {"niceness": self._niceness, "absent_internet": dict(self._session_calls.absent_internet)}
 
     def _load(self, kind: str, result: type[R], given: Mapping[str, Any], seconds: float) -> R:
         deadline = time.monotonic() + seconds
@@ -349,23 +360,53 @@ class Worker:
     ) -> str:
         """The result of a tool, as text. `run`: what its model calls count for. `on_progress` gets the tool's
         reports, and must not wait. Raises `ToolFailedError` with a sentence, `WorkerCrashedError`."""
+        return self._called(tool, given, seconds, run, on_progress, False).text
+
+    def call_for_content(
+        self,
+        tool: str,
+        given: Mapping[str, Any],
+        seconds: float,
+        run: Run,
+        on_progress: Callable[[messages.Progress], object],
+    ) -> ToolContent:
+        """The same as content blocks. Raises what `call_tool` raises, and `RunCancelledError` soon after `run` was
+        stopped: the tool is asked to end, and a worker whose tool does not end is retired."""
+        called = self._called(tool, given, seconds, run, on_progress, True)
+        blocks = [{"type": "text", "text": called.text}] if called.blocks is None else joined(called.blocks)
+        return ToolContent(blocks, called.structured)
+
+    def _called(
+        self,
+        tool: str,
+        given: Mapping[str, Any],
+        seconds: float,
+        run: Run | None,
+        on_progress: Callable[[messages.Progress], object],
+        as_content: bool,
+    ) -> _Called:
         task = _Task(next(self._numbers), run, contextvars.copy_context(), on_progress)
+        is_stopped = False
 
         def look() -> float:
+            nonlocal is_stopped
             now = time.monotonic()
+            if as_content and not is_stopped and run is not None and run.cancelled.is_set():
+                is_stopped = True
+                self._send({"kind": "cancel", "task": task.id})
             self._check_tools(task, now)
             if run is not None and run.turn is not None and not self._uses_model(task, now):
                 run.turn.pause()
             return NOTICE_SECONDS
 
         try:
-            value = self._do(task, "call_tool", {"tool": tool, "input": given, "seconds": seconds}, look)
-            called = self._checked(_Called, value)
+            asked = {"tool": tool, "input": given, "seconds": seconds, "as_content": as_content}
+            called = self._checked(_Called, self._do(task, "call_tool", asked, look))
         except WorkerEndedError as ended:
             raise WorkerCrashedError(f"{ended}.", **ended.details) from None
         if called.failed is not None:
             raise ToolFailedError(called.failed, called.traceback)
-        return called.text
+        return called
 
     def cancel_calls(self) -> None:
         """Ask the tools that run in it to end: `check_cancelled` raises, and coroutines are cancelled."""

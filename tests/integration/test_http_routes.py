@@ -114,6 +114,7 @@ def test_openapi_describes_the_routes(empty_server: Server) -> None:
         ("/tools", "get"),
         ("/tools/statistics", "get"),
         ("/tools/{tool}/call", "post"),
+        ("/mcp", "post"),
         ("/load_model", "post"),
         ("/unload_model", "post"),
         ("/sleep", "post"),
@@ -232,6 +233,7 @@ def test_openapi_describes_the_routes(empty_server: Server) -> None:
         assert form["properties"]["files"]["items"] == {"type": "string", "format": "binary"}
     for path, method in (
         ("/run_script", "post"),
+        ("/mcp", "post"),
         ("/load_model", "post"),
         ("/runs/{run_id}/events", "get"),
         ("/v1/chat/completions", "post"),
@@ -286,6 +288,8 @@ def test_before_a_model_is_there(empty_server: Server) -> None:
         error = error_of(answer, 409)
         assert error["type"] == "model_not_loaded"
         assert "/load_model" in error["message"]
+    of_mcp = empty_server.session.post("/mcp", json={"jsonrpc": "2.0", "id": 1, "method": "tools/list"})
+    assert error_of(of_mcp, 409)["data"]["type"] == "model_not_loaded" and of_mcp.json()["id"] == 1
 
 
 def test_before_the_tools_are_there(empty_server: Server) -> None:

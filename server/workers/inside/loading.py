@@ -77,6 +77,11 @@ class LoadedCode:
         """Modules from outside of the generation and of Hearth that its code has imported."""
         return self._imports.outside()
 
+    @property
+    def folder(self) -> Path:
+        """The folder of its files, laid out like `server/`."""
+        return self._root
+
     def path(self, name: str) -> Path:
         """The file of a module."""
         return self._root / self._paths[name]

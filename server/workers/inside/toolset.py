@@ -23,6 +23,9 @@ from server.workers.failure import ErrorReport, LoadError, problem
 from server.workers.inside.loading import LoadedCode
 from server.workers.messages import decode, encode
 
+HINTS = ("readOnlyHint", "destructiveHint", "idempotentHint", "openWorldHint")
+LONGEST_TITLE = 200
+
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -45,7 +48,7 @@ def build_tools(code: LoadedCode, llm: BaseChatModel, check: bool = True) -> dic
     errors: list[ErrorReport] = []
     for name, tool in built.items() if check else ():
         with code.running():
-            errors += _problems(code, name, tool, load_tools)
+            errors += problems_of(code, name, tool, load_tools)
     if errors:
         raise LoadError(errors)
     return dict(built)
@@ -72,7 +75,23 @@ def describe_tool(code: LoadedCode, tool: BaseTool) -> dict[str, Any]:
         "is_background": is_background(tool),
         "is_idempotent": is_idempotent(tool),
         "resources": resources(tool),
+        "title": _title(tool),
+        "annotations": _annotations(tool),
     }
+
+
+def _title(tool: BaseTool) -> str | None:
+    title = (tool.extras or {}).get("title")
+    return title[:LONGEST_TITLE] if isinstance(title, str) else None
+
+
+def _annotations(tool: BaseTool) -> dict[str, bool]:
+    """What the tool's `extras` say of what a call does, by MCP's names:
+    https://modelcontextprotocol.io/specification/2026-07-28/schema#toolannotations"""
+    said = (tool.extras or {}).get("annotations")
+    found = {key: one for key, one in said.items() if isinstance(one, bool)} if isinstance(said, dict) else {}
+    hints = {key: one for key, one in found.items() if key in HINTS}
+    return {"idempotentHint": True, **hints} if is_idempotent(tool) else hints
 
 
 def held(value: Any) -> Sequence[Any]:
@@ -84,7 +103,7 @@ def _hash(code: LoadedCode, module: str) -> str:
     return hashlib.sha256(code.path(module).read_bytes()).hexdigest()
 
 
-def _problems(code: LoadedCode, name: Any, tool: Any, load_tools: Callable[..., Any]) -> list[ErrorReport]:
+def problems_of(code: LoadedCode, name: Any, tool: Any, load_tools: Callable[..., Any]) -> list[ErrorReport]:
     """A report for each mistake in a tool."""
     if not isinstance(tool, BaseTool):
         message = f"{name!r} must be a LangChain tool, not a {type(tool).__name__}"

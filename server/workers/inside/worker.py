@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from langchain_core.tools import BaseTool
 from pydantic import ValidationError
 
+from server.bounds import LONGEST_TEXT
 from server.errors import HearthError, InvalidRequestError, NoHistoryError, PromptTooLongError
 from server.sdk import context
 from server.sdk.chat_model import ResidentChatModel
@@ -27,10 +28,12 @@ from server.sdk.replay import ReplayedStep
 from server.sdk.run import as_json
 from server.sdk.saved_values import KeptReport, KeptValues, use
 from server.sdk.tool_absent import AbsentTool
-from server.sdk.tool_call import call_tool
+from server.sdk.tool_call import call_and_show, call_tool
+from server.sdk.tool_content import as_content, in_pieces
 from server.sdk.tool_error import ToolFailedError
 from server.workers.failure import LoadError
 from server.workers.inside.loading import LoadedCode
+from server.workers.inside.mcp_tools import McpTools
 from server.workers.inside.models import ApiStandIn, ModelOfTheContext, ResidentStandIn
 from server.workers.inside.overlooked import overlooked
 from server.workers.inside.priority import lower_priority
@@ -194,13 +197,20 @@ class Worker:
         absent: list[AbsentTool] = []
         with context.scope(absent_tools=absent, absent_internet=message["absent_internet"]):
             self._tools = build_tools(self._code, llm, message["check"])
-        built: dict[str, Any] = {"tools": [], "warnings": [], "imports": [], "absent": []}
+        outside = McpTools(self._code, self._tools)
+        if message["check"]:
+            outside.find(message["mcp_seconds"])
+        else:
+            outside.take(message["mcp_tools"])
+        self._tools |= outside.tools
+        built: dict[str, Any] = {"tools": [], "warnings": [], "imports": [], "absent": [], "mcp_tools": []}
         if message["check"]:
             built = {
                 "tools": [describe_tool(self._code, tool) for tool in self._tools.values()],
-                "warnings": overlooked(self._code, self._tools.values()),
-                "imports": self._code.third_party(),
-                "absent": [asdict(one) for one in absent if one.name not in self._tools],
+                "warnings": [*overlooked(self._code, self._tools.values()), *outside.warnings],
+                "imports": [*self._code.third_party(), *outside.imports],
+                "absent": [asdict(one) for one in (*absent, *outside.absent) if one.name not in self._tools],
+                "mcp_tools": outside.listed,
             }
         lower_priority(message["niceness"])
         return built
@@ -257,10 +267,15 @@ class Worker:
         """A call of a tool alone, without an agent; see `server.workers.worker._Called`."""
         try:
             with context.scope(is_alone=True):
-                text = call_tool(self._tools[message["tool"]], message["input"], message["seconds"])
+                tool, given, seconds = self._tools[message["tool"]], message["input"], message["seconds"]
+                if not message["as_content"]:
+                    return {"text": call_tool(tool, given, seconds)}
+                content = call_and_show(tool, given, seconds, as_content)
         except ToolFailedError as failure:
             return {"failed": str(failure), "traceback": failure.traceback}
-        return {"text": text}
+        if isinstance(content, str):
+            return {"text": content}
+        return {"blocks": in_pieces(content.blocks, LONGEST_TEXT), "structured": content.structured}
 
     def _note(self, task: Task, message: dict[str, Any]) -> Any:
         """The note on a run that the code's `write_note` makes with the background model."""
