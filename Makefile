@@ -97,7 +97,7 @@ $(VENV):
 	@$(PIP) install -r $<
 	@touch $@
 
-.venv/installed-dev: requirements-dev.txt requirements-documents.txt .venv/installed
+.venv/installed-dev: requirements-dev.txt requirements-documents.txt requirements-telemetry.txt .venv/installed
 	@echo "Installing $< into .venv, once: about 100 more packages."
 	@$(PIP) install -r $< | $(NEWS)
 	@touch $@

@@ -49,7 +49,7 @@ def call_tool(tool: "BaseTool", arguments: Mapping[str, Any], seconds: float) ->
     began, failed, run_listener = time.monotonic(), True, context.current().listener
     number = run_listener.tool_began(tool.name, seconds) if run_listener is not None else 0
     try:
-        text = _call(tool, arguments, seconds)
+        text = _call(tool, arguments, seconds, number)
         failed = False
         return text
     finally:
@@ -57,11 +57,11 @@ def call_tool(tool: "BaseTool", arguments: Mapping[str, Any], seconds: float) ->
             run_listener.tool_ended(number, time.monotonic() - began, failed)
 
 
-def _call(tool: "BaseTool", arguments: Mapping[str, Any], seconds: float) -> str:
+def _call(tool: "BaseTool", arguments: Mapping[str, Any], seconds: float, number: int) -> str:
     if isinstance(tool.args_schema, dict):
         check_arguments(arguments_schema(tool), arguments)
     time_is_up = threading.Event()
-    with context.scope(tool=tool.name, time_is_up=time_is_up):
+    with context.scope(tool=tool.name, tool_call=number, time_is_up=time_is_up):
         work = _begin(tool, dict(arguments))
     deadline = time.monotonic() + seconds
     try:
