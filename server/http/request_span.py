@@ -6,6 +6,7 @@ from flask import Flask, Response, g, request
 
 from server.observability import semantic_conventions as names
 from server.observability import tracing
+from server.observability.logs import request_id
 from server.sdk import context
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
@@ -26,6 +27,7 @@ def register(app: Flask) -> None:
         method = request.method if request.method in METHODS else OTHER_METHOD
         # Without the query, which may contain the token.
         attributes = {names.METHOD: method, names.PATH: request.path, names.SCHEME: request.scheme}
+        attributes[names.REQUEST] = request_id.get()
         if request.url_rule is not None:
             attributes[names.ROUTE] = request.url_rule.rule
         g.span = tracing.serve(f"{method} {attributes.get(names.ROUTE, '')}".strip(), attributes, _carried())

@@ -97,12 +97,12 @@ class Tracing:
         links: list[Link] | None = None,
     ) -> Span:
         given = {
-            key: value[:LONGEST_VALUE] if isinstance(value, str) else value
+            key: _utf8(value[:LONGEST_VALUE]) if isinstance(value, str) else value
             for key, value in attributes.items()
             if value is not None
         }
         start = None if began is None else int(began * 1e9)
-        return self._tracer.start_span(name[:LONGEST_NAME], within, kind, given, links, start_time=start)
+        return self._tracer.start_span(_utf8(name[:LONGEST_NAME]), within, kind, given, links, start_time=start)
 
     def traceparent(self, span: Span) -> str | None:
         """See `server.observability.tracing.traceparent`."""
@@ -112,12 +112,17 @@ class Tracing:
 
     def fail(self, span: Span, kind: str) -> None:
         """See `server.observability.tracing.fail`."""
-        span.set_attribute(names.ERROR, kind[:LONGEST_VALUE])
+        span.set_attribute(names.ERROR, _utf8(kind[:LONGEST_VALUE]))
         span.set_status(Status(StatusCode.ERROR))
 
     def shown(self, attributes: Mapping[str, str]) -> dict[str, str]:
         """Attributes with content, without registered secrets, and shortened."""
-        return {key: logs.redacted(shortened(text, LONGEST_CONTENT)) for key, text in attributes.items()}
+        return {key: _utf8(logs.redacted(shortened(text, LONGEST_CONTENT))) for key, text in attributes.items()}
+
+
+def _utf8(text: str) -> str:
+    """`text` without lone surrogates: with one, the whole batch could not be exported."""
+    return text.encode(errors="replace").decode()
 
 
 def _resource(version: str) -> Resource:

@@ -39,6 +39,7 @@ PATH = "url.path"
 SCHEME = "url.scheme"
 SERVER = "server.address"
 
+REQUEST = "hearth.request.id"
 RUN = "hearth.run.id"
 FORKED_FROM = "hearth.run.forked_from"
 WORKSPACE = "hearth.workspace"

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from server.observability.otlp import Tracing
 from tests.support.event_stream import EVENT_STREAM, read
 from tests.support.job_tools import ended, put_tools
 from tests.support.model_api import Fault
@@ -124,7 +125,9 @@ def test_a_run_with_a_tool(lab: Server, collector: Collector) -> None:
         "url.path": "/run_script",
         "url.scheme": "http",
         "http.response.status_code": 200,
+        "hearth.request.id": request.attributes["hearth.request.id"],
     }
+    assert f" {request.attributes['hearth.request.id']} " in lab.output  # in the lines of the log
     [run] = named(spans, AGENT_SPAN)
     assert (run.parent, run.kind, run.failed) == (request.id, "internal", False)
     about = run.attributes
@@ -186,7 +189,14 @@ def test_what_is_refused_has_a_span_and_an_unknown_route_no_path_in_its_name(
 
 def test_the_model_alone(lab: Server, collector: Collector) -> None:
     trace = new_trace()
-    body = {"model": "embedded", "prompt": "One, two,", "max_tokens": 3, "n": 2, "temperature": 0.5, "seed": 1}
+    body: dict[str, Any] = {
+        "model": "embedded",
+        "prompt": "One, two,",
+        "max_tokens": 3,
+        "n": 2,
+        "temperature": 0.5,
+        "seed": 1,
+    }
     got = lab.session.post("/v1/completions", json=body, headers=traceparent(trace))
     assert got.status_code == 200, got.text
     spans = collector.trace(trace, "POST /v1/completions")
@@ -209,7 +219,7 @@ def test_a_streamed_answer_ends_its_span_with_the_stream(lab: Server, collector:
 def test_a_fork_names_its_run(lab: Server, collector: Collector) -> None:
     run_id = ask(lab, new_trace())["run_id"]
     trace = new_trace()
-    body = {"step": 2, "observation": "1924"}
+    body: dict[str, Any] = {"step": 2, "observation": "1924"}
     got = lab.session.post(f"/runs/{run_id}/fork", json=body, headers=traceparent(trace))
     assert got.status_code == 200, got.text
     spans = collector.trace(trace, "POST /runs/<run_id>/fork")
@@ -379,6 +389,16 @@ def begins(folder: Path, code: str = "", **settings: object) -> "subprocess.Comp
     )
 
 
+def test_texts_that_are_no_utf8_cost_no_other_spans(collector: Collector) -> None:
+    traces = Tracing(collector.url, with_content=True, version="0")
+    made = traces.begin("execute_tool \ud800", {"tool": "\ud800" * 5000}, "internal", None, None)
+    made.set_attributes(traces.shown({"content": "\udfff"}))
+    made.end()
+    traces.close()
+    span = collector.wait_for("execute_tool ?")
+    assert span.attributes == {"tool": "?" * 1000, "content": "?"}
+
+
 def test_a_missing_package_stops_the_start(tmp_path: Path) -> None:
     done = begins(tmp_path, "sys.modules['opentelemetry.sdk'] = None", OTLP_ENDPOINT="http://127.0.0.1:4318")
     assert done.returncode == 1
@@ -397,7 +417,7 @@ def test_a_missing_package_stops_the_start(tmp_path: Path) -> None:
 def test_a_bad_value_stops_the_start(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    settings: dict[str, object],
+    settings: dict[str, Any],
     variables: dict[str, str],
     said: str,
 ) -> None:
@@ -408,7 +428,7 @@ def test_a_bad_value_stops_the_start(
 
 
 def test_without_the_setting_nothing_of_opentelemetry_is_imported() -> None:
-    code = "import sys, app, server.engine\nprint([one for one in sys.modules if one.startswith('opentelemetry')])"
+    code = "import sys, app\nprint([one for one in sys.modules if one.startswith('opentelemetry')])"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
