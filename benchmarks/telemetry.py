@@ -22,7 +22,7 @@ ARMS = OFF, ON, CONTENT = "off", "on", "on, with content"
 
 def report(folder: Path, few: bool) -> None:
     """Print the table."""
-    rounds = len(QUESTIONS) * (1 if few else 80)
+    rounds = len(QUESTIONS) * (1 if few else 40)
     with _collector() as url:
         settings: dict[str, dict[str, object]] = {
             OFF: {},
