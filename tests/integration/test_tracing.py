@@ -174,6 +174,24 @@ def test_a_failed_run_says_of_what_kind_its_error_is(lab: Server, collector: Col
     assert not request.failed  # it is the client's error
 
 
+def test_a_tool_that_ends_its_worker(lab: Server, collector: Collector) -> None:
+    text = (
+        "import os\nfrom langchain_core.tools import tool\n\n"
+        '@tool\ndef calculator(expression: str) -> str:\n    """Work out an arithmetic expression."""\n'
+        "    os._exit(3)\n"
+    )
+    put = lab.session.put("/workspaces/ending/files/tools/calculator.py", data=text.encode())
+    assert put.status_code in (200, 201)
+    trace = new_trace()
+    body = {"question": QUESTION, "workspace": "ending"}
+    assert lab.session.post("/run_script", json=body, headers=traceparent(trace)).status_code == 502
+    spans = collector.trace(trace, "POST /run_script")
+    [run], [tool], [request] = (named(spans, name) for name in (AGENT_SPAN, "execute_tool", "POST"))
+    assert tool.parent == run.id and run.attributes["error.type"] == "worker_crashed"
+    assert tool.failed and tool.attributes["error.type"] == "not_ended"
+    assert request.failed and request.attributes["error.type"] == "502"
+
+
 def test_what_is_refused_has_a_span_and_an_unknown_route_no_path_in_its_name(
     lab: Server, collector: Collector
 ) -> None:
