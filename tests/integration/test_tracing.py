@@ -35,6 +35,8 @@ def act(messages: Messages) -> dict[str, Any]:
     asked = messages[-1]["content"]
     if asked.startswith("alone"):
         return {"action": "alone", "action_input": {"word": "secret-word"}}
+    if asked.startswith("talk"):
+        return {"action": "talk", "action_input": {"lines": 2}}
     return {"action": "nap", "action_input": {"seconds": 0.1, "word": "secret-word"}}
 
 
@@ -328,6 +330,15 @@ def test_content_if_it_is_wanted(scripted: Server, collector: Collector) -> None
     assert last["role"] == "user" and "six times seven" in last["parts"][0]["content"]
     [written] = json.loads(call.attributes["gen_ai.output.messages"])
     assert written["finish_reason"] == "stop" and written["parts"][0]["content"].strip() in answer["answer"]
+
+
+def test_input_and_result_of_a_tool_if_they_are_wanted(scripted: Server, collector: Collector) -> None:
+    trace = new_trace()
+    ask(scripted, trace, "talk", workspace="jobs")
+    spans = collector.trace(trace, "POST /run_script")
+    [tool] = named(spans, "execute_tool talk")
+    assert json.loads(tool.attributes["gen_ai.tool.call.arguments"]) == {"lines": 2}
+    assert tool.attributes["gen_ai.tool.call.result"] == "said"
 
 
 def test_a_job_in_the_background_has_a_trace_with_a_link(scripted: Server, collector: Collector) -> None:
