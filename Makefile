@@ -102,7 +102,7 @@ $(VENV):
 	@$(PIP) install -r $<
 	@touch $@
 
-.venv/installed-dev: requirements-dev.txt requirements-documents.txt requirements-mcp.txt .venv/installed
+.venv/installed-dev: requirements-dev.txt requirements-documents.txt requirements-mcp.txt requirements-telemetry.txt .venv/installed
 	@echo "Installing $< into .venv, once: about 100 more packages."
 	@$(PIP) install -r $< | $(NEWS)
 	@touch $@

@@ -13,7 +13,7 @@ from typing import NoReturn
 from urllib.parse import quote
 
 from constants import Settings, SettingsError, read_settings
-from server import create_app
+from server import VERSION, create_app
 from server.errors import StoreError
 from server.host import Host
 from server.http.auth import may_send_body
@@ -21,7 +21,8 @@ from server.http.listener import Listener, bind
 from server.http.runtime_file import runtime_file
 from server.http.tls import tls_context
 from server.jobs.ray_cluster import RayMissingError
-from server.observability import logs
+from server.observability import logs, tracing
+from server.observability.tracing import TelemetryError
 
 log = logging.getLogger("app")
 
@@ -68,11 +69,13 @@ def serve(settings: Settings, bound: socket.socket, context: ssl.SSLContext | No
     """Serve on the socket `bound`, over TLS of `context` if there is one, until a signal, then shut down. Returns the
     exit code."""
     try:
+        if settings.OTLP_ENDPOINT is not None:
+            tracing.start(settings.OTLP_ENDPOINT, settings.OTLP_CONTENT == "on", VERSION)
         host = Host(settings)
     except StoreError as error:
         print(error.message, file=sys.stderr)
         return FAILED
-    except RayMissingError as error:
+    except (RayMissingError, TelemetryError) as error:
         print(error, file=sys.stderr)
         return FAILED
     host.jobs.settle()  # before anybody can ask
@@ -99,6 +102,7 @@ def serve(settings: Settings, bound: socket.socket, context: ssl.SSLContext | No
             log.info("shutting down; Ctrl-C ends at once")
             host.close()
             listener.stop()
+            tracing.stop()
             return 0
 
 

@@ -385,6 +385,14 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="time that questions have to end after SIGTERM before they are cancelled, in seconds",
     )
+    OTLP_ENDPOINT: BaseUrl | None = Field(
+        None,
+        description="address of an OpenTelemetry receiver that gets traces by OTLP over HTTP, like "
+        "http://collector:4318; it needs the packages of requirements-telemetry.txt; unset: no traces",
+    )
+    OTLP_CONTENT: Literal["on", "off"] = Field(
+        "off", description="on: traces have prompts, answers, and inputs and results of tools; off: they have none"
+    )
     LOG_LEVEL: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="minimum log level")
 
     @field_validator("DATA_DIR", "WORKSPACES_DIR", "TLS_CERT", "TLS_KEY")
@@ -419,7 +427,15 @@ class Settings(BaseSettings):
         return name
 
     @field_validator(
-        "LOAD_IN_8BIT", "QUANTIZER", "DTYPE", "RELOAD", "WORKER_START", "FETCH", "ACCOUNTS", mode="before"
+        "LOAD_IN_8BIT",
+        "QUANTIZER",
+        "DTYPE",
+        "RELOAD",
+        "WORKER_START",
+        "FETCH",
+        "ACCOUNTS",
+        "OTLP_CONTENT",
+        mode="before",
     )
     @classmethod
     def _lower(cls, value: object) -> object:

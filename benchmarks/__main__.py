@@ -16,6 +16,7 @@ from benchmarks import (
     hostile,
     jobs,
     layers,
+    logprobs,
     machine,
     many_tools,
     pages,
@@ -26,6 +27,7 @@ from benchmarks import (
     retrieval,
     sandbox,
     startup,
+    telemetry,
     uploads,
 )
 from benchmarks.tables import milliseconds, p95, p99, print_table
@@ -116,6 +118,8 @@ PARTS: dict[str, Callable[[Path, bool], None]] = {
     "retrieval": _retrieval,
     "people": people.report,
     "pages": pages.report,
+    "logprobs": logprobs.report,
+    "telemetry": telemetry.report,
 }
 
 

@@ -50,6 +50,7 @@ def create_app(host: "Host") -> "Flask":
         quotas,
         reload,
         request_log,
+        request_span,
         runs,
         sessions,
         tools,
@@ -100,6 +101,7 @@ def create_app(host: "Host") -> "Flask":
         max_age=PREFLIGHT_SECONDS,
     )
     request_log.register(app)
+    request_span.register(app)
     host_names.register(app, host)
     browser.register_checks(app)
     login_limits.register(app)

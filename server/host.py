@@ -37,6 +37,7 @@ from server.models.described import describe_all
 from server.models.loading import ModelLoader, background_model
 from server.models.resident import ResidentModels
 from server.observability.load import Load
+from server.observability.tracing import COLLECTOR_HEADERS
 from server.people.accounts import Accounts
 from server.people.credentials import CredentialCheck
 from server.people.permissions import Permissions
@@ -69,7 +70,7 @@ from server.workers.pool import Workers
 SECRETS = frozenset(
     [PREFIX + name for name in MAY_HOLD_SECRETS]
     + [key for provider in PROVIDERS.values() for key in provider.keys]
-    + [KEY]
+    + [KEY, *COLLECTOR_HEADERS]
 )
 """Environment variables that people's code does not get."""
 

@@ -36,7 +36,7 @@ from server.engine.slot_kv_cache import SlotKVCache, fits, tolerance
 from server.engine.tokenizer import EngineTokenizer, Prompt, too_long
 from server.errors import InvalidRequestError, OutOfTokensError, PromptTooLongError
 from server.images.image_part import ImagePart
-from server.observability import metrics
+from server.observability import metrics, tracing
 from server.sdk import context, model_call, usage
 from server.sdk.model_call import ModelCall
 from server.sdk.program import Program
@@ -308,6 +308,8 @@ class GuidedEngine(Engine):
         if step_config is not None:
             raise ValueError("GuidedEngine has no step callbacks; run a grammar a step instead.")
         began, now = time.monotonic(), context.current()
+        first_seconds: float | None = None
+        error: BaseException | None = None
         sampling, beginning = sampling_params, ""
         if now.tool is None:
             if now.sampling:
@@ -338,13 +340,19 @@ class GuidedEngine(Engine):
         written = list[bytes]()
         # A small model may write an incomplete character, which guidance could not decode.
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        span = tracing.begin_model_call("text_completion", None if now.model is None else now.model.name)
         try:
             self._begin(sequence, lambda: self._follow(sequence, prompt, beginning))
             for progress, last in self._progress(sequence, grammar, prompt, beginning):
                 response = _response(progress, decoder, last, self.tokenizer)
+                if first_seconds is None and response.new_bytes:
+                    first_seconds = time.monotonic() - began
                 written.append(response.new_bytes)
                 context.send_text(response.new_bytes, counted)
                 yield response
+        except Exception as raised:
+            error = raised
+            raise
         finally:
             sequence.abandoned = True
             if sequence.seconds > SLOW_SECONDS:
@@ -353,21 +361,22 @@ class GuidedEngine(Engine):
             usage.record(counted)
             # There is no text that is read as given tokens: they count among those of the call.
             tokens, first = sequence.tokens, sequence.unchanged if prompt_tokens is None else 0
-            model_call.record(
-                ModelCall(
-                    "text",
-                    state.prompt,
-                    b"".join(written).decode(),
-                    counted,
-                    time.monotonic() - began,
-                    {name: value for name, value in sequence.sampling.items() if value is not None},
-                    bos,
-                    bool(prompt.images),
-                    first,
-                    tuple(tokens[first:]),
-                    frozenset(place - first for place in sequence.chosen),
-                )
+            made = ModelCall(
+                "text",
+                state.prompt,
+                b"".join(written).decode(),
+                counted,
+                time.monotonic() - began,
+                {name: value for name, value in sequence.sampling.items() if value is not None},
+                bos,
+                bool(prompt.images),
+                first,
+                tuple(tokens[first:]),
+                frozenset(place - first for place in sequence.chosen),
+                first_seconds,
             )
+            model_call.record(made)
+            tracing.end_model_call(span, made, sequence.out_of_tokens, error)
         if sequence.out_of_tokens:
             raise OutOfTokensError("The text was not at its end when its max_tokens were used up.")
         reason = sequence.parser.stop_reason()

@@ -292,7 +292,8 @@ class Scheduler:
         """Up to `most` tokens of the sequence that the model has not read yet."""
         assert sequence.slot is not None
         if isinstance(sequence, ScoredText):
-            new, scored = sequence.chunk(most)
+            # No more than its share: rows of logits take time, and leave less room for the others' draft tokens.
+            new, scored = sequence.chunk(most, max(TOKENS_WITH_DRAFTS // len(self._active), 1))
             return ScoredChunk(sequence, new, scored, len(sequence.slot.cached_tokens) + len(new))
         assert isinstance(sequence, Sequence), "there are two kinds of texts"
         new = sequence.new[:most]

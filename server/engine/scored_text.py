@@ -47,13 +47,13 @@ class ScoredText(Text):
         super().use(slot)
         slot.cached_tokens = slot.cached_tokens[: self._first - 1 + len(self._scored)]
 
-    def chunk(self, most: int) -> tuple[list[int], int]:
-        """Up to `most` tokens to read next, and after how many of the last ones logits are needed."""
+    def chunk(self, most: int, rows: int) -> tuple[list[int], int]:
+        """Up to `most` tokens to read next, and after how many of the last ones logits are needed, `rows` at most."""
         assert self.slot is not None
         before = self._first - 1 - len(self.slot.cached_tokens)
         if before > 0:
             return self.new[: min(most, before)], 0
-        new = self.new[: min(most, ROWS_A_PASS)]
+        new = self.new[: min(most, rows, ROWS_A_PASS)]
         return new, len(new)
 
     def read(self, logits: torch.Tensor) -> bool:

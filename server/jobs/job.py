@@ -37,6 +37,8 @@ class Job:
     idempotent: bool = False
     """Whether it may be started again if the server ended while it ran."""
     retry_of: str | None = None
+    traceparent: str | None = None
+    """The span that started it; see `server.observability.tracing`."""
     state: State = "queued"
     tries: int = 0
     """How often it was started."""

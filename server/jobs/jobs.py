@@ -30,7 +30,8 @@ from server.jobs.job import Job, State
 from server.jobs.process import NodeLostError, RunningJob, described
 from server.jobs.queue import JobQueue
 from server.jobs.ray_cluster import RayCluster
-from server.observability import metrics
+from server.observability import metrics, tracing
+from server.observability import semantic_conventions as names
 from server.quotas.quotas import Quotas, check_jobs
 from server.reload import Workspaces
 from server.runs.events import Events
@@ -155,7 +156,13 @@ class Jobs:
     def _start(self, job: Job, at_once: bool, place: tuple[str, object]) -> Job:
         """Save a job and let it wait, or begin: then it leaves its `place` among those that start."""
         while True:
-            job = replace(job, id=coolname.generate_slug(2), state="queued", created=time.time())
+            job = replace(
+                job,
+                id=coolname.generate_slug(2),
+                state="queued",
+                created=time.time(),
+                traceparent=tracing.traceparent(),
+            )
             try:
                 self._store.add(job)
                 break
@@ -362,7 +369,7 @@ class Jobs:
 
     def _begin(self, job: Job, stays_here: bool = False) -> None:
         """Run a job on a thread of its own. With the lock held. Raises `RuntimeError` if there can be none."""
-        running = RunningJob(job, self._followed.get(job.id), stays_here or self._cluster is None)
+        running = RunningJob(job, self._followed.get(job.id), stays_here or self._cluster is None, stays_here)
         threading.Thread(target=self._run, args=(running,), name=f"job {job.id}", daemon=True).start()
         self._running[job.id] = running
 
@@ -381,7 +388,9 @@ class Jobs:
             running.job = job = replace(job, state="running", tries=job.tries + 1, started=time.time())
             running.events.publish("state", job.shown())
             self._tell(job)
-            result = running.call(self._workspaces, self._queue, None if running.stays_here else self._cluster)
+            about = {names.JOB: job.id, names.WORKSPACE: job.workspace, names.GENERATION: job.generation}
+            with tracing.caused(f"job {job.tool}", about, job.traceparent, running.is_awaited):
+                result = running.call(self._workspaces, self._queue, None if running.stays_here else self._cluster)
             state = "succeeded"
         except NodeLostError as raised:
             lost, (state, error) = True, self._lost(running, raised)

@@ -74,9 +74,13 @@ class NodeLostError(Exception):
 class RunningJob:
     """A job from its start to its end. Safe for any number of threads."""
 
-    def __init__(self, job: Job, events: Events | None = None, stays_here: bool = True) -> None:
-        """`events`: those that somebody follows already. `stays_here`: it runs on this machine in any case."""
+    def __init__(
+        self, job: Job, events: Events | None = None, stays_here: bool = True, is_awaited: bool = False
+    ) -> None:
+        """`events`: those that somebody follows already. `stays_here`: it runs on this machine in any case.
+        `is_awaited`: a tool call waits for it."""
         self.job = job
+        self.is_awaited = is_awaited
         self.stays_here = stays_here
         self._grace = 0.0
         self.log = JobLog()

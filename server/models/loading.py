@@ -13,6 +13,8 @@ from server.audit.actor import actor
 from server.audit.log import AuditLog
 from server.errors import InvalidRequestError, ModelNotFoundError
 from server.models.resident import Build, ModelRequest, Report, ResidentModel, ResidentModels
+from server.observability import semantic_conventions as names
+from server.observability import tracing
 from server.providers import PROVIDERS, RemoteModel, is_remote
 from server.reload import Generation, Workspace
 
@@ -52,9 +54,9 @@ class ModelLoader:
         `ReloadFailedError` if no code is live yet and the code on disk can't be loaded.
         """
         before = self._models.all
-        loaded = self._load(
-            model or self._settings.MODEL, load_in_8bit, device_map, dtype, quantizer, replace, base_url, report
-        )
+        name = model or self._settings.MODEL
+        with tracing.span("load model", {names.REQUEST_MODEL: name}):
+            loaded = self._load(name, load_in_8bit, device_map, dtype, quantizer, replace, base_url, report)
         if loaded not in before:
             self._audit.record(actor.get(), "model.loaded", loaded.name, device=loaded.device, replace=replace)
         return loaded

@@ -22,7 +22,7 @@ class Provider:
     `requirement`: its package with the version, for pip. `keys`: the environment variables for the key; the first one
     that is set wins. `langchain`: its name in `init_chat_model`. `limit`: its chat model's parameter for the maximum
     number of tokens. `base_url`: its address, if its package has none. `is_local`: it usually runs on this machine
-    and needs no key. `options`: other arguments of the chat model.
+    and needs no key. `options`: other arguments of the chat model. `traced_as`: OpenTelemetry's name of it.
     """
 
     requirement: str
@@ -32,6 +32,7 @@ class Provider:
     base_url: str | None = None
     is_local: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
+    traced_as: str = ""
 
     @property
     def module(self) -> str:
@@ -65,9 +66,13 @@ _OPENAI = "langchain-openai==1.7.3"
 _OPENAI_OPTIONS = {"max_retries": 0, "stream_usage": True, "stream_chunk_timeout": None}
 
 PROVIDERS: Mapping[str, Provider] = {
-    "openai": Provider(_OPENAI, ("OPENAI_API_KEY",), "openai", options=_OPENAI_OPTIONS),
+    "openai": Provider(_OPENAI, ("OPENAI_API_KEY",), "openai", options=_OPENAI_OPTIONS, traced_as="openai"),
     "anthropic": Provider(
-        "langchain-anthropic==1.7.7", ("ANTHROPIC_API_KEY",), "anthropic", options={"max_retries": 0}
+        "langchain-anthropic==1.7.7",
+        ("ANTHROPIC_API_KEY",),
+        "anthropic",
+        options={"max_retries": 0},
+        traced_as="anthropic",
     ),
     "google_genai": Provider(
         "langchain-google-genai==4.4.2",
@@ -75,9 +80,14 @@ PROVIDERS: Mapping[str, Provider] = {
         "google_genai",
         limit="max_output_tokens",
         options={"max_retries": 1},
+        traced_as="gcp.gemini",
     ),
     "mistralai": Provider(
-        "langchain-mistralai==1.1.6", ("MISTRAL_API_KEY",), "mistralai", options={"max_retries": 1, "timeout": 600}
+        "langchain-mistralai==1.1.6",
+        ("MISTRAL_API_KEY",),
+        "mistralai",
+        options={"max_retries": 1, "timeout": 600},
+        traced_as="mistral_ai",
     ),
     # Hugging Face's inference has OpenAI's API. langchain-huggingface needs an older huggingface_hub than
     # transformers, and would load the model into this process.
@@ -87,8 +97,16 @@ PROVIDERS: Mapping[str, Provider] = {
         "openai",
         base_url="https://router.huggingface.co/v1",
         options=_OPENAI_OPTIONS,
+        traced_as="huggingface",
     ),
-    "ollama": Provider("langchain-ollama==1.1.0", ("OLLAMA_API_KEY",), "ollama", limit="num_predict", is_local=True),
+    "ollama": Provider(
+        "langchain-ollama==1.1.0",
+        ("OLLAMA_API_KEY",),
+        "ollama",
+        limit="num_predict",
+        is_local=True,
+        traced_as="ollama",
+    ),
 }
 
 

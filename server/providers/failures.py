@@ -38,6 +38,7 @@ class RetryableError(Exception):
     def __init__(self, error: ProviderError, after: float | None = None) -> None:
         super().__init__(error.message)
         self.error = error
+        self.code = error.code
         self.after = after
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
@@ -21,7 +22,8 @@ from server.errors import (
     SchemaRefusedError,
 )
 from server.images.image_part import ImagePart, tokens_in
-from server.observability import metrics
+from server.observability import metrics, tracing
+from server.observability import semantic_conventions as names
 from server.observability.logs import redacted
 from server.providers import chunks
 from server.providers.catalog import NO_KEY, PROVIDERS
@@ -102,6 +104,7 @@ class RemoteModel:
         self._closed = threading.Event()
         self._bytes_a_token = BYTES_A_TOKEN
         base_url = base_url or self._provider.base_url
+        self._address = None if base_url is None else urlsplit(base_url).hostname
         speaks_openai = self._provider.langchain == "openai"
         # Mistral's package sends strict schemas only: it makes all properties required.
         self._is_strict = self._provider.langchain == "mistralai" or (speaks_openai and base_url is None)
@@ -173,10 +176,14 @@ class RemoteModel:
         """
         reply = _Reply(sum(self.count(message["content"]) for message in messages))
         number, began, text = 1, time.monotonic(), ""
+        error: Exception | None = None
+        span = tracing.begin_model_call("chat", self.name, self._provider.traced_as, self._address, max_tokens)
         try:
             while True:
                 try:
-                    text = self._ask(messages, max_tokens, tuple(stop or ()), schema, reply)
+                    sent = {names.SERVER: self._address, names.RESENT: number - 1 or None}
+                    with tracing.span("request", sent, "client", parent=span):
+                        text = self._ask(messages, max_tokens, tuple(stop or ()), schema, reply)
                     if reply.was_cut:
                         when_cut()
                     return text
@@ -189,12 +196,18 @@ class RemoteModel:
                     log.warning("%s Asking again in %.1f s.", retryable.error.message, pause)
                 self._wait(pause)
                 number += 1
+        except Exception as raised:
+            error = raised
+            raise
         finally:
             metrics.count_tokens(reply.counted)
             usage.record(reply.counted)
             prompt = json.dumps(messages, ensure_ascii=False, indent=1)
             seconds = time.monotonic() - began
-            model_call.record(ModelCall("messages", prompt, text or reply.sent, reply.counted, seconds))
+            first = None if reply.first_sent is None else reply.first_sent - began
+            made = ModelCall("messages", prompt, text or reply.sent, reply.counted, seconds, first_seconds=first)
+            model_call.record(made)
+            tracing.end_model_call(span, made, reply.was_cut, error)
 
     def _ask(
         self,
@@ -366,6 +379,8 @@ class _Reply:
         self._lost = 0
         """Tokens of earlier tries."""
         self.sent = ""
+        self.first_sent: float | None = None
+        """When its first text came, by the monotonic clock."""
         self.was_cut = False
         """Whether it reached its limit."""
 
@@ -389,6 +404,7 @@ class _Reply:
             return
         fresh = text.removeprefix(self.sent) if text.startswith(self.sent) else "\n" + text
         self.sent = text
+        self.first_sent = self.first_sent or time.monotonic()
         context.send_text(fresh.encode("utf-8", "replace"), self.counted)
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Protocol
 
 from server.errors import HearthError, ReloadFailedError, StoreError, ToolsNotLoadedError
-from server.observability import metrics
+from server.observability import metrics, tracing
+from server.observability import semantic_conventions as names
 from server.reload.changes import changed_modules, changed_tools
 from server.reload.code_folder import CodeFolders
 from server.reload.generation import Generation
@@ -193,7 +194,7 @@ class Workspace:
         the change. Raises `ReloadFailedError`, `WorkerUnavailableError`, and `StoreError` if the new code can't be
         saved on disk; then nothing has changed.
         """
-        with self._exclusive():
+        with self._exclusive(), tracing.span("reload", {names.WORKSPACE: self.name}):
             return self._reload(build, dry_run, snapshot, asks_again=True)
 
     def catch_up(self, build: bool, check: Callable[[], object] = lambda: None) -> ReloadReport | None:
@@ -213,7 +214,8 @@ class Workspace:
                     raise ReloadFailedError(last.refusal.message, **last.refusal.details)
                 if unchanged:
                     return None
-            return self._reload(build)
+            with tracing.span("reload", {names.WORKSPACE: self.name}):
+                return self._reload(build)
 
     def _reload(
         self, build: bool, dry_run: bool = False, snapshot: Snapshot | None = None, asks_again: bool = False

@@ -27,6 +27,7 @@ from server.quotas.quotas import Quotas
 from server.reload import MAIN, CodeLoader, Generation, Workspace, Workspaces
 from server.runs.record import AgentResult, record_of, summary_of
 from server.runs.run import Run
+from server.runs.run_span import run_span
 from server.runs.runs import Runs
 from server.runs.same_model import model_of
 from server.runs.trace import lines, with_replayed
@@ -102,6 +103,7 @@ class Questions:
     ) -> AgentResult:
         """The agent's result. Called on the run's own thread."""
         with ExitStack() as held:
+            held.enter_context(run_span(run))
             # Tools may call the model while they are built.
             with self._models.use(wanted):
                 pinned = held.enter_context(self._code(run, space, generation))
@@ -142,11 +144,12 @@ class Questions:
                 return work(engine)
 
     def _complete(self, run: Run, work: Callable[["GuidedEngine"], AgentResult], wanted: str | None) -> AgentResult:
-        with self._models.use(wanted) as model:
-            _engine(model)  # fail before waiting in the queue
-        self._show_images(run, wanted)
-        with self._turn(run, wanted) as model:
-            return work(_engine(model))
+        with run_span(run, invokes_agent=False):
+            with self._models.use(wanted) as model:
+                _engine(model)  # fail before waiting in the queue
+            self._show_images(run, wanted)
+            with self._turn(run, wanted) as model:
+                return work(_engine(model))
 
     @contextmanager
     def pinned(

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from server.bounds import characters
 from server.errors import HearthError, QueueFullError, RunNotFoundError, ShuttingDownError, as_hearth_error
@@ -15,7 +16,11 @@ from server.runs.fair_queue import RESERVED_SHARE, FairQueue
 from server.runs.record import AgentResult, answer_of
 from server.runs.run import Run
 from server.runs.trace import Trace
+from server.sdk import context
 from server.store.ownership import Owned
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +61,9 @@ class Runs:
 
         Raises `QueueFullError` at the limit, `QuotaReachedError` at the owner's, and `ShuttingDownError` after
         `drain` has begun. Any later error becomes the run's `error`."""
+        begun_by = logs.request_id.get(), context.current().span
         thread = threading.Thread(
-            target=self._do, args=(run, work, save, logs.request_id.get()), name=f"run {run.id}", daemon=True
+            target=self._do, args=(run, work, save, *begun_by), name=f"run {run.id}", daemon=True
         )
         with self._changed:
             if self._closing:
@@ -92,11 +98,19 @@ class Runs:
             seconds = random.randint(soonest, max(soonest, self.queue.seconds_until(taken)))
             raise QueueFullError(f"{places} Ask again in about {seconds} s.", retry_after=seconds)
 
-    def _do(self, run: Run, work: Callable[[], AgentResult], save: Callable[[Run], None], request_id: str) -> None:
+    def _do(
+        self,
+        run: Run,
+        work: Callable[[], AgentResult],
+        save: Callable[[Run], None],
+        request_id: str,
+        span: "Span | None",
+    ) -> None:
         logs.request_id.set(request_id)
         answer, error = None, None
         try:
-            answer = answer_of(run, work())
+            with context.scope(span=span):
+                answer = answer_of(run, work())
             for step in answer["steps"][len(run.steps) :]:
                 # An agent need not send its steps.
                 run.add_step(step)

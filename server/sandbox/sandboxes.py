@@ -17,7 +17,8 @@ from server.files.beneath import open_regular, open_root, opened
 from server.files.folders import SessionFolder, SessionFolders
 from server.files.media_types import SAMPLE_BYTES, media_type
 from server.files.session_files import OpenFile
-from server.observability import metrics
+from server.observability import metrics, tracing
+from server.observability import semantic_conventions as names
 from server.sandbox.cell_run import AFTER_SECONDS, run_cell
 from server.sandbox.cells import CellError, CellResult, OfVariable, Output, Shown, Variable
 from server.sandbox.inside import exports
@@ -83,7 +84,8 @@ class Sandboxes:
 
         Raises `SandboxUnavailableError`, and `QueueFullError` if all sandboxes are in use.
         """
-        with self._locked(workspace, session) as found:
+        about = {names.WORKSPACE: workspace, names.SESSION: session}
+        with tracing.span("run cell", about) as span, self._locked(workspace, session) as found:
             began = time.monotonic()
             output = Output(on_text)
             found.is_interrupted = False
@@ -110,6 +112,9 @@ class Sandboxes:
                 found.variables = reply.variables
             seconds = time.monotonic() - began
             metrics.CELL_SECONDS.labels(_outcome(error)).observe(seconds)
+            tracing.put(span, {names.ISOLATION: self._pool.separated_by, names.CELL: reply and reply.number})
+            if error is not None:
+                tracing.fail(span, error.type)
             return CellResult(
                 number=None if reply is None else reply.number,
                 output=output.text,

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from server.errors import RunCancelledError
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
     from server.images.image_part import ImagePart
     from server.sdk.jobs import SessionJobs
     from server.sdk.logprobs import LogProbs
@@ -30,6 +32,12 @@ class Context:
     """Set when the time of the tool is up."""
     tool: str | None = None
     """The tool that is running; None for the agent itself."""
+    tool_call: int | None = None
+    """In a worker: the number of the tool's call."""
+    span: "Span | None" = None
+    """In the server: what the current code is traced as; see `server.observability.tracing`."""
+    queued_seconds: float | None = None
+    """In the server: how long the model call has waited for its run's turn."""
     usage: "Usage | None" = None
     """The sum of all engine calls."""
     logprobs: "LogProbs | None" = None

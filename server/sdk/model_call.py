@@ -30,6 +30,8 @@ class ModelCall:
     prompt_tokens: int = 0
     tokens: tuple[int, ...] = ()
     chosen: frozenset[int] = frozenset()
+    first_seconds: float | None = None
+    """Seconds until its first text; None: there was none."""
 
 
 def record(call: ModelCall) -> None:

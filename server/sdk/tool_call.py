@@ -59,7 +59,7 @@ def call_and_show(
     began, failed, run_listener = time.monotonic(), True, context.current().listener
     number = run_listener.tool_began(tool.name, seconds) if run_listener is not None else 0
     try:
-        shown = _call(tool, arguments, seconds, show)
+        shown = _call(tool, arguments, seconds, number, show)
         failed = False
         return shown
     finally:
@@ -67,11 +67,13 @@ def call_and_show(
             run_listener.tool_ended(number, time.monotonic() - began, failed)
 
 
-def _call(tool: "BaseTool", arguments: Mapping[str, Any], seconds: float, show: Callable[[Any], T]) -> T:
+def _call(
+    tool: "BaseTool", arguments: Mapping[str, Any], seconds: float, number: int, show: Callable[[Any], T]
+) -> T:
     if isinstance(tool.args_schema, dict):
         check_arguments(arguments_schema(tool), arguments)
     time_is_up = threading.Event()
-    with context.scope(tool=tool.name, time_is_up=time_is_up):
+    with context.scope(tool=tool.name, tool_call=number, time_is_up=time_is_up):
         work = _begin(tool, dict(arguments), show)
     deadline = time.monotonic() + seconds
     try:

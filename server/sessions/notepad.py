@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from server.errors import HearthError
+from server.observability import semantic_conventions as names
+from server.observability import tracing
 from server.reload import Workspaces
 from server.store import SessionStore
 
@@ -124,7 +126,10 @@ class NoteTaker:
                 log.warning("nothing is added to the note of run %s", record["run_id"], exc_info=True)
 
     def _improve(self, record: dict[str, Any]) -> None:
-        with self._workspaces.get(record["workspace"]).pin(with_tools=False) as code:
+        with (
+            tracing.span("write note", {names.RUN: record["run_id"], names.WORKSPACE: record["workspace"]}),
+            self._workspaces.get(record["workspace"]).pin(with_tools=False) as code,
+        ):
             written = code.write_note(record, NOTE_SECONDS)
         entry = entry_of(record)
         self._store.improve_entry(record["run_id"], entry, {**entry, **_checked(written)})

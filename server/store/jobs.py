@@ -16,7 +16,9 @@ from server.store.ownership import Reader
 from server.store.tables import JOB, WAKE
 
 _COLUMNS = ("id", "workspace", "owner", "generation", "state", "tries", "created", "started", "ended")
-_DETAILS = ("tool", "input", "timeout", "wakes", "agent", "model", "priority", "idempotent", "retry_of")
+_DETAILS = (
+    "tool", "input", "timeout", "wakes", "agent", "model", "priority", "idempotent", "retry_of", "traceparent",
+)  # fmt: skip
 
 
 class JobStore:

@@ -186,12 +186,14 @@ class Failed(_FromWorker):
 
 class Ask(_FromWorker):
     """A call of people's code: of the model, of `jobs`, of `code` for the sandbox, of `documents`, or of `internet`.
-    `task`: the task that it belongs to; None outside of all tasks. `tool`: the tool that calls, or None."""
+    `task`: the task that it belongs to; None outside of all tasks. `tool`: the tool that calls, or None.
+    `tool_call`: the number of its call, as in `ToolBegan`."""
 
     kind: Literal["ask"]
     call: int
     task: int | None
     tool: str | None = None
+    tool_call: int | None = None
     what: Literal[
         "continue",
         "count",

@@ -21,7 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from server import errors
 from server.errors import AgentFailedError, HearthError, QueueFullError, WorkerCrashedError
-from server.observability import metrics
+from server.observability import metrics, tracing
+from server.observability import semantic_conventions as names
 from server.runs.run import Run
 from server.sdk import context
 from server.sdk.saved_values import KeptReport
@@ -33,6 +34,7 @@ from server.workers.kept_values import InvalidReportError, Trial
 from server.workers.messages import Channel, MessageError
 from server.workers.model_calls import Grammars, ModelCalls, as_reply
 from server.workers.template import End, Process
+from server.workers.tool_spans import ToolSpans
 
 if TYPE_CHECKING:
     from server.models.resident import ResidentModel
@@ -272,8 +274,10 @@ class Worker:
             return left
 
         self._is_loading = True
+        about = {names.WORKSPACE: self.workspace, names.GENERATION: self.generation}
         try:
-            return self._checked(result, self._do(_Task(next(self._numbers)), kind, given, look))
+            with tracing.span("load code" if kind == "load" else "build tools", about):
+                return self._checked(result, self._do(_Task(next(self._numbers)), kind, given, look))
         except WorkerEndedError as ended:
             details = ended.details
             kind = details.get("signal") or "ProcessEndedError"
@@ -551,6 +555,7 @@ class Worker:
                     case WorkerEndedError():
                         raise message
         finally:
+            task.tool_spans.close()
             with self._changing:
                 del self._tasks[task.id]
                 while not task.inbox.empty():
@@ -721,6 +726,7 @@ class _Task:
         """When the model last worked for it."""
         self.tools: dict[int, tuple[str, float, float]] = {}
         """Tool calls that have not ended: the tool, its time limit, and its deadline."""
+        self.tool_spans = ToolSpans()
 
     def take(self, message: messages.FromWorker) -> None:
         match message:
@@ -728,6 +734,7 @@ class _Task:
                 self.inbox.put(message)
             case messages.Step() if self.run is not None:
                 self.run.add_step(message.step)
+                self.tool_spans.step(message.step)
             case messages.Progress():
                 self.on_progress(message)
             case messages.Plan() if self.run is not None:
@@ -738,8 +745,10 @@ class _Task:
                 self.run.add_tools_shown(message.tools)
             case messages.ToolBegan():
                 self.tools[message.call] = (message.tool, message.seconds, time.monotonic() + message.seconds)
+                self.tool_spans.begin(message.call, message.tool)
             case messages.ToolEnded():
                 tool = self.tools.pop(message.call, ("unknown", 0.0, 0.0))[0]
+                self.tool_spans.end(message.call, tool, message.failed)
                 metrics.TOOL_SECONDS.labels(tool).observe(message.seconds)
                 if message.failed:
                     metrics.TOOL_FAILURES.labels(tool).inc()
@@ -772,11 +781,13 @@ class _Call:
         """Do the call, and send its result or its error."""
         message, worker = self._message, self._worker
         run = self.task.run if self.task is not None else None
+        span = None if self.task is None else self.task.tool_spans.parent_of(message.tool_call)
+        asked = time.monotonic()
         try:
             if self.needs_turn and run is not None and run.turn is not None:
                 run.turn.resume()
-            cancelled = _EitherSet(self._left, context.current().cancelled)
-            with context.scope(cancelled=cancelled, tool=message.tool):
+            cancelled, queued = _EitherSet(self._left, context.current().cancelled), time.monotonic() - asked
+            with context.scope(cancelled=cancelled, tool=message.tool, span=span, queued_seconds=queued):
                 if message.what in ELSEWHERE:
                     value = worker._session_calls.do(message.what, message.given, run)
                 else:

@@ -33,5 +33,7 @@ def test_each_part_prints_its_tables() -> None:
         "retrieval",
         "people",
         "pages",
+        "logprobs",
+        "telemetry",
     ]
     assert all("\n|---|" in part for part in parts)

@@ -12,7 +12,7 @@ from guidance.models._engine import EngineState
 from server.engine import GuidedEngine
 from server.engine.offload import Weights
 from server.engine.per_sequence_cache import PerSequenceCache
-from server.engine.scheduler import TOKENS_A_PASS, Scheduler
+from server.engine.scheduler import TOKENS_A_PASS, TOKENS_WITH_DRAFTS, Scheduler
 from server.engine.scored_text import BEST, ROWS_A_PASS, ScoredText
 from server.engine.slot_kv_cache import SlotKVCache
 from server.errors import InvalidRequestError, ModelNotLoadedError
@@ -52,6 +52,26 @@ def test_the_scores_are_the_models_own(cache: str, kind: str, shape: dict[str, A
         best = torch.tensor([[value for _, value in one.top] for one in scored])
         torch.testing.assert_close(best, rows.topk(BEST).values, atol=1e-3, rtol=0)
     scheduler.close()
+
+
+def test_a_text_takes_no_more_of_a_pass_than_its_share() -> None:
+    passes: list[list[int]] = []
+
+    class Recording(SlotKVCache):
+        def run(self, batch: Any, wanted: Any = None) -> torch.Tensor:
+            passes.append(list(wanted or [1] * len(batch)))
+            return super().run(batch, wanted)
+
+    model, beside = random_model("llama", SHAPE), 8
+    scheduler = Scheduler(Recording(model, 2**30), Weights(model), 0, CONTEXT, 1)
+    texts = [ScoredText([number, *range(3, 103), *range(3, 103)], 1) for number in range(beside)]
+    for text in texts:
+        scheduler.submit(text)
+    assert all(len(text.result()) == 200 for text in texts)
+    scheduler.close()
+    full = [rows for rows in passes if len(rows) == beside]
+    assert full and max(max(rows) for rows in full) == TOKENS_WITH_DRAFTS // beside
+    assert max(max(rows) for rows in passes) <= ROWS_A_PASS
 
 
 def test_a_text_that_is_waiting_ends_with_its_model() -> None:

@@ -45,7 +45,8 @@ class ServerEnd:
             self._waiting[call] = replies
         over = False
         try:
-            self.send("ask", call=call, task=within.task, tool=within.tool, what=what, given=given)
+            asked_by = {"task": within.task, "tool": within.tool, "tool_call": within.tool_call}
+            self.send("ask", call=call, **asked_by, what=what, given=given)
             while True:
                 reply = replies.get()
                 if reply["kind"] == "part":
