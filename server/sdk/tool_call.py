@@ -67,9 +67,7 @@ def call_and_show(
             run_listener.tool_ended(number, time.monotonic() - began, failed)
 
 
-def _call(
-    tool: "BaseTool", arguments: Mapping[str, Any], seconds: float, number: int, show: Callable[[Any], T]
-) -> T:
+def _call(tool: "BaseTool", arguments: Mapping[str, Any], seconds: float, number: int, show: Callable[[Any], T]) -> T:
     if isinstance(tool.args_schema, dict):
         check_arguments(arguments_schema(tool), arguments)
     time_is_up = threading.Event()
