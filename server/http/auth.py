@@ -57,7 +57,7 @@ def register(app: Flask, host: "Host") -> None:
 
 def require_declarations(app: Flask) -> None:
     """Raises `RuntimeError` if a route declares no access: nobody has thought of who may call it."""
-    missing = sorted(str(rule) for rule in app.url_map.iter_rules() if _of_endpoint(app, rule.endpoint) is None)
+    missing = sorted(str(rule) for rule in app.url_map.iter_rules() if declared_by(app, rule.endpoint) is None)
     if missing:
         raise RuntimeError(f"These routes have no @access: {', '.join(missing)}. See server/http/access.py.")
 
@@ -65,7 +65,12 @@ def require_declarations(app: Flask) -> None:
 def declared(app: Flask, asked: Request) -> Access | None:
     """The declaration of the route of a request; None: there is no such route."""
     rule = getattr(asked, "url_rule", None)
-    return None if rule is None else _of_endpoint(app, rule.endpoint)
+    return None if rule is None else declared_by(app, rule.endpoint)
+
+
+def declared_by(app: Flask, endpoint: str) -> Access | None:
+    """The declaration of the view of an endpoint; None: it has none."""
+    return getattr(app.view_functions.get(endpoint), "access", None)
 
 
 def caller() -> Principal:
@@ -118,7 +123,7 @@ def may_send_body(host: "Host", asked: Request) -> bool:
 
 def is_page(asked: Request) -> bool:
     """Whether a request is for a page, whose link may have a token."""
-    is_path = asked.path in ("/", "/ui") or asked.path.startswith("/ui/")
+    is_path = asked.path in ("/", "/ui", "/docs", "/redoc") or asked.path.startswith("/ui/")
     return asked.method == "GET" and is_path
 
 
@@ -141,10 +146,6 @@ def _find_if_allowed(host: "Host", asked: Request, quick: bool = False) -> Princ
         return find(host, asked, quick)
     except ForbiddenError:
         return None
-
-
-def _of_endpoint(app: Flask, endpoint: str) -> Access | None:
-    return getattr(app.view_functions.get(endpoint), "access", None)
 
 
 def _check(host: "Host", principal: Principal, access: Access, asked: FlaskRequest) -> None:
