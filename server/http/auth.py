@@ -15,7 +15,7 @@ from server.errors import ForbiddenError, HearthError, UnauthorizedError
 from server.http import ownership
 from server.http.access import Access
 from server.http.cookie import COOKIE, set_cookie
-from server.people.principal import Principal
+from server.people.principal import Principal, Scope
 
 if TYPE_CHECKING:
     from server.host import Host
@@ -116,6 +116,16 @@ def find(host: "Host", asked: Request, quick: bool = False) -> Principal | None:
     return host.credentials.of_cookie(asked.cookies[COOKIE], quick) if COOKIE in asked.cookies else None
 
 
+def check_scope(principal: Principal, scope: Scope) -> None:
+    """Raises `ForbiddenError` if somebody has not the scope that something needs."""
+    if scope not in principal.scopes:
+        who = "This API key" if principal.credential == "key" else f"A {principal.role}"
+        raise ForbiddenError(
+            f"{who} may not do this: it needs the scope {scope!r}, and there is "
+            f"{', '.join(sorted(principal.scopes)) or 'none'}."
+        )
+
+
 def may_send_body(host: "Host", asked: Request) -> bool:
     """Whether the body of a request is worth reading: it has a credential, or needs none."""
     return OPEN_BODIES.fullmatch(asked.path) is not None or _find_if_allowed(host, asked, quick=True) is not None
@@ -149,12 +159,7 @@ def _find_if_allowed(host: "Host", asked: Request, quick: bool = False) -> Princ
 
 
 def _check(host: "Host", principal: Principal, access: Access, asked: FlaskRequest) -> None:
-    if access.scope not in principal.scopes:
-        who = "This API key" if principal.credential == "key" else f"A {principal.role}"
-        raise ForbiddenError(
-            f"{who} may not do this: it needs the scope {access.scope!r}, and there is "
-            f"{', '.join(sorted(principal.scopes)) or 'none'}."
-        )
+    check_scope(principal, access.scope)
     ownership.check(host.permissions, principal, access, asked)
 
 

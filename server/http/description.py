@@ -13,6 +13,7 @@ from server.errors import (
     HearthError,
     InvalidRequestError,
     MalformedRequestError,
+    NotFoundError,
     TooLargeError,
     UnauthorizedError,
     UnsupportedMediaTypeError,
@@ -24,6 +25,8 @@ REF = "#/components/schemas/{model}"
 OF_ALL: tuple[type[HearthError], ...] = (WrongHostError,)
 OF_CALLERS: tuple[type[HearthError], ...] = (UnauthorizedError, ForbiddenError)
 """Of routes that need a credential."""
+OF_OBJECTS: tuple[type[HearthError], ...] = (NotFoundError,)
+"""Of routes about somebody's objects: what is another's does not exist."""
 OF_BODIES: tuple[type[HearthError], ...] = (
     MalformedRequestError,
     ForbiddenError,
@@ -52,6 +55,8 @@ def describe(app: OpenAPI) -> dict[str, Any]:
                 kinds += OF_CALLERS
             elif access is not None:
                 operation["security"] = []
+            if access is not None and access.owner != "nobody":
+                kinds += OF_OBJECTS
             if method not in ("GET", "HEAD"):
                 kinds += OF_BODIES
             _add_errors(operation["responses"], kinds, rule.rule.startswith(OPENAI_PATHS))

@@ -24,6 +24,7 @@ from server import create_app
 from server.host import Host
 from tests.support.event_stream import EVENT_STREAM, read
 from tests.support.server_process import REPOSITORY, Server, clean_environment, end, start
+from tests.support.websocket_client import address, open_client
 
 COOKIE = {"Cookie": "hearth_session=stolen"}
 JSON = {"Content-Type": "application/json"}
@@ -283,7 +284,7 @@ def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Serve
     """A server with TLS and the model, and the file of its certificate."""
     folder = tmp_path_factory.mktemp("tls")
     cert, key = certificate(folder)
-    shared = start(folder / "server", REPOSITORY, {"TLS_CERT": cert, "TLS_KEY": key}, verify=str(cert))
+    shared = start(folder / "server", REPOSITORY, {"TLS_CERT": cert, "TLS_KEY": key, "WS_PORT": 0}, verify=str(cert))
     try:
         shared.wait_until_ready()
         yield shared, cert
@@ -304,6 +305,14 @@ def test_questions_streams_and_uploads_over_tls(tls_server: tuple[Server, Path])
     server.session.post("/sessions/tls/files", files={"files": ("large.bin", data)})
     assert server.session.get("/sessions/tls/files/large.bin").content == data
     server.session.delete("/sessions/tls")
+
+
+def test_websocket_over_tls(tls_server: tuple[Server, Path]) -> None:
+    server, cert = tls_server
+    assert address(server).startswith("wss://127.0.0.1:")
+    with open_client(server, context=ssl.create_default_context(cafile=cert)) as client:
+        client.ask("a", "What is 37 * 52?")
+        assert client.events_of("a")[-1]["data"]["answer"] == "1924"
 
 
 def test_many_connections_over_tls(tls_server: tuple[Server, Path]) -> None:
