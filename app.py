@@ -63,7 +63,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
     try:
-        return serve(settings, *sockets, context=context)
+        return serve(settings, sockets[0], sockets[1] if len(sockets) > 1 else None, context)
     except KeyboardInterrupt:
         return INTERRUPTED
 

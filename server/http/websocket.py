@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 from urllib.parse import quote, urlsplit
 
 from flask import Flask
@@ -158,13 +158,14 @@ class WebSocketServer:
         # What goes wrong with one connection before it is open is its client's trouble, and no line of the log.
         quiet = logging.getLogger("websockets.server")
         quiet.setLevel(logging.CRITICAL)
+        of_tls: dict[str, Any] = {} if self._context is None else {"ssl_handshake_timeout": AUTH_SECONDS}
         async with serve(
             self._talk,
             sock=self._bound,
             ssl=self._context,
-            **({} if self._context is None else {"ssl_handshake_timeout": AUTH_SECONDS}),
+            **of_tls,
             process_request=self._admit,
-            create_connection=partial(_Connection, opened=self._open, most=self._most),
+            create_connection=cast(type[ServerConnection], partial(_Connection, opened=self._open, most=self._most)),
             # It would hold memory for each connection, and a small message could become a large one.
             compression=None,
             server_header=None,
@@ -497,7 +498,7 @@ class _Conversation:
         if "Origin" in upgrade.headers:
             headers["Origin"] = upgrade.headers["Origin"]
         address = {"REMOTE_ADDR": str(self._connection.remote_address[0])}
-        return EnvironBuilder(path=path, method=method, headers=headers, json=body, environ_base=address)
+        return EnvironBuilder(path=path, method=method, headers=[*headers.items()], json=body, environ_base=address)
 
 
 FIRST = 'The first message is {"type": "auth", "token": "..."}.'

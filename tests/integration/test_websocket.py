@@ -14,6 +14,7 @@ import pytest
 import requests
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from server.http.websocket import AUTH_BYTES, UNAUTHORIZED
 from tests.support import event_stream
@@ -272,7 +273,7 @@ def test_pages_of_others_may_not_connect(lab: Server, origin: Any) -> None:
 
 
 def test_pages_of_this_machine_may_connect(lab: Server) -> None:
-    with connect(address(lab), origin="http://localhost:8888"):  # type: ignore[arg-type]
+    with connect(address(lab), origin=Origin("http://localhost:8888")):
         pass
 
 
@@ -404,9 +405,9 @@ def test_what_speaks_no_websocket_or_says_nothing_is_closed_and_is_no_line_in_th
 def test_the_end_of_the_server_is_the_end_of_the_connections(start_server: Callable[..., Server]) -> None:
     server = start_server(WS_PORT=0, CORS_ORIGINS="https://lab.example.org")
     # A page of the server itself may connect, and one of another port not.
-    with connect(address(server), origin=server.url):  # type: ignore[arg-type]
+    with connect(address(server), origin=Origin(server.url)):
         pass
-    with pytest.raises(InvalidStatus), connect(address(server), origin="http://127.0.0.1:1"):  # type: ignore[arg-type]
+    with pytest.raises(InvalidStatus), connect(address(server), origin=Origin("http://127.0.0.1:1")):
         pass
     with open_client(server) as client, open_client(server) as idle:
         client.ask("q", "What is 6 * 7?")
