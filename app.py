@@ -48,26 +48,35 @@ def main() -> int:
         except OSError as error:
             print(error, file=sys.stderr)
             return BAD_SETTINGS
-    try:
-        bound = bind(settings.HOST, settings.PORT)
-    except OSError as error:
-        print(
-            f"Can't listen on {settings.HOST} port {settings.PORT}: {error}. "
-            "HEARTH_HOST and HEARTH_PORT choose another address.",
-            file=sys.stderr,
-        )
-        return FAILED
+    sockets = []
+    for name, port in (("HEARTH_PORT", settings.PORT), ("HEARTH_WS_PORT", settings.WS_PORT)):
+        if port is None:
+            continue
+        try:
+            sockets.append(bind(settings.HOST, port))
+        except OSError as error:
+            print(
+                f"Can't listen on {settings.HOST} port {port}: {error}. "
+                f"HEARTH_HOST and {name} choose another address.",
+                file=sys.stderr,
+            )
+            return FAILED
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
     try:
-        return serve(settings, bound, context)
+        return serve(settings, sockets[0], sockets[1] if len(sockets) > 1 else None, context)
     except KeyboardInterrupt:
         return INTERRUPTED
 
 
-def serve(settings: Settings, bound: socket.socket, context: ssl.SSLContext | None = None) -> int:
-    """Serve on the socket `bound`, over TLS of `context` if there is one, until a signal, then shut down. Returns the
-    exit code."""
+def serve(
+    settings: Settings,
+    bound: socket.socket,
+    bound_for_websocket: socket.socket | None = None,
+    context: ssl.SSLContext | None = None,
+) -> int:
+    """Serve on the socket `bound`, and WebSocket on the other one if there is one, over TLS of `context` if there is
+    one, until a signal, then shut down. Returns the exit code."""
     try:
         if settings.OTLP_ENDPOINT is not None:
             tracing.start(settings.OTLP_ENDPOINT, settings.OTLP_CONTENT == "on", VERSION)
@@ -79,16 +88,25 @@ def serve(settings: Settings, bound: socket.socket, context: ssl.SSLContext | No
         print(error, file=sys.stderr)
         return FAILED
     host.jobs.settle()  # before anybody can ask
-    listener = Listener(
-        create_app(host), bound, settings, host.session_folders.incoming, partial(may_send_body, host), context
-    )
+    app = create_app(host)
+    listener = Listener(app, bound, settings, host.session_folders.incoming, partial(may_send_body, host), context)
     urls = reachable_at(bound, "http" if context is None else "https")
+    websocket = None
+    if bound_for_websocket is not None:
+        # Imported here, because few servers have it.
+        from server.http.websocket import PATH, WebSocketServer
+
+        websocket = WebSocketServer(app, host, bound_for_websocket, bound.getsockname()[1], context)
     with runtime_file(urls[0], settings.TOKEN):
         try:
             ended = listener.start()
             for url in urls:
                 link = f"{url}/?token={quote(settings.TOKEN)}" if settings.TOKEN else url
                 print(f"Hearth is at {link}", flush=True)
+            if bound_for_websocket is not None and websocket is not None:
+                websocket.start()
+                for url in reachable_at(bound_for_websocket, "ws" if context is None else "wss"):
+                    print(f"WebSocket clients connect to {url}{PATH}", flush=True)
             host.open()
             if settings.RELOAD == "watch":
                 threading.Thread(
@@ -101,6 +119,8 @@ def serve(settings: Settings, bound: socket.socket, context: ssl.SSLContext | No
         except KeyboardInterrupt:
             log.info("shutting down; Ctrl-C ends at once")
             host.close()
+            if websocket is not None:
+                websocket.stop()
             listener.stop()
             tracing.stop()
             return 0
@@ -111,7 +131,7 @@ def reachable_at(bound: socket.socket, scheme: str = "http") -> list[str]:
     address, port = bound.getsockname()[:2]
     if address in ("0.0.0.0", "::"):
         names = ["127.0.0.1" if address == "0.0.0.0" else "[::1]", socket.gethostname()]
-        if scheme == "https":
+        if scheme in ("https", "wss"):
             names.reverse()
     else:
         names = [f"[{address}]" if ":" in address else address]

@@ -47,6 +47,12 @@ class Settings(BaseSettings):
 
     HOST: str = Field("0.0.0.0", min_length=1, description="address to listen on; 0.0.0.0 is every address")
     PORT: int = Field(5001, ge=0, le=65535, description="TCP port to listen on; 0 is any free port")
+    WS_PORT: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="TCP port for WebSocket clients, at the same address; 0 is any free port; unset: there is none",
+    )
     TOKEN: str = Field(
         default_factory=lambda: secrets.token_urlsafe(32),
         pattern=r"^[\x21-\x7e]*$",
@@ -502,6 +508,14 @@ class Settings(BaseSettings):
     def _need_both(self) -> Self:
         if (self.TLS_CERT is None) is not (self.TLS_KEY is None):
             raise ValueError("HEARTH_TLS_CERT and HEARTH_TLS_KEY belong together. Set both, or neither.")
+        return self
+
+    @model_validator(mode="after")
+    def _need_two_ports(self) -> Self:
+        if self.PORT and self.PORT == self.WS_PORT:
+            raise ValueError(
+                f"HEARTH_PORT and HEARTH_WS_PORT are both {self.PORT}. Choose another one for one of them."
+            )
         return self
 
     @model_validator(mode="after")

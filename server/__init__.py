@@ -67,7 +67,7 @@ def create_app(host: "Host") -> "Flask":
     from server.http.openai import errors as openai_errors
     from server.http.openai import models as openai_models
     from server.http.schemas import ErrorAnswer
-    from server.web import pages
+    from server.web import api_pages, pages
 
     _allow_nested_loops()
     settings = host.settings
@@ -134,6 +134,7 @@ def create_app(host: "Host") -> "Flask":
         code.blueprint(host, slow_requests),
         live.blueprint(host, event_streams),
         pages.blueprint(host),
+        api_pages.blueprint(),
         comparisons.blueprint(host, transfers, event_streams, slow_requests),
         openai_models.blueprint(host),
         chat_routes,

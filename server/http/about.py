@@ -1,16 +1,17 @@
 """`GET /`, `GET /openapi.json` and `GET /hearth.py`: the server's name, its API and its client."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from flask import Response, current_app, redirect, request
-from flask_openapi3 import APIBlueprint
+from flask_openapi3 import APIBlueprint, OpenAPI
 from werkzeug.wrappers import Response as AnyResponse
 
 from server import VERSION
 from server.errors import NotFoundError
 from server.http.access import access
 from server.http.auth import accepts_page
+from server.http.description import describe
 
 CLIENT = Path(__file__).parents[2] / "notebooks" / "hearth.py"
 
@@ -18,6 +19,7 @@ CLIENT = Path(__file__).parents[2] / "notebooks" / "hearth.py"
 def blueprint() -> APIBlueprint:
     """The routes."""
     routes = APIBlueprint("about", __name__, doc_ui=False)
+    described: dict[str, Any] = {}
 
     @routes.get("/")
     @access("read", "nobody")
@@ -33,8 +35,9 @@ def blueprint() -> APIBlueprint:
     @routes.get("/openapi.json")
     @access("read", "nobody")
     def openapi() -> dict[str, Any]:
-        document: dict[str, Any] = current_app.api_doc  # type: ignore[attr-defined]
-        return document
+        if not described:
+            described.update(describe(cast(OpenAPI, current_app)))
+        return described
 
     @routes.get("/hearth.py")
     @access("read", "nobody")

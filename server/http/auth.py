@@ -16,7 +16,7 @@ from server.http import ownership
 from server.http.access import Access
 from server.http.cookie import COOKIE, set_cookie
 from server.http.credential import bearer_of
-from server.people.principal import Principal
+from server.people.principal import Principal, Scope
 
 if TYPE_CHECKING:
     from server.host import Host
@@ -58,7 +58,7 @@ def register(app: Flask, host: "Host") -> None:
 
 def require_declarations(app: Flask) -> None:
     """Raises `RuntimeError` if a route declares no access: nobody has thought of who may call it."""
-    missing = sorted(str(rule) for rule in app.url_map.iter_rules() if _of_endpoint(app, rule.endpoint) is None)
+    missing = sorted(str(rule) for rule in app.url_map.iter_rules() if declared_by(app, rule.endpoint) is None)
     if missing:
         raise RuntimeError(f"These routes have no @access: {', '.join(missing)}. See server/http/access.py.")
 
@@ -66,7 +66,12 @@ def require_declarations(app: Flask) -> None:
 def declared(app: Flask, asked: Request) -> Access | None:
     """The declaration of the route of a request; None: there is no such route."""
     rule = getattr(asked, "url_rule", None)
-    return None if rule is None else _of_endpoint(app, rule.endpoint)
+    return None if rule is None else declared_by(app, rule.endpoint)
+
+
+def declared_by(app: Flask, endpoint: str) -> Access | None:
+    """The declaration of the view of an endpoint; None: it has none."""
+    return getattr(app.view_functions.get(endpoint), "access", None)
 
 
 def caller() -> Principal:
@@ -112,6 +117,16 @@ def find(host: "Host", asked: Request, quick: bool = False) -> Principal | None:
     return host.credentials.of_cookie(asked.cookies[COOKIE], quick) if COOKIE in asked.cookies else None
 
 
+def check_scope(principal: Principal, scope: Scope) -> None:
+    """Raises `ForbiddenError` if somebody has not the scope that something needs."""
+    if scope not in principal.scopes:
+        who = "This API key" if principal.credential == "key" else f"A {principal.role}"
+        raise ForbiddenError(
+            f"{who} may not do this: it needs the scope {scope!r}, and there is "
+            f"{', '.join(sorted(principal.scopes)) or 'none'}."
+        )
+
+
 def may_send_body(host: "Host", asked: Request) -> bool:
     """Whether the body of a request is worth reading: it has a credential, or needs none."""
     return OPEN_BODIES.fullmatch(asked.path) is not None or _find_if_allowed(host, asked, quick=True) is not None
@@ -119,7 +134,7 @@ def may_send_body(host: "Host", asked: Request) -> bool:
 
 def is_page(asked: Request) -> bool:
     """Whether a request is for a page, whose link may have a token."""
-    is_path = asked.path in ("/", "/ui") or asked.path.startswith("/ui/")
+    is_path = asked.path in ("/", "/ui", "/docs", "/redoc") or asked.path.startswith("/ui/")
     return asked.method == "GET" and is_path
 
 
@@ -144,17 +159,8 @@ def _find_if_allowed(host: "Host", asked: Request, quick: bool = False) -> Princ
         return None
 
 
-def _of_endpoint(app: Flask, endpoint: str) -> Access | None:
-    return getattr(app.view_functions.get(endpoint), "access", None)
-
-
 def _check(host: "Host", principal: Principal, access: Access, asked: FlaskRequest) -> None:
-    if access.scope not in principal.scopes:
-        who = "This API key" if principal.credential == "key" else f"A {principal.role}"
-        raise ForbiddenError(
-            f"{who} may not do this: it needs the scope {access.scope!r}, and there is "
-            f"{', '.join(sorted(principal.scopes)) or 'none'}."
-        )
+    check_scope(principal, access.scope)
     ownership.check(host.permissions, principal, access, asked)
 
 

@@ -16,7 +16,7 @@ from server.http.access import access
 from server.http.code_schemas import Code, CodeInterrupted, VariablePath, VariableShown, VariablesListed
 from server.http.concurrency_limit import ConcurrencyLimit
 from server.http.file_download import download
-from server.http.file_schemas import BINARY
+from server.http.file_schemas import ANY_FILE
 from server.http.schemas import ErrorAnswer, SessionPath, WorkspaceQuery
 from server.http.sse import LOOK_SECONDS, ServerSentEvent, client_gone, event_stream, wants_events
 from server.sandbox.cells import CellResult
@@ -93,7 +93,7 @@ def blueprint(host: Host, slow_requests: ConcurrencyLimit) -> APIBlueprint:
         "/sessions/<session_id>/variables/<name>/download",
         summary="A variable as a file: a frame as CSV, an array as .npy, text as it is, another plain value as JSON",
         responses={
-            200: {"content": {"application/octet-stream": {"schema": BINARY}}},
+            200: ANY_FILE,
             404: ErrorAnswer,
             503: ErrorAnswer,
         },

@@ -6,6 +6,7 @@ from pydantic import BaseModel, Field, StringConstraints, model_validator
 from pydantic.functional_validators import AfterValidator
 from pydantic_core import PydanticCustomError
 
+from server.http.description import REF
 from server.http.file_schemas import form_of
 from server.http.schemas import (
     LONGEST_QUESTION,
@@ -231,9 +232,7 @@ class RowsListed(BaseModel):
 
 def body() -> dict[str, Any]:
     """The OpenAPI description of the body that starts a comparison: JSON, or a form."""
-    # What a view without a body names is not among the components.
-    place = "#/paths/~1comparisons/post/requestBody/content/application~1json/schema/$defs/"
-    json_schema = NewComparison.model_json_schema(ref_template=f"{place}{{model}}")
+    json_schema = NewComparison.model_json_schema(ref_template=REF)
     content = {
         "application/json": {"schema": json_schema},
         **form_of({REQUEST: {"type": "string", "description": "the other fields, as JSON"}}, ["files"]),

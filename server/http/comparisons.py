@@ -38,6 +38,7 @@ from server.http.comparison_schemas import (
     body,
 )
 from server.http.concurrency_limit import ConcurrencyLimit
+from server.http.description import components
 from server.http.multipart import is_form, read_form
 from server.http.schemas import EVENTS, ErrorAnswer, NoQuery
 from server.http.sse import PING, ServerSentEvent, event_stream, events_after, last_event_id
@@ -51,6 +52,7 @@ def blueprint(
 ) -> APIBlueprint:
     """The routes, over `host`."""
     routes = APIBlueprint("comparisons", __name__)
+    routes.components_schemas |= components(NewComparison)
     comparisons = host.comparisons
 
     def answers(of: Any, *errors: int, status: int = 200) -> dict[int | str | HTTPStatus, Any]:

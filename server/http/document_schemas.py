@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field, StringConstraints, model_validator
 from pydantic.functional_validators import AfterValidator
 from pydantic_core import PydanticCustomError
 
+from server.http.description import REF
 from server.http.file_schemas import form_of
 from server.http.schemas import LongName, Name, SessionId, StrictRequest, WorkspaceQuery
 
@@ -205,7 +206,7 @@ class CollectionDeleted(BaseModel):
 
 def body() -> dict[str, Any]:
     """The OpenAPI description of the body that adds documents: JSON, or a form."""
-    json_schema = NewDocument.model_json_schema(ref_template="#/components/schemas/{model}")
+    json_schema = NewDocument.model_json_schema(ref_template=REF)
     content = {
         "application/json": {"schema": json_schema},
         **form_of({"date": {"type": "string", "format": "date"}}, ["files"]),

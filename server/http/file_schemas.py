@@ -9,6 +9,8 @@ from server.http.schemas import SessionId, SessionPath, StrictRequest, Workspace
 from server.sandbox.analyses import Analysis
 
 BINARY: dict[str, Any] = {"type": "string", "format": "binary"}
+ANY_FILE: dict[str, Any] = {"content": {"*/*": {}}}
+"""A file as an answer, of whatever type it has."""
 
 
 def form_of(fields: dict[str, Any], required: list[str]) -> dict[str, Any]:

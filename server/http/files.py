@@ -21,7 +21,7 @@ from server.http.body import refuse
 from server.http.concurrency_limit import ConcurrencyLimit
 from server.http.file_download import as_time, download
 from server.http.file_schemas import (
-    BINARY,
+    ANY_FILE,
     FileAnalysed,
     FilesQuery,
     FilesSaved,
@@ -83,8 +83,8 @@ def blueprint(host: Host, transfers: ConcurrencyLimit) -> APIBlueprint:
         summary="A file's content, or a range of it",
         responses={
             **answers(None, 403, 404, 409, 416, 429),
-            200: {"content": {"application/octet-stream": {"schema": BINARY}}},
-            206: {"content": {"application/octet-stream": {"schema": BINARY}}},
+            200: ANY_FILE,
+            206: ANY_FILE,
         },
     )
     @access("read", "session")

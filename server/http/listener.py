@@ -190,7 +190,10 @@ class Listener:
             is_fed=context is not None,
         )
         self._front = (
-            None if context is None else TlsFront(bound, context, most_connections(DESCRIPTORS), self._server.admit)
+            None
+            if context is None
+            # Some more than waitress serves: those whose TLS begins or ends.
+            else TlsFront(bound, context, most_connections(DESCRIPTORS) + FEWEST_CONNECTIONS, self._server.admit)
         )
 
     def start(self) -> threading.Event:

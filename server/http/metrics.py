@@ -22,7 +22,11 @@ def blueprint(host: Host) -> APIBlueprint:
     standing = CollectorRegistry()
     standing.register(_Standing(host))
 
-    @routes.get("/metrics", summary="What is counted, in Prometheus' text format")
+    @routes.get(
+        "/metrics",
+        summary="What is counted, in Prometheus' text format",
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )
     @access("read", "nobody")
     def metrics() -> Response:
         return Response(generate_latest(REGISTRY) + generate_latest(standing), content_type=CONTENT_TYPE_LATEST)

@@ -14,6 +14,7 @@ from constants import BaseUrl
 LONGEST_QUESTION = 100_000
 EVENTS: dict[str, Any] = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
 """Server-sent events: `event: <kind>`, `data: <JSON>`, and an `id` that Last-Event-ID resumes from."""
+MARKDOWN: dict[str, Any] = {"content": {"text/markdown": {"schema": {"type": "string"}}}}
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
 LongName = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00]*$")]
 """Text without the null character, which databases can't store."""
@@ -611,6 +612,8 @@ class NotepadShown(BaseModel):
 
 class SessionExported(SessionMessages):
     """With `format=markdown`, the same as Markdown text."""
+
+    model_config = ConfigDict(openapi_extra={"content": MARKDOWN["content"]})  # type: ignore[typeddict-unknown-key]
 
     notepad: list[Entry]
 

@@ -118,13 +118,13 @@ def wait_for(run: Run, detach: bool) -> dict[str, Any]:
     while not run.ended.wait(LOOK_SECONDS):
         if not allowed():
             if not detach:
-                run.stop(_left())
+                run.stop(client_left())
             raise revoked()
         if gone():
             if not detach:
-                run.stop(_left())
+                run.stop(client_left())
             # Nobody reads this response; raising frees the thread.
-            raise _left()
+            raise client_left()
     return _answer(run)
 
 
@@ -149,7 +149,7 @@ def stream(
                 messages += serialize(message)
             yield messages
 
-    return event_stream(batches, when_left=lambda: detach or run.stop(_left()))
+    return event_stream(batches, when_left=lambda: detach or run.stop(client_left()))
 
 
 def events_after(events: Events, number: int) -> Iterator[list[ServerSentEvent]]:
@@ -164,18 +164,19 @@ def events_after(events: Events, number: int) -> Iterator[list[ServerSentEvent]]
         number = found[-1].number if found else number
 
 
+def client_left() -> RunCancelledError:
+    """Why a run is stopped whose client has closed its connection."""
+    return RunCancelledError(
+        'The run was cancelled, because its client closed the connection. Ask with "detach": true to let it continue.'
+    )
+
+
 def _answer(run: Run) -> dict[str, Any]:
     if run.error is not None:
         # A copy, because raising adds a traceback, and others may read the same run.
         raise copy.copy(run.error)
     assert run.answer is not None, "it has ended without an error"
     return run.answer
-
-
-def _left() -> RunCancelledError:
-    return RunCancelledError(
-        'The run was cancelled, because its client closed the connection. Ask with "detach": true to let it continue.'
-    )
 
 
 def revoked() -> UnauthorizedError:

@@ -55,12 +55,15 @@ class TlsFront:
     """Accepts TLS connections at a bound socket, on a thread of its own."""
 
     def __init__(self, bound: socket.socket, context: ssl.SSLContext, most: int, admit: Admit) -> None:
-        """`most`: the maximum number of connections; more are closed at once."""
+        """`most`: the maximum number of connections. A new one above it takes the place of one whose TLS begins or
+        ends, and else is closed at once."""
         self._bound = bound
         self._context = context
         self._most = most
         self._admit = admit
         self._connections: set[asyncio.Task[None]] = set()
+        self._expendable: dict[asyncio.Task[None], None] = {}
+        """Of these, those whose TLS begins or ends: nothing is asked or answered over them. The oldest come first."""
         self._sending: set[asyncio.Task[None]] = set()
         """Of each connection, what sends the server's answers."""
         self._loop = asyncio.new_event_loop()
@@ -92,14 +95,25 @@ class TlsFront:
                 await asyncio.sleep(PAUSE_SECONDS)
                 continue
             if len(self._connections) >= self._most:
-                connection.close()
-                continue
+                oldest = next(iter(self._expendable), None)
+                if oldest is None:
+                    connection.close()
+                    continue
+                oldest.cancel()
+                self._forget(oldest)
             task = self._loop.create_task(self._serve(connection, address))
             self._connections.add(task)
-            task.add_done_callback(self._connections.discard)
+            self._expendable[task] = None
+            task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._connections.discard(task)
+        self._expendable.pop(task, None)
 
     async def _serve(self, connection: socket.socket, address: Any) -> None:
         """Serve a connection to its end."""
+        task = asyncio.current_task()
+        assert task is not None, "it is one"
         reader = asyncio.StreamReader(CHUNK_BYTES)
         protocol = asyncio.StreamReaderProtocol(reader)
         try:
@@ -111,11 +125,17 @@ class TlsFront:
                 ssl_shutdown_timeout=GOODBYE_SECONDS,
             )
             writer = asyncio.StreamWriter(transport, protocol, reader, self._loop)
+            self._expendable.pop(task, None)
             try:
                 await self._relay(reader, writer, address)
             finally:
-                writer.close()
-                await writer.wait_closed()
+                self._expendable[task] = None
+                try:
+                    writer.close()
+                    await writer.wait_closed()
+                finally:
+                    # Its place may be needed before its client has answered the end of TLS.
+                    transport.abort()
         except OSError as error:
             # Such as a client that speaks no TLS.
             log.debug("the TLS connection of %s has ended: %s", address, error)

@@ -1,6 +1,7 @@
 """Events in order, for any number of readers: of a run, of a job, of a session."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -78,14 +79,14 @@ class Events:
         """How much text they have."""
         self._ended = False
         self._changed = threading.Condition()
-        self._listeners: list[threading.Event] = []
+        self._listeners: list[Callable[[], object]] = []
 
-    def listen(self, listener: threading.Event) -> None:
-        """Set `listener` at each new event, until `unlisten`. For a reader of several `Events` at once."""
+    def listen(self, listener: Callable[[], object]) -> None:
+        """Call `listener`, which returns at once, at each new event until `unlisten`. For a reader of several."""
         with self._changed:
             self._listeners.append(listener)
 
-    def unlisten(self, listener: threading.Event) -> None:
+    def unlisten(self, listener: Callable[[], object]) -> None:
         """Undo `listen`."""
         with self._changed:
             self._listeners.remove(listener)
@@ -93,7 +94,7 @@ class Events:
     def _notify(self) -> None:
         self._changed.notify_all()
         for listener in self._listeners:
-            listener.set()
+            listener()
 
     def publish(self, kind: Kind, data: dict[str, Any]) -> None:
         """Add an event. Events after the last one are ignored."""

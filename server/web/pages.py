@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from http import HTTPStatus
+from mimetypes import guess_type
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -105,13 +106,14 @@ def blueprint(host: Host) -> APIBlueprint:
     @routes.get("/ui/static/<version>/<path:path>", doc_ui=False)
     @access("public", "nobody")
     def asset(path: AssetPath) -> Response:
+        packaged = assets.PACKAGED.get(path.path)
         try:
-            response = send_from_directory(assets.FOLDER, path.path)
+            response = send_from_directory(assets.FOLDER, path.path) if packaged is None else _packaged(packaged)
         except NotFound:
             raise NotFoundError(f"The pages have no file {path.path!r}.") from None
         if request.accept_encodings["gzip"] and (response.mimetype or "").startswith(COMPRESSED):
             response.direct_passthrough = False
-            response.set_data(assets.compressed(path.path))
+            response.set_data(assets.compressed(response.get_data()))
             response.headers["Content-Encoding"] = "gzip"
             response.headers.pop("ETag", None)  # of the file as it is
         response.vary.add("Accept-Encoding")
@@ -127,3 +129,11 @@ def blueprint(host: Host) -> APIBlueprint:
         return {"html": [markdown.to_html(text) for text in body.texts]}
 
     return routes
+
+
+def _packaged(file: assets.Packaged) -> Response:
+    """Raises `NotFoundError`."""
+    data = file.read()
+    if data is None:
+        raise NotFoundError(f"The package {file.package} is not installed. `make setup` installs it.")
+    return Response(data, content_type=f"{guess_type(file.path)[0]}; charset=utf-8")

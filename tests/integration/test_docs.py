@@ -18,6 +18,7 @@ from server import sdk
 from server.errors import HearthError
 from tests.clients.scripts import HEAD, scripts
 from tests.support.server_process import REPOSITORY, Server
+from tests.support.websocket_client import address
 
 DOCUMENTS = [
     REPOSITORY / "README.md",
@@ -34,6 +35,7 @@ BLOCK = re.compile(
     r"(?:^<!-- not run: (?P<reason>[^\n]+) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.M | re.S
 )
 URLS = re.compile(r"(?:http://)?(?:localhost|gpubox):5001")
+WEBSOCKET = "ws://gpubox:5002/ws"
 
 MAKE = f"command make -n -C '{REPOSITORY}'"
 NOTEBOOK = """
@@ -124,7 +126,7 @@ class Reader:
 
     def read(self, block: Block) -> None:
         """Raises `AssertionError` where the document is not true."""
-        text = URLS.sub(self._server.url, block.text)
+        text = URLS.sub(self._server.url, block.text).replace(WEBSOCKET, address(self._server))
         if block.language == "ipython":
             self._cells.append(text)
             return
@@ -205,7 +207,7 @@ def test_every_command_works_and_every_route_is_listed(
 ) -> None:
     before = tmp_path / "before"
     shutil.copytree(code_copy / "server", before, symlinks=True)
-    server = start_server(code=code_copy)
+    server = start_server(code=code_copy, WS_PORT=0)
     not_run = []
     for document in DOCUMENTS:
         folder = tmp_path / document.relative_to(REPOSITORY).as_posix().replace("/", "-")

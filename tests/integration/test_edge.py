@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,8 +23,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from constants import Settings
 from server import create_app
 from server.host import Host
+from server.http.listener import FEWEST_CONNECTIONS, MOST_CONNECTIONS
 from tests.support.event_stream import EVENT_STREAM, read
 from tests.support.server_process import REPOSITORY, Server, clean_environment, end, start
+from tests.support.websocket_client import address, open_client
 
 COOKIE = {"Cookie": "hearth_session=stolen"}
 JSON = {"Content-Type": "application/json"}
@@ -283,7 +286,7 @@ def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Serve
     """A server with TLS and the model, and the file of its certificate."""
     folder = tmp_path_factory.mktemp("tls")
     cert, key = certificate(folder)
-    shared = start(folder / "server", REPOSITORY, {"TLS_CERT": cert, "TLS_KEY": key}, verify=str(cert))
+    shared = start(folder / "server", REPOSITORY, {"TLS_CERT": cert, "TLS_KEY": key, "WS_PORT": 0}, verify=str(cert))
     try:
         shared.wait_until_ready()
         yield shared, cert
@@ -306,6 +309,14 @@ def test_questions_streams_and_uploads_over_tls(tls_server: tuple[Server, Path])
     server.session.delete("/sessions/tls")
 
 
+def test_websocket_over_tls(tls_server: tuple[Server, Path]) -> None:
+    server, cert = tls_server
+    assert address(server).startswith("wss://127.0.0.1:")
+    with open_client(server, context=ssl.create_default_context(cafile=cert)) as client:
+        client.ask("a", "What is 37 * 52?")
+        assert client.events_of("a")[-1]["data"]["answer"] == "1924"
+
+
 def test_many_connections_over_tls(tls_server: tuple[Server, Path]) -> None:
     server, cert = tls_server
 
@@ -314,6 +325,19 @@ def test_many_connections_over_tls(tls_server: tuple[Server, Path]) -> None:
 
     with ThreadPoolExecutor(20) as pool:
         assert set(pool.map(get, range(100))) == {200}
+
+
+@pytest.mark.parametrize("shakes_hands", [False, True])
+def test_idle_connections_make_room_over_tls(tls_server: tuple[Server, Path], shakes_hands: bool) -> None:
+    server, cert = tls_server
+    context = ssl.create_default_context(cafile=cert)
+    port = int(server.url.rpartition(":")[2])
+    with ExitStack() as opened:
+        for _ in range(MOST_CONNECTIONS + 3 * FEWEST_CONNECTIONS):
+            plain = opened.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
+            if shakes_hands:
+                opened.enter_context(context.wrap_socket(plain, server_hostname="localhost"))
+        assert requests.get(server.url + "/health", verify=str(cert), timeout=20).status_code == 200
 
 
 def test_who_leaves_over_tls_is_noticed(tls_server: tuple[Server, Path]) -> None:

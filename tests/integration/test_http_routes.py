@@ -1,6 +1,8 @@
 """What the routes answer before a model and tools are there, and what every answer has in common."""
 
+import json
 import logging
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,6 +91,8 @@ def test_openapi_describes_the_routes(empty_server: Server) -> None:
     validate(document)
     for schema in document["components"]["schemas"].values():
         Draft202012Validator.check_schema(schema)
+    named = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)))
+    assert named <= document["components"]["schemas"].keys() and '"#/paths' not in json.dumps(document)
     routes = {(path, method) for path, methods in document["paths"].items() for method in methods}
     assert routes == {
         ("/collections", "get"),
