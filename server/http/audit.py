@@ -12,12 +12,17 @@ from server.http.access import access
 from server.http.schemas import ErrorAnswer, Name, StrictRequest
 from server.people.principal import NOBODY
 
+LARGEST_NUMBER = 2**63 - 1
+"""As databases have it."""
+
 
 class AuditQuery(StrictRequest):
     """Which events, and how many."""
 
     limit: int = Field(100, ge=1, le=1000, strict=False)
-    before: int | None = Field(None, ge=1, strict=False, description="the number of an event: those before it")
+    before: int | None = Field(
+        None, ge=1, le=LARGEST_NUMBER, strict=False, description="the number of an event: those before it"
+    )
     actor: Name | None = Field(None, description="of this actor alone")
     act: Name | None = Field(None, description="of this act alone, like code.reloaded")
 

@@ -346,3 +346,9 @@ def test_a_mistake_of_ours(app: Flask, client: FlaskClient, caplog: pytest.LogCa
     assert error["id"] == answer.headers["X-Request-Id"]
     assert "secret" not in answer.text and "Traceback" not in answer.text
     assert "a secret of the server's" in caplog.text
+
+
+@pytest.mark.parametrize("path", ["/audit", "/runs/0123456789abcdef/steps"])
+def test_a_number_that_no_database_has(client: FlaskClient, path: str) -> None:
+    name = "before" if path == "/audit" else "after"
+    assert error_of(client.get(path, query_string={name: 10**30}), 422)["type"] == "invalid_request"
