@@ -10,6 +10,9 @@ ECHO = {
     "inputSchema": {"type": "object", "properties": {"text": {"type": "string"}}},
 }
 
+NO_NUMBERS = {"infinite": "1e999", "no_number": "NaN"}
+"""What some tools report as their progress, by their names."""
+
 
 def send(message: dict[str, Any]) -> None:
     """Write a message."""
@@ -33,7 +36,13 @@ def tools(way: str, params: dict[str, Any]) -> dict[str, Any]:
             sys.exit(4)
         case "results":
             return {
-                "tools": [ECHO, *({**ECHO, "name": name} for name in ("deep", "wrong", "error", "chatter", "odd"))]
+                "tools": [
+                    ECHO,
+                    *(
+                        {**ECHO, "name": name}
+                        for name in ("deep", "wrong", "error", "chatter", "odd", *NO_NUMBERS, "failed")
+                    ),
+                ]
             }
     return {"tools": [ECHO]}
 
@@ -55,6 +64,13 @@ def call(number: object, params: dict[str, Any]) -> None:
             for count in range(2_000):
                 send({"method": "notifications/message", "params": {"level": "info", "data": "x" * 1_000}})
                 send({"method": "notifications/progress", "params": {"progressToken": number, "progress": count}})
+            send({"id": number, "result": {"content": content}})
+        case "failed":
+            send({"id": number, "result": {"content": content, "isError": True}})
+        case name if name in NO_NUMBERS:
+            reported = f'"progressToken": {json.dumps(number)}, "progress": {NO_NUMBERS[name]}, "message": "m"'
+            told = f'{{"jsonrpc": "2.0", "method": "notifications/progress", "params": {{{reported}}}}}'
+            print(told, flush=True)
             send({"id": number, "result": {"content": content}})
         case "odd":
             picture = {"type": "image", "data": "no base64", "mimeType": "image/png"}

@@ -24,6 +24,10 @@ class McpServerError(Exception):
     """The server can't be reached, has ended, or sent what it may not. The message is a sentence without a name."""
 
 
+class McpRefusalError(McpServerError):
+    """The server has answered with an error. The message has the server's own words."""
+
+
 class Connection:
     """All of its methods run in one event loop."""
 
@@ -50,7 +54,7 @@ class Connection:
 
     async def call(self, tool: str, arguments: dict[str, Any], on_progress: ProgressFnT) -> CallToolResult:
         """The result of a tool. Cancelling this tells the server. A call is sent again only where the server has
-        refused it because of an older session. Raises `McpServerError`."""
+        refused it because of an older session. Raises `McpRefusalError`, `McpServerError`."""
         for is_last in (False, True):
             opened = await self._opened()
             try:
@@ -63,7 +67,7 @@ class Connection:
                     if is_old and not is_last:
                         continue
                     raise McpServerError(f"it has ended during the call: {reason or error.message}") from None
-                raise McpServerError(self._sentence(error)) from None
+                raise McpRefusalError(self._sentence(error)) from None
             except Exception as error:  # boundary: a server may answer with anything
                 raise McpServerError(self._sentence(error)) from None
         raise AssertionError("the last one returned or raised")
