@@ -294,6 +294,14 @@ def test_servers_that_do_not_keep_to_the_protocol(lab: Server) -> None:
         assert failed["isError"] and "<untrusted" in text(failed).partition(said)[0], text(failed)[:300]
 
 
+def test_schemas_that_are_too_large_are_not_collected(lab: Server) -> None:
+    configure(lab, "large", {"large": {"command": sys.executable, "args": [HOSTILE_SERVER, "large"]}})
+    _, absent = listing(lab, "large")
+    status = Path(f"/proc/{worker_of(lab, 'large')}/status").read_text()
+    highest = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
+    assert "more than 65536 characters" in absent["large_tool_20"] and highest < 600_000, highest
+
+
 def test_progress_that_is_no_number_is_a_failed_call(lab: Server) -> None:
     own = '''
 from langchain_core.tools import tool

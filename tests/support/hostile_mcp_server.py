@@ -26,6 +26,11 @@ def tools(way: str, params: dict[str, Any]) -> dict[str, Any]:
             page = int(params.get("cursor", "0"))
             named = [{**ECHO, "name": f"tool_{page * 10 + number}"} for number in range(10)]
             return {"tools": named, "nextCursor": str(page + 1)}
+        case "large":
+            page = int(params.get("cursor", "0"))
+            arguments = {f"argument_{number}": {"type": "string"} for number in range(60_000)}
+            large = {"name": f"tool_{page}", "inputSchema": {"type": "object", "properties": arguments}}
+            return {"tools": [large], **({"nextCursor": str(page + 1)} if page < 20 else {})}
         case "twice":
             return {"tools": [ECHO, ECHO]}
         case "wrong_list":

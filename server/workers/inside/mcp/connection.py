@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 from mcp import MCPError
@@ -16,6 +16,7 @@ from server import VERSION
 from server.workers.inside.mcp.bounds import LONGEST_REASON, MOST_PAGES, MOST_TOOLS
 from server.workers.inside.mcp.http import RefusedResponseError
 
+T = TypeVar("T")
 MakeTransport = Callable[[Callable[[str], object]], Transport]
 """Makes a transport. It calls its argument with a sentence when the server has ended."""
 
@@ -38,13 +39,14 @@ class Connection:
         self._opening = asyncio.Lock()
         self._open: _Open | None = None
 
-    async def tools(self) -> list[Tool]:
-        """The server's tools, `MOST_TOOLS` at most. Raises `McpServerError`."""
-        client, found, cursor = (await self._opened()).client, list[Tool](), None
+    async def tools(self, read: Callable[[Tool], T]) -> list[T]:
+        """What `read` makes of each of the server's tools, `MOST_TOOLS` at most. Raises `McpServerError`."""
+        client, found, cursor = (await self._opened()).client, list[T](), None
         try:
             for _ in range(MOST_PAGES):
                 page = await client.list_tools(cursor=cursor, cache_mode="refresh")
-                found += page.tools
+                # At once, because hundreds of messages of the largest size would fill the memory.
+                found += map(read, page.tools)
                 cursor = page.next_cursor
                 if cursor is None or len(found) >= MOST_TOOLS:
                     break
