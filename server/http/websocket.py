@@ -233,8 +233,12 @@ class WebSocketServer:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             conversations = list(self._conversations)
-            # Not on the threads that answer messages, which may all be busy.
-            allowed = await asyncio.to_thread(_look_at, conversations)
+            try:
+                # Not on the threads that answer messages, which may all be busy.
+                allowed = await asyncio.to_thread(_look_at, conversations)
+            except Exception:  # boundary: one look; without the next ones a revoked credential would count on
+                log.exception("whether WebSocket clients may stay was not checked")
+                continue
             for one, is_allowed in zip(conversations, allowed, strict=True):
                 if not is_allowed:
                     # Not awaited: a client that does not read must not hold up the others.
