@@ -4,11 +4,11 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from server.documents.model_folder import ModelUnusableError, device_for, first_line, model_folder, packaged_folder
+from server.documents.turn import Turn
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,8 +29,8 @@ class EmbeddingError(ModelUnusableError):
 
 
 class Embedder:
-    """Idle until its first use. Safe for any number of threads: one batch is computed at a time, and queries come
-    before the batches of documents."""
+    """Idle until its first use. Safe for any number of threads: one batch is computed at a time, queries come
+    before the batches of texts, and these take turns."""
 
     def __init__(self, folder_or_id: str = "", device: str | None = None) -> None:
         """`folder_or_id`: a folder or an id of a sentence-embedding model; empty: the packaged one. `device`: None: a
@@ -41,7 +41,7 @@ class Embedder:
         self._model: _Model | None = None
         self._reading = threading.Lock()
         self._counting: _Counting | None = None
-        self._turn = _Turn()
+        self._turn = Turn()
 
     @property
     def name(self) -> str:
@@ -137,29 +137,6 @@ class _Counting:
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
         self.window = self.longest - self.tokenizer.num_special_tokens_to_add(False)
-
-
-class _Turn:
-    """One at a time, and queries first."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._is_taken = False
-        self._queries = 0
-
-    @contextmanager
-    def of(self, is_query: bool) -> Iterator[None]:
-        with self._changed:
-            self._queries += is_query
-            self._changed.wait_for(lambda: not self._is_taken and (is_query or not self._queries))
-            self._queries -= is_query
-            self._is_taken = True
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._is_taken = False
-                self._changed.notify_all()
 
 
 class _Model:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, TypeAdapter
 
 from server.documents.embedder import Embedder, EmbeddingError
+from server.documents.turn import Turn
 from server.runs.run import Run
 from server.sdk import context
 from server.sessions.asked import Asked, read
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 REMEMBERED = 10_000
 """Maximum number of texts whose vectors are kept: 15 MB at 384 dimensions."""
 AT_ONCE = 32
-"""Texts between two looks at whether the run was cancelled."""
+"""Texts between two looks at whether the run was cancelled; then somebody else may have the next ones."""
 
 
 class _Compare(Asked):
@@ -41,6 +42,7 @@ class ToolVectors:
         self._embedder = embedder
         self._vectors: OrderedDict[str, np.ndarray] = OrderedDict()
         self._changing = threading.Lock()
+        self._embedding = Turn()
         self._is_unusable = False
 
     def do(self, given: Mapping[str, Any], run: Run | None) -> dict[str, Any]:
@@ -63,18 +65,35 @@ class ToolVectors:
         return [round(float(vector @ wanted), 4) for vector in vectors]
 
     def _of(self, texts: Sequence[str]) -> "list[np.ndarray]":
-        with self._changing:  # who comes second needs the same vectors
-            missing = list(dict.fromkeys(text for text in texts if text not in self._vectors))
-            for first in range(0, len(missing), AT_ONCE):
-                context.check_cancelled()
-                some = missing[first : first + AT_ONCE]
-                self._vectors.update(zip(some, self._embedder.embed([*map(_encodable, some)]), strict=True))
-            vectors = [self._vectors[text] for text in texts]
-            for text in texts:
+        found = self._remembered(texts)
+        missing = list(dict.fromkeys(text for text in texts if text not in found))
+        for first in range(0, len(missing), AT_ONCE):
+            context.check_cancelled()
+            some = missing[first : first + AT_ONCE]
+            # Two questions after a reload need the same vectors, and each makes some. Others need few, and must not
+            # wait for thousands.
+            with self._embedding.of():
+                found |= self._remembered(some)
+                fresh = [text for text in some if text not in found]
+                if fresh:
+                    made = dict(zip(fresh, self._embedder.embed([*map(_encodable, fresh)]), strict=True))
+                    found |= made
+                    self._remember(made)
+        return [found[text] for text in texts]
+
+    def _remembered(self, texts: Sequence[str]) -> "dict[str, np.ndarray]":
+        """The vectors of those of the texts that have one."""
+        with self._changing:
+            found = {text: self._vectors[text] for text in texts if text in self._vectors}
+            for text in found:
                 self._vectors.move_to_end(text)
+        return found
+
+    def _remember(self, made: "Mapping[str, np.ndarray]") -> None:
+        with self._changing:
+            self._vectors.update(made)
             while len(self._vectors) > REMEMBERED:
                 self._vectors.popitem(last=False)
-        return vectors
 
 
 def _encodable(text: str) -> str:

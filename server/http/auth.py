@@ -166,16 +166,16 @@ def _check(host: "Host", principal: Principal, access: Access, asked: FlaskReque
 
 def _still_allowed(host: "Host", principal: Principal, access: Access) -> Callable[[], bool]:
     """See `still_allowed`. Objects are looked at again when something has changed, and not each time."""
-    asked, seen, allowed = _current(request), host.credentials.known.number, True
+    asked, seen, allowed = _current(request), host.credentials.rights_now(principal), True
 
     def check() -> bool:
         nonlocal seen, allowed
         now = host.credentials.again(principal)
         if now is None:
             return False
-        number = host.credentials.known.number
-        if number != seen:
-            seen = number
+        rights = host.credentials.rights_now(now)
+        if rights != seen:
+            seen = rights
             try:
                 _check(host, now, access, asked)
             except HearthError:  # boundary: the stream ends, and its client reads the error when it asks again

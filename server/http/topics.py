@@ -1,5 +1,6 @@
 """Topics: what can be followed and by whom, and the events of several of them for one reader."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -46,8 +47,8 @@ class Followed:
 
 
 class Following:
-    """The topics of one reader. Not safe for several threads at once, but for `open` and `lost`, which may take a
-    while: they ask the database."""
+    """The topics of one reader. Not safe for several threads at once, but for `open`, `lost` and `renew`. The
+    first two may take a while: they ask the database."""
 
     def __init__(self, host: Host, principal: Principal, notify: Callable[[], object]) -> None:
         """`notify` is called, on any thread, when there may be something to read."""
@@ -55,7 +56,8 @@ class Following:
         self._asker = self._principal = principal
         self._notify = notify
         self._followed: list[Followed] = []
-        self._seen = host.credentials.known.number
+        self._seen: tuple[int, frozenset[str]] | None = host.credentials.rights_now(principal)
+        self._renewing = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._followed)
@@ -99,13 +101,24 @@ class Following:
                 self._drop(one)
         return found, ended
 
+    def renew(self, principal: Principal) -> None:
+        """The reader is the same person, with another credential. Its rights count from now on."""
+        with self._renewing:
+            self._asker = self._principal = principal
+            self._seen = None
+
     def lost(self) -> list[str]:
-        """The keys of topics that the reader may not follow any more, since something has changed among people."""
-        number = self._host.credentials.known.number
-        if number == self._seen:
+        """The keys of topics that the reader may not follow any more, since something has changed among people, or
+        what an admin has opened is closed again."""
+        credentials, asker = self._host.credentials, self._asker
+        rights = credentials.rights_now(asker)
+        if rights == self._seen:
             return []
         # Their role may be another one too. What follows ends as a whole if their credential does.
-        self._seen, self._principal = number, self._host.credentials.again(self._asker) or self._asker
+        principal = credentials.again(asker) or asker
+        with self._renewing:
+            if self._asker is asker:
+                self._seen, self._principal = rights, principal
         return [one.key for one in list(self._followed) if not self._is_allowed(one.topic)]
 
     def close(self) -> None:

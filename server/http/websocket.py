@@ -78,7 +78,9 @@ class AuthMessage(StrictRequest):
     """The first message, and any later one with a new token of the same person."""
 
     type: Literal["auth"]
-    token: str = Field("", max_length=AUTH_BYTES, description="as in `Authorization: Bearer <token>`")
+    token: str = Field(
+        "", max_length=AUTH_BYTES, pattern=r"^[\x21-\x7e]*$", description="as in `Authorization: Bearer <token>`"
+    )
 
 
 class AskMessage(StrictRequest):
@@ -130,8 +132,7 @@ class WebSocketServer:
         self._http_port = http_port
         self._context = context
         self._pages = [auth.origin_pattern(origin) for origin in host.settings.CORS_ORIGINS]
-        self._most = most_connections(DESCRIPTORS)
-        self._open: set[ServerConnection] = set()
+        self._places = _Places(most_connections(DESCRIPTORS))
         self._conversations: set[_Conversation] = set()
         self._threads = ThreadPoolExecutor(THREADS, "websocket")
         self._loop = asyncio.new_event_loop()
@@ -165,7 +166,7 @@ class WebSocketServer:
             ssl=self._context,
             **of_tls,
             process_request=self._admit,
-            create_connection=cast(type[ServerConnection], partial(_Connection, opened=self._open, most=self._most)),
+            create_connection=cast(type[ServerConnection], partial(_Connection, places=self._places)),
             # It would hold memory for each connection, and a small message could become a large one.
             compression=None,
             server_header=None,
@@ -184,14 +185,19 @@ class WebSocketServer:
 
     def _admit(self, connection: ServerConnection, upgrade: Upgrade) -> Refusal | None:
         """Refuse a request before its connection is open; None: it is welcome."""
-        if urlsplit(upgrade.path).path != PATH:
+        if upgrade.path.partition("?")[0] != PATH:
             return connection.respond(HTTPStatus.NOT_FOUND, f"WebSocket clients connect to {PATH}.\n")
-        origin, host = upgrade.headers.get("Origin"), upgrade.headers.get("Host", "")
-        if origin is not None and not self._may_call(origin, host):
+        hosts, origins = upgrade.headers.get_all("Host"), upgrade.headers.get_all("Origin")
+        if len(hosts) != 1 or len(origins) > 1:
             return connection.respond(
-                HTTPStatus.FORBIDDEN,
-                f"Pages of {origin[:200]} may not call the server. HEARTH_CORS_ORIGINS says which may.\n",
+                HTTPStatus.BAD_REQUEST, "A request has the header Host once, and Origin once or not at all.\n"
             )
+        for origin in origins:
+            if not self._may_call(origin, hosts[0]):
+                return connection.respond(
+                    HTTPStatus.FORBIDDEN,
+                    f"Pages of {origin[:200]} may not call the server. HEARTH_CORS_ORIGINS says which may.\n",
+                )
         return None
 
     def _may_call(self, origin: str, host: str) -> bool:
@@ -211,6 +217,7 @@ class WebSocketServer:
             conversation = _Conversation(self._app, self._host, connection, self._threads)
             if not await conversation.begin():
                 return
+            self._places.know(connection)
             self._conversations.add(conversation)
             try:
                 await conversation.run()
@@ -226,8 +233,12 @@ class WebSocketServer:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             conversations = list(self._conversations)
-            # Not on the threads that answer messages, which may all be busy.
-            allowed = await asyncio.to_thread(_look_at, conversations)
+            try:
+                # Not on the threads that answer messages, which may all be busy.
+                allowed = await asyncio.to_thread(_look_at, conversations)
+            except Exception:  # boundary: one look; without the next ones a revoked credential would count on
+                log.exception("whether WebSocket clients may stay was not checked")
+                continue
             for one, is_allowed in zip(conversations, allowed, strict=True):
                 if not is_allowed:
                     # Not awaited: a client that does not read must not hold up the others.
@@ -238,24 +249,50 @@ def _look_at(conversations: "list[_Conversation]") -> list[bool]:
     return [one.look() for one in conversations]
 
 
-class _Connection(ServerConnection):
-    """A connection. More than `most` are closed at once."""
+class _Places:
+    """The places for connections. Used by the event loop's thread alone."""
 
-    def __init__(self, *arguments: Any, opened: set[ServerConnection], most: int, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._opened = opened
+    def __init__(self, most: int) -> None:
         self._most = most
+        self._open: set[ServerConnection] = set()
+        self._unknown: dict[ServerConnection, None] = {}
+        """Those that have not said who they are, the oldest first."""
+
+    def take(self, connection: ServerConnection) -> None:
+        """Take a place for a new connection. If there is none, the oldest one is closed that has not said who it is:
+        who has no credential must not keep the others out."""
+        self._open.add(connection)
+        self._unknown[connection] = None
+        if len(self._open) > self._most:
+            oldest = next(iter(self._unknown))
+            self.leave(oldest)
+            oldest.transport.abort()
+
+    def know(self, connection: ServerConnection) -> None:
+        """A connection has said who it is."""
+        self._unknown.pop(connection, None)
+
+    def leave(self, connection: ServerConnection) -> None:
+        """The place is free. May be called again."""
+        self._open.discard(connection)
+        self._unknown.pop(connection, None)
+
+
+class _Connection(ServerConnection):
+    """A connection that takes a place."""
+
+    def __init__(self, *arguments: Any, places: _Places, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._places = places
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
         super().connection_made(transport)
-        self._opened.add(self)
-        if len(self._opened) > self._most:
-            self.transport.abort()
+        self._places.take(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
-        self._opened.discard(self)
+        self._places.leave(self)
         super().connection_lost(exc)
 
 
@@ -457,6 +494,7 @@ class _Conversation:
         if found.name != self._principal.name:
             raise ForbiddenError("This connection is another person's. Open a new one.")
         self._principal, self._token = found, token
+        self._following.renew(found)
         self._reply(_ready(found))
 
     def _ask(self, message: AskMessage) -> None:
@@ -492,13 +530,20 @@ class _Conversation:
     def _builder(self, method: str, path: str, token: str, body: dict[str, Any] | None = None) -> EnvironBuilder:
         upgrade = self._connection.request
         assert upgrade is not None, "it is open"
-        headers = {"Host": upgrade.headers.get("Host", "localhost"), "Prefer": "respond-async"}
+        headers = {"Host": upgrade.headers["Host"], "Prefer": "respond-async"}
         if token:
             headers["Authorization"] = f"Bearer {token}"
         if "Origin" in upgrade.headers:
             headers["Origin"] = upgrade.headers["Origin"]
-        address = {"REMOTE_ADDR": str(self._connection.remote_address[0])}
-        return EnvironBuilder(path=path, method=method, headers=[*headers.items()], json=body, environ_base=address)
+        # There is no address if its client had left before the connection was accepted.
+        address = (self._connection.remote_address or ("",))[0]
+        return EnvironBuilder(
+            path=path,
+            method=method,
+            headers=[*headers.items()],
+            json=body,
+            environ_base={"REMOTE_ADDR": str(address)},
+        )
 
 
 FIRST = 'The first message is {"type": "auth", "token": "..."}.'

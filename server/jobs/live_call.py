@@ -12,6 +12,7 @@ from server.runs.run import Run
 from server.sdk import context
 from server.sdk.tool_content import ToolContent
 from server.sdk.tool_error import ToolFailedError
+from server.store.usage import Used
 from server.workers.messages import Progress
 
 
@@ -63,6 +64,12 @@ class LiveCall:
         if isinstance(self._outcome, ToolContent):
             return self._outcome
         raise self._outcome
+
+    @property
+    def used(self) -> Used:
+        """What it has used so far."""
+        run = self._run
+        return Used(run.owner, model=run.model or "", tokens_processed=run.tokens_used, tokens_written=run.written)
 
     def stop(self, reason: str) -> None:
         """Ask the tool to end, and its calls of the model. Returns at once."""

@@ -11,6 +11,7 @@ from server.jobs.process import RunningJob, described
 from server.reload import Workspaces
 from server.runs.fair_queue import FairQueue
 from server.sdk.tool_error import ToolFailedError
+from server.store.usage import Used
 
 LOOK_SECONDS = 0.25
 """Interval at which is looked whether the caller still waits."""
@@ -29,9 +30,15 @@ class ToolCalled:
     seconds: float
 
 
-def try_tool(job: Job, workspaces: Workspaces, queue: FairQueue, has_left: Callable[[], bool]) -> ToolCalled:
+def try_tool(
+    job: Job,
+    workspaces: Workspaces,
+    queue: FairQueue,
+    has_left: Callable[[], bool],
+    count: Callable[[Used], object],
+) -> ToolCalled:
     """Call the tool of `job`, which is never saved. A failure or a crash of the tool is a result. When `has_left`,
-    the tool is stopped.
+    the tool is stopped. `count` gets what it has used.
 
     Raises `ToolNotFoundError`, `RunCancelledError` for a caller that has left, and what `Generation.start_worker`
     raises.
@@ -51,6 +58,8 @@ def try_tool(job: Job, workspaces: Workspaces, queue: FairQueue, has_left: Calla
     while not running.ended.wait(LOOK_SECONDS):
         if has_left():
             running.stop("its caller has left", GRACE_SECONDS)
+    run = running.run
+    count(Used(job.owner, model=job.model or "", tokens_processed=run.tokens_used, tokens_written=run.written))
     match outcome[0]:
         case str() as result:
             return ToolCalled(result, None, running.log.text(), running.seconds)

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -51,7 +52,10 @@ class Tracing:
         self.with_content = with_content
         for name in COLLECTOR_HEADERS:
             for pair in os.environ.get(name, "").split(","):
-                logs.hide(pair.partition("=")[2].strip())
+                # The SDK decodes the values.
+                value = pair.partition("=")[2].strip()
+                logs.hide(value)
+                logs.hide(unquote(value))
         for name in LOGGERS:
             logging.getLogger(name).addFilter(_Seldom())
         exporter = OTLPSpanExporter(endpoint.rstrip("/") + TRACES_PATH)

@@ -79,6 +79,10 @@ class CredentialCheck:
             if admin == principal.name and until > now
         )
 
+    def rights_now(self, principal: Principal) -> tuple[int, frozenset[str]]:
+        """What somebody's rights depend on. If this is another value than before, they may be others."""
+        return self._known.number, self.opened_by(principal)
+
     def tokens(self, make: bool = True) -> Tokens | None:
         """What signs tokens; without `make`, None before the first token. Raises `StoreError`."""
         if self._tokens is None and (secret := self._store.secret(make)) is not None:

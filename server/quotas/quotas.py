@@ -8,7 +8,7 @@ from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 from server.errors import QuotaReachedError, StoreError
-from server.store.usage import QuotaStore, UsageStore
+from server.store.usage import QuotaStore, UsageStore, Used
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +83,14 @@ class Quotas:
             return
         if used >= most:
             raise reached("tokens_per_day", f"{person!r} has used {used} tokens today", most, used, _next_midnight())
+
+    def count(self, used: Used) -> None:
+        """Save what a call has used of which nothing else is saved. Never raises: the call has an answer."""
+        if used.tokens_processed:
+            try:
+                self.usage.add(used)
+            except StoreError as error:
+                log.warning("what a call of %r has used was not saved: %s", used.person, error.message)
 
     def check_disk(self, person: str, more: int) -> None:
         """Raises `QuotaReachedError` if the person's files would take more than they may, with `more` bytes."""

@@ -19,10 +19,21 @@ RESOURCES = ("num_cpus", "num_gpus", "memory")
 
 def progress(done: float, total: float | None = None, message: str = "") -> None:
     """Report how far this tool is: `done` of `total`. It is shown with the job, and the agent reads it. Does nothing
-    outside of a job."""
+    outside of a job. Raises `ValueError` for a number that is not finite."""
+    numbers = _finite(done), None if total is None else _finite(total)
     now = context.current()
     if now.listener is not None and now.is_alone:
-        now.listener.progress(float(done), None if total is None else float(total), str(message)[:1000])
+        now.listener.progress(*numbers, str(message)[:1000])
+
+
+def _finite(number: float) -> float:
+    try:
+        converted = float(number)
+    except OverflowError:
+        converted = math.inf
+    if not math.isfinite(converted):
+        raise ValueError(f"progress() takes finite numbers, and {converted} is none")
+    return converted
 
 
 class _Shared:

@@ -19,7 +19,8 @@ COUNTED = ("tokens_processed", "tokens_written", "runs", "job_seconds")
 
 @dataclass(frozen=True)
 class Used:
-    """What a run or a job has used. `tokens_processed`: written ones, and prompts without their cached tokens."""
+    """What a run, a job or a call of a tool has used. `tokens_processed`: written ones, and prompts without their
+    cached tokens."""
 
     person: str
     key: str = ""
@@ -51,13 +52,17 @@ def today() -> str:
 
 
 class UsageStore:
-    """Reads what was used."""
+    """Reads what was used, and adds what no record says."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    def add(self, used: Used) -> None:
+        """Add to the numbers of today. Raises `StoreError`."""
+        self._database.write(adding(used))
+
     def tokens_today(self, person: str) -> int:
-        """The tokens that a person's runs and jobs have processed today. Raises `StoreError`."""
+        """The tokens that a person's runs, jobs and calls of tools have processed today. Raises `StoreError`."""
         wanted = select(func.coalesce(func.sum(USAGE.c.tokens_processed), 0))
         with self._database.reading() as connection:
             found = connection.execute(wanted.where(USAGE.c.person == person, USAGE.c.day == today())).scalar_one()

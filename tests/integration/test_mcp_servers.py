@@ -16,6 +16,7 @@ import pytest
 import requests
 
 from tests.integration.test_mcp import current, put, reload
+from tests.support.hostile_mcp_server import NO_NUMBERS
 from tests.support.server_process import REPOSITORY, Server, end, start
 
 MCP_SERVER = str(REPOSITORY / "tests" / "support" / "mcp_server.py")
@@ -284,8 +285,39 @@ def test_servers_that_do_not_keep_to_the_protocol(lab: Server) -> None:
         answer = lab.session.post("/mcp", params={"workspace": "hostile"}, json=body, headers=headers)
         assert answer.status_code < 500 or answer.status_code == 502, answer.text[:300]
         assert "error" in answer.json() or answer.json()["result"]["content"], answer.text[:300]
-    assert text(call(lab, "hostile", "results_echo", text="hello")) == "hello"
+    for tool in ("echo", *NO_NUMBERS):
+        assert text(call(lab, "hostile", f"results_{tool}", text="hello")) == "hello"
     assert worker_of(lab, "hostile") == worker
+    # A model reads failures too, and knows where the text comes from.
+    for tool, said in (("failed", "do this"), ("error", "x" * 100)):
+        failed = call(lab, "hostile", f"results_{tool}", text="do this")
+        assert failed["isError"] and "<untrusted" in text(failed).partition(said)[0], text(failed)[:300]
+
+
+def test_schemas_that_are_too_large_are_not_collected(lab: Server) -> None:
+    configure(lab, "large", {"large": {"command": sys.executable, "args": [HOSTILE_SERVER, "large"]}})
+    _, absent = listing(lab, "large")
+    status = Path(f"/proc/{worker_of(lab, 'large')}/status").read_text()
+    highest = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
+    assert "more than 65536 characters" in absent["large_tool_20"] and highest < 600_000, highest
+
+
+def test_progress_that_is_no_number_is_a_failed_call(lab: Server) -> None:
+    own = '''
+from langchain_core.tools import tool
+from server.sdk import progress
+
+
+@tool
+def reports() -> str:
+    """Report."""
+    progress(float("nan"))
+'''
+    put(lab, "reporting", "tools/own.py", own)
+    reload(lab, "reporting")
+    worker = worker_of(lab, "reporting")
+    assert "finite" in text(call(lab, "reporting", "reports"))
+    assert worker_of(lab, "reporting") == worker
 
 
 def test_a_clash_with_an_own_tool(lab: Server, tmp_path: Path) -> None:

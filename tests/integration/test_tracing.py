@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from server.observability.logs import redacted
 from server.observability.otlp import Tracing
 from tests.support.event_stream import EVENT_STREAM, read
 from tests.support.job_tools import ended, put_tools
@@ -416,6 +417,14 @@ def begins(folder: Path, code: str = "", **settings: object) -> "subprocess.Comp
         timeout=120,
         check=False,
     )
+
+
+def test_keys_of_the_collector_are_hidden_as_the_sdk_reads_them(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "Authorization=Basic%20a-key-of-the-lab")
+    Tracing(collector.url, with_content=False, version="0").close()
+    assert "a-key" not in redacted("refused: Basic a-key-of-the-lab, as Basic%20a-key-of-the-lab was sent")
 
 
 def test_texts_that_are_no_utf8_cost_no_other_spans(collector: Collector) -> None:

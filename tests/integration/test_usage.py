@@ -16,6 +16,7 @@ from server.errors import QuotaReachedError, StoreRefusedError
 from server.quotas.quotas import Limits, Quotas
 from server.store import Database, RunStore
 from server.store.usage import QuotaStore, UsageStore, Used, adding, today
+from tests.integration.test_mcp import current
 from tests.support.server_process import REPOSITORY, Server, end, start
 
 SLOW = '''
@@ -27,6 +28,15 @@ def slow(seconds: float) -> str:
     """Wait for some seconds."""
     time.sleep(seconds)
     return "done"
+
+
+def build_tool(llm):
+    @tool
+    def says(text: str) -> str:
+        """Let the model continue a text."""
+        return str(llm.invoke(text).content)
+
+    return says
 '''
 
 
@@ -136,7 +146,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     shared = start(tmp_path_factory.mktemp("lab") / "server", REPOSITORY, {})
     try:
         shared.wait_until_ready()
-        for name in ("alice", "bob", "carol", "dave"):
+        for name in ("alice", "bob", "carol", "dave", "erin"):
             shared.session.put(f"/workspaces/{name}/files/tools/slow.py", data=SLOW.encode())
             answer = shared.session.post("/reload_modules", json={"workspace": name})
             assert answer.status_code == 200, answer.text
@@ -203,6 +213,26 @@ def test_tokens_of_a_day(lab: Server) -> None:
     assert session.post("/run_script", json={**question, "workspace": "main"}).status_code == 200
     session.put("/quotas/bob", json={})
     assert session.post("/run_script", json=question).status_code == 200
+
+
+def test_a_tool_that_somebody_calls_alone(lab: Server) -> None:
+    body, headers = current("tools/call", {"name": "says", "arguments": {"text": "Hello"}})
+
+    def call_by_mcp() -> requests.Response:
+        return lab.session.post("/mcp", params={"workspace": "erin"}, json=body, headers=headers)
+
+    def call_by_hand() -> requests.Response:
+        return lab.session.post("/tools/says/call", json={"workspace": "erin", "input": {"text": "Hello"}})
+
+    used = 0
+    for call in (call_by_mcp, call_by_hand):
+        assert call().status_code == 200
+        before, used = used, lab.wait_until(lambda: usage_of(lab, "erin").get("tokens_processed"), "its tokens")
+        assert used > before
+    lab.session.put("/quotas/erin", json={"tokens_per_day": 1})
+    assert call_by_mcp().json()["error"]["data"]["type"] == "quota_reached"
+    assert_reached(call_by_hand(), "tokens_per_day", 1, used)
+    lab.session.put("/quotas/erin", json={})
 
 
 def test_openai_s_clients_see_their_own_error(lab: Server) -> None:

@@ -1,6 +1,7 @@
 """WebSocket: the events of SSE, nobody's rights differ, and nobody harms the others."""
 
 import json
+import resource
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -16,10 +17,12 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
+from server.http.listener import FEWEST_CONNECTIONS
 from server.http.websocket import AUTH_BYTES, UNAUTHORIZED
 from tests.support import event_stream
 from tests.support.paced_agent import Paced
 from tests.support.server_process import REPOSITORY, Server, Session, end, start
+from tests.support.set_clock import SetClock
 from tests.support.websocket_client import SECONDS, Client, address, open_client
 
 PASSWORD = "a long password"
@@ -45,16 +48,23 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = start(tmp_path_factory.mktemp("websocket") / "server", REPOSITORY, {"WS_PORT": 0})
     try:
         server.wait_until_ready()
-        assert server.session.post("/auth/register", json={"username": "ada", "password": PASSWORD}).ok
+        server.session = register(server, "ada", server.session)
         server.token = log_in(server, "ada")
-        server.session = Session(server.url, server.token)
         for name in ("ann", "bob"):
-            invitation = server.session.post("/auth/invitations", json={"role": "researcher"}).json()["invitation"]
-            body = {"username": name, "password": PASSWORD, "invitation": invitation}
-            assert requests.post(server.url + "/auth/register", json=body, timeout=SECONDS).status_code == 201
+            register(server, name, server.session)
         yield server
     finally:
         end(server)
+
+
+def register(server: Server, name: str, admin: Session) -> Session:
+    """Make an account, of a researcher but for the first one, which is an admin's. Returns its login."""
+    body = {"username": name, "password": PASSWORD}
+    invited = admin.post("/auth/invitations", json={"role": "researcher"})
+    if invited.ok:
+        body["invitation"] = invited.json()["invitation"]
+    assert admin.post("/auth/register", json=body).status_code == 201
+    return Session(server.url, log_in(server, name))
 
 
 def log_in(server: Server, name: str) -> str:
@@ -235,6 +245,47 @@ def test_a_new_token_of_the_same_person_only(lab: Server, ann: Client, people: d
     ann.ask("still", "What is 1 + 1?")
 
 
+def test_rights_are_those_of_the_newest_token(lab: Server) -> None:
+    with open_client(lab, log_in(lab, "ada")) as ada:
+        ada.say("follow", key="admin", topic="load")
+        sample = ada.hear_until(lambda message: message.get("kind") == "sample")[-1]["data"]
+        assert "workers" in sample
+        ada.say("auth", token=make_key(lab.session, "read")["key"])
+        ada.hear_until(lambda message: message["type"] == "ready")
+        ada.say("follow", key="reader", topic="load")
+        heard = ada.hear_until(lambda message: message.get("key") == "reader" and message.get("kind") == "sample")
+        assert "workers" not in heard[-1]["data"]
+
+
+def test_what_an_admin_has_opened_is_closed_after_an_hour(
+    start_server: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    try:
+        clock = SetClock(tmp_path)
+    except FileNotFoundError as reason:
+        pytest.skip(str(reason))
+    for name, value in clock.environment.items():
+        monkeypatch.setenv(name, value)
+    server = start_server(ready=False, WS_PORT=0, AUTOLOAD=0)
+    ada = register(server, "ada", server.session)
+    ann = register(server, "ann", ada)
+    assert ann.post("/sessions/private/files", files={"files": ("a.txt", b"a")}).ok
+    key = make_key(ada, "read")["key"]
+    assert ada.post("/people/ann/open", json={"reason": "she asked me to"}).ok
+    http, topic = Session(server.url, key), "session/main/private"
+    with (
+        open_client(server, key) as client,
+        http.get(f"/events?follow=x:0:{topic}", stream=True) as several,
+        http.get("/sessions/private/events", headers=event_stream.EVENT_STREAM, stream=True) as one,
+    ):
+        client.say("follow", key="x", topic=topic)
+        assert client.hear()["type"] == "following"
+        clock.set(3700)
+        assert client.hear_until(lambda message: message["type"] == "ended")[-2]["kind"] == "missing"
+        assert any(b'"missing"' in line for line in several.iter_lines(chunk_size=1))
+        assert all(event.kind == "ping" for event in event_stream.read(one))
+
+
 # Who is nobody
 
 
@@ -244,6 +295,8 @@ def test_a_new_token_of_the_same_person_only(lab: Server, ann: Client, people: d
         '{"type": "auth", "token": "wrong"}',
         '{"type": "auth"}',
         '{"type": "auth", "token": 7}',
+        '{"type": "auth", "token": "a\\nb"}',
+        '{"type": "auth", "token": "a\\r\\nX-Api-Key: b"}',
         '{"type": "ask", "key": "a", "body": {"question": "What is 1 + 1?"}}',
         "hello",
         "[]",
@@ -275,6 +328,23 @@ def test_pages_of_others_may_not_connect(lab: Server, origin: Any) -> None:
 def test_pages_of_this_machine_may_connect(lab: Server) -> None:
     with connect(address(lab), origin=Origin("http://localhost:8888")):
         pass
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/ws", "Host: a\r\nHost: b\r\n", 400),
+        ("/ws", "Host: a\r\nOrigin: http://a\r\nOrigin: http://b\r\n", 400),
+        ("/ws", "", 400),
+        ("//[", "Host: a\r\n", 404),
+    ],
+)
+def test_a_strange_upgrade_is_refused(lab: Server, path: str, headers: str, status: int) -> None:
+    url = urlsplit(address(lab))
+    upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: " + "A" * 22 + "==\r\n"
+    with socket.create_connection((url.hostname, url.port), timeout=SECONDS) as connection:
+        connection.sendall(f"GET {path} HTTP/1.1\r\n{headers}{upgrade}Sec-WebSocket-Version: 13\r\n\r\n".encode())
+        assert connection.recv(1000).split()[1] == str(status).encode()
 
 
 def test_another_path_is_none(lab: Server) -> None:
@@ -380,6 +450,23 @@ def test_who_does_not_read_holds_up_nobody(lab: Server, people: dict[str, Sessio
         assert people["ann"].delete(f"/auth/keys/{made['prefix']}").ok
         talking.join(SECONDS)
         assert not talking.is_alive()
+
+
+def test_who_says_nothing_takes_nobodys_place(start_server: Callable[..., Server]) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+    try:
+        server = start_server(ready=False, WS_PORT=0, AUTOLOAD=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    url = urlsplit(address(server))
+    with ExitStack() as opened:
+        known = opened.enter_context(open_client(server))
+        for _ in range(2 * FEWEST_CONNECTIONS):
+            opened.enter_context(socket.create_connection((url.hostname, url.port)))
+        opened.enter_context(open_client(server))
+        known.say("follow", key="x", topic="load")
+        assert known.hear()["type"] == "following"
 
 
 def test_what_speaks_no_websocket_or_says_nothing_is_closed_and_is_no_line_in_the_log(lab: Server) -> None:

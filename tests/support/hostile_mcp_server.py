@@ -10,6 +10,9 @@ ECHO = {
     "inputSchema": {"type": "object", "properties": {"text": {"type": "string"}}},
 }
 
+NO_NUMBERS = {"infinite": "1e999", "no_number": "NaN"}
+"""What some tools report as their progress, by their names."""
+
 
 def send(message: dict[str, Any]) -> None:
     """Write a message."""
@@ -23,6 +26,11 @@ def tools(way: str, params: dict[str, Any]) -> dict[str, Any]:
             page = int(params.get("cursor", "0"))
             named = [{**ECHO, "name": f"tool_{page * 10 + number}"} for number in range(10)]
             return {"tools": named, "nextCursor": str(page + 1)}
+        case "large":
+            page = int(params.get("cursor", "0"))
+            arguments = {f"argument_{number}": {"type": "string"} for number in range(60_000)}
+            large = {"name": f"tool_{page}", "inputSchema": {"type": "object", "properties": arguments}}
+            return {"tools": [large], **({"nextCursor": str(page + 1)} if page < 20 else {})}
         case "twice":
             return {"tools": [ECHO, ECHO]}
         case "wrong_list":
@@ -33,7 +41,13 @@ def tools(way: str, params: dict[str, Any]) -> dict[str, Any]:
             sys.exit(4)
         case "results":
             return {
-                "tools": [ECHO, *({**ECHO, "name": name} for name in ("deep", "wrong", "error", "chatter", "odd"))]
+                "tools": [
+                    ECHO,
+                    *(
+                        {**ECHO, "name": name}
+                        for name in ("deep", "wrong", "error", "chatter", "odd", *NO_NUMBERS, "failed")
+                    ),
+                ]
             }
     return {"tools": [ECHO]}
 
@@ -55,6 +69,13 @@ def call(number: object, params: dict[str, Any]) -> None:
             for count in range(2_000):
                 send({"method": "notifications/message", "params": {"level": "info", "data": "x" * 1_000}})
                 send({"method": "notifications/progress", "params": {"progressToken": number, "progress": count}})
+            send({"id": number, "result": {"content": content}})
+        case "failed":
+            send({"id": number, "result": {"content": content, "isError": True}})
+        case name if name in NO_NUMBERS:
+            reported = f'"progressToken": {json.dumps(number)}, "progress": {NO_NUMBERS[name]}, "message": "m"'
+            told = f'{{"jsonrpc": "2.0", "method": "notifications/progress", "params": {{{reported}}}}}'
+            print(told, flush=True)
             send({"id": number, "result": {"content": content}})
         case "odd":
             picture = {"type": "image", "data": "no base64", "mimeType": "image/png"}

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 from mcp import MCPError
@@ -16,12 +16,17 @@ from server import VERSION
 from server.workers.inside.mcp.bounds import LONGEST_REASON, MOST_PAGES, MOST_TOOLS
 from server.workers.inside.mcp.http import RefusedResponseError
 
+T = TypeVar("T")
 MakeTransport = Callable[[Callable[[str], object]], Transport]
 """Makes a transport. It calls its argument with a sentence when the server has ended."""
 
 
 class McpServerError(Exception):
     """The server can't be reached, has ended, or sent what it may not. The message is a sentence without a name."""
+
+
+class McpRefusalError(McpServerError):
+    """The server has answered with an error. The message has the server's own words."""
 
 
 class Connection:
@@ -34,13 +39,14 @@ class Connection:
         self._opening = asyncio.Lock()
         self._open: _Open | None = None
 
-    async def tools(self) -> list[Tool]:
-        """The server's tools, `MOST_TOOLS` at most. Raises `McpServerError`."""
-        client, found, cursor = (await self._opened()).client, list[Tool](), None
+    async def tools(self, read: Callable[[Tool], T]) -> list[T]:
+        """What `read` makes of each of the server's tools, `MOST_TOOLS` at most. Raises `McpServerError`."""
+        client, found, cursor = (await self._opened()).client, list[T](), None
         try:
             for _ in range(MOST_PAGES):
                 page = await client.list_tools(cursor=cursor, cache_mode="refresh")
-                found += page.tools
+                # At once, because hundreds of messages of the largest size would fill the memory.
+                found += map(read, page.tools)
                 cursor = page.next_cursor
                 if cursor is None or len(found) >= MOST_TOOLS:
                     break
@@ -50,7 +56,7 @@ class Connection:
 
     async def call(self, tool: str, arguments: dict[str, Any], on_progress: ProgressFnT) -> CallToolResult:
         """The result of a tool. Cancelling this tells the server. A call is sent again only where the server has
-        refused it because of an older session. Raises `McpServerError`."""
+        refused it because of an older session. Raises `McpRefusalError`, `McpServerError`."""
         for is_last in (False, True):
             opened = await self._opened()
             try:
@@ -63,7 +69,7 @@ class Connection:
                     if is_old and not is_last:
                         continue
                     raise McpServerError(f"it has ended during the call: {reason or error.message}") from None
-                raise McpServerError(self._sentence(error)) from None
+                raise McpRefusalError(self._sentence(error)) from None
             except Exception as error:  # boundary: a server may answer with anything
                 raise McpServerError(self._sentence(error)) from None
         raise AssertionError("the last one returned or raised")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mcp.shared.dispatcher import ProgressFnT
-from mcp_types import CallToolResult
+from mcp_types import CallToolResult, Tool
 
 from server.workers.inside.mcp.config import CommandServer, Expansion, UnsetVariableError, UrlServer, read
 from server.workers.inside.mcp.connection import Connection, MakeTransport, McpServerError
@@ -82,21 +82,21 @@ class McpServers:
             asyncio.run_coroutine_threadsafe(close_all(), self._loop).result(CLOSE_SECONDS)
 
     async def _find(self, name: str, seconds: float) -> tuple[list[ListedTool], list[Absent]]:
-        tools: list[ListedTool] = []
-        absent: list[Absent] = []
+        def read(tool: Tool) -> ListedTool | Absent:
+            try:
+                return listed(name, tool)
+            except UnusableToolError as error:
+                return f"{name}_{tool.name}"[:100], f"{self._named(name)}: {error}."
+
         try:
-            found = await asyncio.wait_for(self._connections[name].tools(), seconds)
+            found = await asyncio.wait_for(self._connections[name].tools(read), seconds)
         except McpServerError as error:
             return [], [(name, f"{self._named(name)}: {error}.")]
         except TimeoutError:
             await self._connections[name].close()
             return [], [(name, f"{self._named(name)}: it did not list its tools within {seconds:g} seconds.")]
-        for tool in found:
-            try:
-                tools.append(listed(name, tool))
-            except UnusableToolError as error:
-                absent.append((f"{name}_{tool.name}"[:100], f"{self._named(name)}: {error}."))
-        return tools, absent
+        absent = [one for one in found if isinstance(one, tuple)]
+        return [one for one in found if not isinstance(one, tuple)], absent
 
     def _transport(self, name: str, server: UrlServer | CommandServer) -> MakeTransport:
         """Raises `UnsetVariableError`."""

@@ -4,6 +4,7 @@ import contextvars
 import re
 import unicodedata
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, TypedDict
 
 from langchain_core.tools import BaseTool, ToolException
@@ -14,9 +15,9 @@ from pydantic import PrivateAttr
 from server.bounds import shortened
 from server.sdk import progress as report
 from server.sdk.tool_result import as_text
-from server.sdk.untrusted import FromOutside
+from server.sdk.untrusted import FromOutside, marked
 from server.workers.inside.mcp.bounds import LONGEST_DESCRIPTION, LONGEST_FAILURE, LONGEST_NAME, LONGEST_SCHEMA
-from server.workers.inside.mcp.connection import McpServerError
+from server.workers.inside.mcp.connection import McpRefusalError, McpServerError
 from server.workers.messages import encode
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")
@@ -87,15 +88,21 @@ class McpTool(BaseTool):
         within = contextvars.copy_context()
 
         async def on_progress(progress: float, total: float | None, message: str | None) -> None:
-            within.copy().run(report, progress, total, message or "")
+            # A server may send infinity and the like, which is no progress.
+            with suppress(ValueError):
+                within.copy().run(report, progress, total, message or "")
 
+        source = f"the MCP server {self._server}"
         try:
             result = await self._call(self._server, self._tool, arguments, on_progress)
+        except McpRefusalError as error:
+            raise ToolException(marked(str(error), f"{source}, which failed,")) from None
         except McpServerError as error:
             raise ToolException(f"The MCP server {self._server} failed: {error}.") from None
         if result.is_error:
-            raise ToolException(shortened(as_text(result), LONGEST_FAILURE) or "the tool failed without a reason")
-        return FromOutside(result, f"the MCP server {self._server}")
+            said = shortened(as_text(result), LONGEST_FAILURE) or "the tool failed without a reason"
+            raise ToolException(marked(said, f"{source}, whose tool failed,"))
+        return FromOutside(result, source)
 
 
 def _plain(text: str) -> str:
