@@ -30,9 +30,9 @@ def ask(page: Page, question: str, agent: str = "paced") -> None:
 
 
 def answer(page: Page) -> str:
-    """The text of the last answer, after its end."""
+    """The text of the last answer, after its end; also of what was not on the screen yet."""
     expect(page.locator(".exchange").last.locator("[role=status]")).to_have_text("Answered")
-    return page.locator(".answer").last.inner_text()
+    return (page.locator(".answer").last.text_content() or "").strip()
 
 
 def test_an_example_is_answered_and_survives_a_reload(visit: Visit) -> None:
