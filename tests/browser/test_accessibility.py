@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -91,6 +92,15 @@ def test_axe_finds_nothing_serious(visit: Visit, shown: Any) -> None:
         if not shown.is_open:
             expect(page.locator("#model-state")).to_contain_text("embedded")
         assert not faults(page)
+
+
+def test_axe_finds_nothing_serious_in_an_editor_before_it_has_a_file(visit: Visit) -> None:
+    page = visit("/ui/ask")
+    page.route("**/workspaces/**", lambda route: None)  # never answered
+    page.goto(urljoin(page.url, "/ui/code"))
+    expect(page.get_by_role("textbox", name="No file is open")).to_be_visible()
+    assert not faults(page)
+    page.unroute_all()
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,8 @@ export function createEditor(parent, { nonce, onSave, onChange }) {
   const comparison = new Compartment();
   // The policy for styles holds for the editor's own from its first state on.
   const allowed = nonce ? EditorView.cspNonce.of(nonce) : [];
-  const view = new EditorView({ parent, state: EditorState.create({ extensions: [theme, allowed] }) });
+  const empty = [EditorView.editable.of(false), EditorView.contentAttributes.of({ "aria-label": "No file is open" })];
+  const view = new EditorView({ parent, state: EditorState.create({ extensions: [theme, allowed, empty] }) });
 
   return {
     /** A new state. */
