@@ -1,4 +1,4 @@
-"""What log-probabilities cost who asks for them, and those who are decoded beside."""
+"""What log-probabilities cost the caller that asks for them, and the callers whose texts are in the same batch."""
 
 import statistics
 import time

@@ -74,8 +74,8 @@ def call(number: object, params: dict[str, Any]) -> None:
             send({"id": number, "result": {"content": content, "isError": True}})
         case name if name in NO_NUMBERS:
             reported = f'"progressToken": {json.dumps(number)}, "progress": {NO_NUMBERS[name]}, "message": "m"'
-            told = f'{{"jsonrpc": "2.0", "method": "notifications/progress", "params": {{{reported}}}}}'
-            print(told, flush=True)
+            notification = f'{{"jsonrpc": "2.0", "method": "notifications/progress", "params": {{{reported}}}}}'
+            print(notification, flush=True)
             send({"id": number, "result": {"content": content}})
         case "odd":
             picture = {"type": "image", "data": "no base64", "mimeType": "image/png"}

@@ -55,7 +55,7 @@ class Connection:
         return found[:MOST_TOOLS]
 
     async def call(self, tool: str, arguments: dict[str, Any], on_progress: ProgressFnT) -> CallToolResult:
-        """The result of a tool. Cancelling this tells the server. A call is sent again only where the server has
+        """The result of a tool. Cancelling it notifies the server. A call is sent again only where the server has
         refused it because of an older session. Raises `McpRefusalError`, `McpServerError`."""
         for is_last in (False, True):
             opened = await self._opened()
@@ -138,14 +138,14 @@ class _Open:
             async with Client(make_transport(self._over), client_info=us) as client:
                 self._ready.set_result(client)
                 await self._leaving.wait()
-        except BaseException as error:  # boundary: the task's end; whoever waits for the connection raises it
+        except BaseException as error:  # boundary: the task's end; the calls that wait for the connection raise it
             if isinstance(error, asyncio.CancelledError):
                 raise
             self._over(self._sentence(error))
         finally:
             if not self._ready.done():
                 self._ready.set_exception(McpServerError(self._reason or "the connection was closed"))
-                self._ready.exception()  # it is read by whoever waits, if there is still somebody
+                self._ready.exception()  # read here too: no call may be waiting any more
             self._leaving.set()
 
 

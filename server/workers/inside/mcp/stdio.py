@@ -100,7 +100,7 @@ async def _receive(name: str, process: asyncio.subprocess.Process, deliver: Call
             await deliver(message)  # type: ignore[misc]
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             return "it is not needed any more"
-    with suppress(asyncio.TimeoutError):  # it has closed its output, and goes on
+    with suppress(asyncio.TimeoutError):  # it has closed its output, and still runs
         code = await asyncio.wait_for(process.wait(), END_SECONDS)
         return (
             f"it ended with the signal {signal.Signals(-code).name}" if code < 0 else f"it ended with the code {code}"
