@@ -63,11 +63,11 @@ def tool_file(answer: object, name: str = "calculator") -> str:
     """)
 
 
-def wait_until(met: Callable[[], Any], what: str, seconds: float = 60) -> Any:
-    """What `met()` gives as soon as that is true."""
+def wait_until(met: Callable[[], Any], what: str | Callable[[], str], seconds: float = 60) -> Any:
+    """What `met()` gives as soon as that is true. `what`: what is waited for, or what says it at the deadline."""
     deadline = time.monotonic() + seconds
     while not (value := met()):
-        assert time.monotonic() < deadline, f"{seconds} s were not enough for {what}"
+        assert time.monotonic() < deadline, f"{seconds} s were not enough for {what() if callable(what) else what}"
         time.sleep(0.01)
     return value
 
