@@ -8,14 +8,8 @@ from pydantic_core import PydanticCustomError
 
 from server.http.description import REF
 from server.http.file_schemas import form_of
-from server.http.schemas import (
-    LONGEST_QUESTION,
-    LongName,
-    Name,
-    StrictRequest,
-    WorkspaceChoice,
-    not_blank,
-)
+from server.http.run_schemas import LONGEST_QUESTION, not_blank
+from server.http.schemas import LongName, Name, StrictRequest, WorkspaceChoice
 
 MOST_QUESTIONS = 5000
 MOST_AT_ONCE = 16

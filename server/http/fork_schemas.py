@@ -7,7 +7,8 @@ from pydantic.functional_validators import AfterValidator
 from pydantic_core import PydanticCustomError
 
 from server.bounds import LONGEST_TEXT
-from server.http.schemas import LONGEST_QUESTION, Name, StrictRequest
+from server.http.run_schemas import LONGEST_QUESTION
+from server.http.schemas import Name, StrictRequest
 from server.http.trace_schemas import LARGEST
 
 

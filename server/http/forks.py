@@ -9,7 +9,8 @@ from server.host import Host
 from server.http.access import access
 from server.http.auth import caller
 from server.http.fork_schemas import ForkRequest
-from server.http.schemas import Answer, ErrorAnswer, RunId, RunStarted
+from server.http.run_schemas import Answer, RunStarted
+from server.http.schemas import ErrorAnswer, RunId
 from server.http.sse import Answered, answer_to
 from server.runs.forks import Changes, ContinueFrom
 

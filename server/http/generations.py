@@ -8,18 +8,16 @@ from flask_openapi3 import APIBlueprint
 from server.host import Host
 from server.http.access import access
 from server.http.auth import caller
-from server.http.schemas import (
+from server.http.generation_schemas import (
     DiffQuery,
-    ErrorAnswer,
     GenerationDeleted,
     GenerationFilePath,
     GenerationFiles,
     GenerationHash,
     GenerationsDiffer,
     GenerationsListed,
-    HistoryQuery,
-    NoQuery,
 )
+from server.http.schemas import ErrorAnswer, HistoryQuery, NoQuery
 from server.http.workspaces import file_response
 from server.reload import unified_diffs
 

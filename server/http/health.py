@@ -11,7 +11,7 @@ from server.errors import StoreError
 from server.host import Host
 from server.http.access import access
 from server.http.auth import known_caller
-from server.http.schemas import Health
+from server.http.health_schemas import Health
 from server.models.described import describe_all, error_shown
 
 

@@ -14,19 +14,8 @@ from server.host import Host
 from server.http.access import access
 from server.http.auth import caller
 from server.http.concurrency_limit import ConcurrencyLimit
-from server.http.schemas import (
-    EVENTS,
-    ErrorAnswer,
-    JobPath,
-    JobShown,
-    JobsListed,
-    JobsQuery,
-    JobStarted,
-    NewJob,
-    NoQuery,
-    SessionPath,
-    WorkspaceQuery,
-)
+from server.http.job_schemas import JobPath, JobShown, JobsListed, JobsQuery, JobStarted, NewJob
+from server.http.schemas import EVENTS, ErrorAnswer, NoQuery, SessionPath, WorkspaceQuery
 from server.http.sse import PING, ServerSentEvent, event_stream, events_after, last_event_id
 from server.jobs.job import Job
 from server.runs import Events

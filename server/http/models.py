@@ -17,15 +17,8 @@ from server.host import Host
 from server.http.access import access
 from server.http.auth import caller
 from server.http.concurrency_limit import ConcurrencyLimit
-from server.http.schemas import (
-    EmptyRequest,
-    ErrorAnswer,
-    ModelChoice,
-    ModelLoaded,
-    ModelName,
-    ModelsShown,
-    ModelsSlept,
-)
+from server.http.model_schemas import ModelChoice, ModelLoaded, ModelName, ModelsShown, ModelsSlept
+from server.http.schemas import EmptyRequest, ErrorAnswer
 from server.http.sse import LOOK_SECONDS, ServerSentEvent, event_stream, wants_events
 from server.models.described import describe, describe_all
 from server.models.resident import Report

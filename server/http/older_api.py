@@ -14,7 +14,8 @@ from server.http.openai.agent_chat import accept_forms, answer_json
 from server.http.openai.agent_schemas import AgentChatRequest, ApiMessage
 from server.http.openai.schemas import ChatMessage, OpenAIAnswer
 from server.http.openai.serializers import REFUSED
-from server.http.schemas import ErrorAnswer, SessionsListed, SessionsQuery, WorkspaceQuery
+from server.http.schemas import ErrorAnswer, WorkspaceQuery
+from server.http.session_schemas import SessionsListed, SessionsQuery
 from server.http.sessions import sessions_listed
 
 

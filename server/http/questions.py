@@ -9,7 +9,8 @@ from server.errors import InvalidRequestError
 from server.host import Host
 from server.http.access import access
 from server.http.auth import caller
-from server.http.schemas import Answer, ErrorAnswer, Question, RunStarted
+from server.http.run_schemas import Answer, Question, RunStarted
+from server.http.schemas import ErrorAnswer
 from server.http.sse import Answered, answer_to
 from server.images.sources import is_url
 from server.runs import Run

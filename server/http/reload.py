@@ -8,7 +8,8 @@ from flask_openapi3 import APIBlueprint
 from server.host import Host
 from server.http.access import access
 from server.http.concurrency_limit import ConcurrencyLimit
-from server.http.schemas import ErrorAnswer, ReloadChoice, Reloaded
+from server.http.generation_schemas import ReloadChoice, Reloaded
+from server.http.schemas import ErrorAnswer
 
 
 def blueprint(host: Host, slow_requests: ConcurrencyLimit) -> APIBlueprint:

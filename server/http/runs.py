@@ -12,18 +12,8 @@ from server.host import Host
 from server.http.access import access
 from server.http.auth import caller
 from server.http.concurrency_limit import ConcurrencyLimit
-from server.http.schemas import (
-    EVENTS,
-    ErrorAnswer,
-    NoQuery,
-    Replayed,
-    RunCancelled,
-    RunId,
-    RunQuery,
-    RunShown,
-    RunsListed,
-    RunsQuery,
-)
+from server.http.run_schemas import Replayed, RunCancelled, RunQuery, RunShown, RunsListed, RunsQuery
+from server.http.schemas import EVENTS, ErrorAnswer, NoQuery, RunId
 from server.http.sse import PING, event_stream, events_after, last_event_id, wait_for
 from server.store.runs import RunFilter
 

@@ -12,19 +12,16 @@ from server.errors import SessionNotFoundError
 from server.host import Host
 from server.http.access import access
 from server.http.auth import caller
-from server.http.schemas import (
-    ErrorAnswer,
+from server.http.schemas import ErrorAnswer, HistoryQuery, SessionPath, WorkspaceQuery
+from server.http.session_schemas import (
     ExportQuery,
-    HistoryQuery,
     Notepad,
     NotepadShown,
     SessionDeleted,
     SessionExported,
     SessionMessages,
-    SessionPath,
     SessionsListed,
     SessionsQuery,
-    WorkspaceQuery,
 )
 from server.sessions.markdown import as_markdown
 from server.store import Exchange, SessionShown

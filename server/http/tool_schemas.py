@@ -56,3 +56,22 @@ class ToolUseShown(BaseModel):
 class ToolsUsed(BaseModel):
     workspace: str
     statistics: list[ToolUseShown]
+
+
+class Tool(BaseModel):
+    name: str
+    description: str
+    args_schema: dict[str, Any] = Field(description="JSON schema of its arguments")
+    background: bool = Field(description="whether an agent's call of it starts a job")
+
+
+class ToolLeftOut(BaseModel):
+    name: str
+    reason: str = Field(description="what is missing, and what to do")
+
+
+class ToolsLoaded(BaseModel):
+    workspace: str
+    generation: str
+    tools: list[Tool]
+    absent: list[ToolLeftOut] = Field(description="tools of this code that this server can't offer")

@@ -10,9 +10,9 @@ from server.host import Host
 from server.http.access import access
 from server.http.auth import caller
 from server.http.concurrency_limit import ConcurrencyLimit
-from server.http.schemas import ErrorAnswer, ToolsLoaded, WorkspaceChoice, WorkspaceQuery
+from server.http.schemas import ErrorAnswer, WorkspaceChoice, WorkspaceQuery
 from server.http.sse import client_gone
-from server.http.tool_schemas import StatisticsQuery, ToolCall, ToolCallShown, ToolPath, ToolsUsed
+from server.http.tool_schemas import StatisticsQuery, ToolCall, ToolCallShown, ToolPath, ToolsLoaded, ToolsUsed
 from server.jobs.job import Job
 from server.jobs.trial import try_tool
 from server.reload import Workspace

@@ -5,7 +5,8 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from server.http.schemas import RunId, StrictRequest, Usage
+from server.http.run_schemas import Usage
+from server.http.schemas import RunId, StrictRequest
 
 LARGEST = 10_000_000
 

@@ -15,16 +15,14 @@ from server.http.access import access
 from server.http.auth import caller
 from server.http.body import read_bytes
 from server.http.preconditions import etag_of, precondition
-from server.http.schemas import (
-    ErrorAnswer,
+from server.http.schemas import ErrorAnswer, NoQuery, WorkspaceName
+from server.http.workspace_schemas import (
     FilePath,
     FilesListed,
     FileWritten,
     KeptDropped,
     KeptListed,
     KeptName,
-    NoQuery,
-    WorkspaceName,
     WorkspacesListed,
 )
 

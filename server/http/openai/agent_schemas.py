@@ -6,7 +6,8 @@ from pydantic import Field, StringConstraints
 
 from server.http.file_schemas import form_of
 from server.http.openai.schemas import Anything, ChatMessage, ModelName
-from server.http.schemas import LONGEST_QUESTION, Name, SessionId, StrictRequest
+from server.http.run_schemas import LONGEST_QUESTION
+from server.http.schemas import Name, SessionId, StrictRequest
 
 
 class AgentChoice(StrictRequest):

@@ -25,7 +25,7 @@ from server.http.auth import caller
 from server.http.openai.annotations import annotations_of
 from server.http.openai.errors import invalid
 from server.http.openai.schemas import FORMS, FunctionDefinition, Part, RefusalPart, RunRequest, TextPart
-from server.http.schemas import LONGEST_QUESTION
+from server.http.run_schemas import LONGEST_QUESTION
 from server.http.sse import ServerSentEvent, stream, wait_for
 from server.images.pictures import Intake
 from server.runs import AgentResult, Run
