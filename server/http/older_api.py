@@ -12,7 +12,8 @@ from server.http.file_schemas import FilesSaved, form_of
 from server.http.files import save
 from server.http.openai.agent_chat import accept_forms, answer_json
 from server.http.openai.agent_schemas import AgentChatRequest, ApiMessage
-from server.http.openai.schemas import ChatMessage, OpenAIAnswer
+from server.http.openai.message_schemas import ChatMessage
+from server.http.openai.schemas import OpenAIAnswer
 from server.http.openai.serializers import REFUSED
 from server.http.schemas import ErrorAnswer, WorkspaceQuery
 from server.http.session_schemas import SessionsListed, SessionsQuery

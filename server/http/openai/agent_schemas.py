@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from server.http.file_schemas import form_of
-from server.http.openai.schemas import Anything, ChatMessage, ModelName
+from server.http.openai.message_schemas import ChatMessage
+from server.http.openai.schemas import Anything, ModelName
 from server.http.run_schemas import LONGEST_QUESTION
 from server.http.schemas import Name, SessionId, StrictRequest
 

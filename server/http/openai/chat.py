@@ -11,7 +11,9 @@ from server.completions.logprobs import Logprobs, TokenLogprob
 from server.completions.types import Call, Completion, Conversation, Message
 from server.host import Host
 from server.http.access import access
+from server.http.openai.chat_schemas import ChatRequest, ChatToolNamed, ChatToolsAllowed
 from server.http.openai.errors import invalid
+from server.http.openai.message_schemas import ChatMessage
 from server.http.openai.run_factory import (
     answer_to,
     conversation,
@@ -21,7 +23,7 @@ from server.http.openai.run_factory import (
     text_of,
     tool_of,
 )
-from server.http.openai.schemas import ChatMessage, ChatRequest, ChatToolNamed, ChatToolsAllowed, OpenAIAnswer
+from server.http.openai.schemas import OpenAIAnswer
 from server.http.openai.serializers import REFUSED, TextSerializer, logprob_of, sampling_of
 from server.http.openai.structured_outputs import answer_of
 from server.images.pictures import Intake

@@ -12,7 +12,8 @@ from server.host import Host
 from server.http.access import access
 from server.http.auth import caller
 from server.http.concurrency_limit import ConcurrencyLimit
-from server.http.openai.schemas import Anything, ModelName, TextOrTokens, Tokens, listed_prompts
+from server.http.openai.chat_schemas import TextOrTokens, Tokens, listed_prompts
+from server.http.openai.schemas import Anything, ModelName
 from server.http.openai.serializers import REFUSED
 from server.http.schemas import StrictRequest
 from server.reload import MAIN

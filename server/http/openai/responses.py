@@ -12,6 +12,14 @@ from server.completions.types import Call, Completion, Conversation, Json, Messa
 from server.host import Host
 from server.http.access import access
 from server.http.openai.errors import invalid, shape
+from server.http.openai.responses_schemas import (
+    ResponsesAnswer,
+    ResponsesItem,
+    ResponsesRequest,
+    ResponsesText,
+    ResponsesToolNamed,
+    ResponsesToolsAllowed,
+)
 from server.http.openai.run_factory import (
     answer_to,
     choices_of,
@@ -28,14 +36,6 @@ from server.http.openai.run_factory import (
     text_of,
     token_counts,
     tool_of,
-)
-from server.http.openai.schemas import (
-    ResponsesAnswer,
-    ResponsesItem,
-    ResponsesRequest,
-    ResponsesText,
-    ResponsesToolNamed,
-    ResponsesToolsAllowed,
 )
 from server.http.openai.serializers import REFUSED, logprob_of, sampling_of
 from server.http.openai.stored import Keeper, earlier_items, resolved

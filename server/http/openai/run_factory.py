@@ -23,8 +23,10 @@ from server.errors import InvalidRequestError, TokenLimitError, UnknownModelErro
 from server.host import Host
 from server.http.auth import caller
 from server.http.openai.annotations import annotations_of
+from server.http.openai.chat_schemas import FORMS
 from server.http.openai.errors import invalid
-from server.http.openai.schemas import FORMS, FunctionDefinition, Part, RefusalPart, RunRequest, TextPart
+from server.http.openai.message_schemas import Part, RefusalPart, TextPart
+from server.http.openai.schemas import FunctionDefinition, RunRequest
 from server.http.run_schemas import LONGEST_QUESTION
 from server.http.sse import ServerSentEvent, stream, wait_for
 from server.images.pictures import Intake

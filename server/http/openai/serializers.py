@@ -6,6 +6,7 @@ from http import HTTPStatus
 from typing import Any, ClassVar
 
 from server.completions.logprobs import Logprobs, TokenLogprob
+from server.http.openai.chat_schemas import AskedForTexts
 from server.http.openai.errors import shape
 from server.http.openai.run_factory import (
     choices_of,
@@ -16,7 +17,7 @@ from server.http.openai.run_factory import (
     reasoning_tokens,
     token_counts,
 )
-from server.http.openai.schemas import Asked, AskedForTexts, OpenAIError, RunRequest
+from server.http.openai.schemas import Asked, OpenAIError, RunRequest
 from server.http.sse import ServerSentEvent
 from server.runs import Run
 

@@ -13,7 +13,8 @@ from server.host import Host
 from server.http.access import access
 from server.http.auth import caller
 from server.http.openai.errors import invalid
-from server.http.openai.schemas import OpenAIError, ResponsesAnswer, ResponsesItem, ResponsesRequest
+from server.http.openai.responses_schemas import ResponsesAnswer, ResponsesItem, ResponsesRequest
+from server.http.openai.schemas import OpenAIError
 from server.http.schemas import StrictRequest
 from server.store.responses import SavedResponse
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from server.completions.grammar import UnusableGrammarError, lark_of
 from server.completions.types import Answer, Choices, Grammar, Json, Regex
+from server.http.openai.chat_schemas import FORMS, AskedForTexts, ResponseFormat, StructuredOutputs
 from server.http.openai.errors import invalid
 from server.http.openai.run_factory import checked, json_of
-from server.http.openai.schemas import FORMS, AskedForTexts, ResponseFormat, StructuredOutputs
 
 
 def answer_of(body: AskedForTexts) -> Answer | None:
