@@ -125,6 +125,7 @@ class Host:
             UsageStore(self.database),
             lambda person: self._files_bytes(person) + document_store.bytes_of(person),
             self.credentials.role_of,
+            lambda person: self.runs.tokens_of(person) + self.jobs.tokens_of(person),
         )
 
         self.embeddings = Embeddings(embedder, self.quotas, self.database)

@@ -36,7 +36,7 @@ class Embeddings:
         """
         import numpy as np
 
-        self._quotas.check_tokens(owner, self._quotas.limits_of(owner), 0)
+        self._quotas.check_tokens(owner, self._quotas.limits_of(owner))
         try:
             ids = [self._read(number, one) for number, one in enumerate(inputs)]
             if dimensions is not None and dimensions > self._embedder.dimensions:

@@ -50,7 +50,7 @@ def blueprint(host: Host, slow_requests: ConcurrencyLimit) -> APIBlueprint:
     def call(path: ToolPath, body: ToolCall) -> dict[str, Any]:
         space = host.workspaces.get(body.workspace)
         owner = caller().owner_in(space.name)
-        host.quotas.check_tokens(owner, host.quotas.limits_of(owner), host.runs.tokens_of(owner))
+        host.quotas.check_tokens(owner, host.quotas.limits_of(owner))
         wanted = None if body.generation is None else host.generations.find(body.generation)
         if wanted is None:
             with space.pin() as live:
@@ -65,7 +65,7 @@ def blueprint(host: Host, slow_requests: ConcurrencyLimit) -> APIBlueprint:
             timeout=host.settings.TOOL_TIMEOUT,
         )
         with slow_requests.acquire():
-            called = try_tool(job, host.workspaces, host.runs.queue, client_gone(), host.quotas.count)
+            called = try_tool(job, caller().key, host.workspaces, host.runs.queue, client_gone(), host.quotas.count)
         return {"tool": path.tool, "workspace": space.name, "generation": wanted, **asdict(called)}
 
     @routes.get(

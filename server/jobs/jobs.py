@@ -133,7 +133,7 @@ class Jobs:
         Raises `QuotaReachedError`, `QueueFullError`, `ShuttingDownError`, `StoreError`.
         """
         limits = self._quotas.limits_of(job.owner)
-        self._quotas.check_tokens(job.owner, limits, in_flight=0)
+        self._quotas.check_tokens(job.owner, limits)
         with self._changed:
             if self._closing:
                 raise ShuttingDownError("The server is shutting down and takes no new jobs. Ask again later.")
@@ -230,6 +230,11 @@ class Jobs:
         """How many jobs are queued, and how many run."""
         with self._changed:
             return {"queued": len(self._waiting), "running": len(self._running)}
+
+    def tokens_of(self, owner: str) -> int:
+        """Tokens of the model that the running jobs of a person have used so far."""
+        with self._changed:
+            return sum(one.run.tokens_used for one in self._running.values() if one.job.owner == owner)
 
     @property
     def changes(self) -> int:

@@ -1,4 +1,5 @@
-"""One call of a tool in the worker of a workspace, by a client that waits for it. Nothing of it is saved."""
+"""A client's call of one tool, as MCP has it: in the live worker of the workspace, like an agent's call. It is no job,
+and only its usage is saved. `server/jobs/trial.py` calls a tool in a process of its own."""
 
 import queue
 import threading
@@ -26,16 +27,18 @@ class LiveCall:
         given: Mapping[str, Any],
         seconds: float,
         owner: str,
+        key: str,
         fair_queue: FairQueue,
         when_ended: Callable[[], object],
     ) -> None:
-        """`owner`: whom its model calls count for. `when_ended` is called once, if it was started."""
+        """`owner`: whom its model calls count for; `key`: the API key that asked, or empty. `when_ended` is called once, if it was started."""
         self._workspace = workspace
         self._tool = tool
         self._given = given
         self._seconds = seconds
         self._queue = fair_queue
         self._run = Run(f"the call of {tool}", workspace.name, 1, owner=owner)
+        self._run.key = key
         self._when_ended = when_ended
         self._progress: queue.SimpleQueue[Progress | None] = queue.SimpleQueue()
         self._outcome: ToolContent | ToolFailedError | HearthError | None = None
@@ -69,7 +72,7 @@ class LiveCall:
     def used(self) -> Used:
         """What it has used so far."""
         run = self._run
-        return Used(run.owner, model=run.model or "", tokens_processed=run.tokens_used, tokens_written=run.written)
+        return Used(run.owner, run.key, run.model or "", tokens_processed=run.tokens_used, tokens_written=run.written)
 
     def stop(self, reason: str) -> None:
         """Ask the tool to end, and its calls of the model. Returns at once."""

@@ -1,4 +1,5 @@
-"""One call of a tool by a person who waits for its result, in a process of its own. Nothing of it is saved."""
+"""A person's call of one tool, to try it: in a process of its own, whose crash is a result. Only its usage is saved.
+`server/jobs/live_call.py` calls a tool in the live worker."""
 
 import threading
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from server.sdk.tool_error import ToolFailedError
 from server.store.usage import Used
 
 LOOK_SECONDS = 0.25
-"""Interval at which is looked whether the caller still waits."""
+"""Interval of the checks whether the caller still waits."""
 GRACE_SECONDS = 2.0
 """Time for a tool whose caller has left, from SIGTERM to SIGKILL."""
 
@@ -32,12 +33,13 @@ class ToolCalled:
 
 def try_tool(
     job: Job,
+    key: str,
     workspaces: Workspaces,
     queue: FairQueue,
     has_left: Callable[[], bool],
     count: Callable[[Used], object],
 ) -> ToolCalled:
-    """Call the tool of `job`, which is never saved. A failure or a crash of the tool is a result. When `has_left`,
+    """Call the tool of `job`, which is never saved. `key`: the API key that asked, or empty. A failure or a crash of the tool is a result. When `has_left`,
     the tool is stopped. `count` gets what it has used.
 
     Raises `ToolNotFoundError`, `RunCancelledError` for a caller that has left, and what `Generation.start_worker`
@@ -59,7 +61,7 @@ def try_tool(
         if has_left():
             running.stop("its caller has left", GRACE_SECONDS)
     run = running.run
-    count(Used(job.owner, model=job.model or "", tokens_processed=run.tokens_used, tokens_written=run.written))
+    count(Used(job.owner, key, job.model or "", tokens_processed=run.tokens_used, tokens_written=run.written))
     match outcome[0]:
         case str() as result:
             return ToolCalled(result, None, running.log.text(), running.seconds)

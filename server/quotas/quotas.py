@@ -38,12 +38,15 @@ class Quotas:
         usage: UsageStore,
         disk_bytes: Callable[[str], int],
         role_of: Callable[[str], str | None] = lambda person: None,
+        tokens_in_flight: Callable[[str], int] = lambda person: 0,
     ) -> None:
-        """`disk_bytes`: what a person's files and documents take. `role_of`: the role of a person, if it is known."""
+        """`disk_bytes`: what a person's files and documents take. `role_of`: the role of a person, if it is known.
+        `tokens_in_flight`: tokens that a person's runs and jobs have used whose usage is not saved yet."""
         self.store = store
         self.usage = usage
         self._disk_bytes = disk_bytes
         self._role_of = role_of
+        self._tokens_in_flight = tokens_in_flight
         self._remembered: dict[str, Limits] = {}
         self._changing = threading.Lock()
 
@@ -70,14 +73,14 @@ class Quotas:
                 self._remembered[person] = limits
         return limits
 
-    def check_tokens(self, person: str, limits: Limits, in_flight: int) -> None:
-        """Raises `QuotaReachedError` if the person has used up the tokens of the day; `in_flight`: those of runs that
-        have not ended. While the database can't be read, nobody is refused: questions are answered then."""
+    def check_tokens(self, person: str, limits: Limits) -> None:
+        """Raises `QuotaReachedError` if the person has used up the tokens of the day. While the database can't be
+        read, nobody is refused: questions are answered then."""
         most = limits.tokens_per_day
         if most is None:
             return
         try:
-            used = self.usage.tokens_today(person) + in_flight
+            used = self.usage.tokens_today(person) + self._tokens_in_flight(person)
         except StoreError as error:
             log.warning("the usage of %r can't be read, so the quota is not checked: %s", person, error.message)
             return

@@ -95,7 +95,7 @@ class Questions:
     def _admitted(self, run: Run) -> int | None:
         """The maximum number of runs of the run's owner. Raises `QuotaReachedError` if there are no tokens left."""
         limits = self._quotas.limits_of(run.owner)
-        self._quotas.check_tokens(run.owner, limits, self._runs.tokens_of(run.owner))
+        self._quotas.check_tokens(run.owner, limits)
         return limits.runs_at_once
 
     def _answer(

@@ -17,9 +17,22 @@ from server.host import Host
 from server.people.credentials import CredentialCheck
 from server.store import Database
 from server.store.people import PeopleStore
+from tests.integration.test_mcp import current
 from tests.support.server_process import REPOSITORY, Server, Session, end, start
 
 PASSWORD = "a long password"
+SAYS = '''
+from langchain_core.tools import tool
+
+
+def build_tool(llm):
+    @tool
+    def says(text: str) -> str:
+        """Let the model continue a text."""
+        return str(llm.invoke(text).content)
+
+    return says
+'''
 ELSEWHERE = {"X-Forwarded-For": "192.0.2.1"}
 """Logins are counted by address. With this header a request counts for another one."""
 
@@ -467,6 +480,24 @@ def test_a_key_does_what_its_scopes_say_until_it_is_revoked(lab: Lab) -> None:
     assert error_of(lab.person("bob").delete(f"/auth/keys/{made['prefix']}"), 404) == "key_not_found"
     assert ann.delete(f"/auth/keys/{made['prefix']}").ok
     assert error_of(key.get("/auth/me"), 401) == "unauthorized"
+
+
+def test_calls_of_a_tool_count_for_the_key(lab: Lab) -> None:
+    ann = lab.person("ann")
+    assert ann.put("/workspaces/amber/files/tools/says.py", data=SAYS.encode()).status_code == 201
+    assert ann.post("/reload_modules", json={"workspace": "amber"}).ok
+    made = ann.post("/auth/keys", json={"name": "calls"}).json()
+    key = Session(lab.server.url, made["key"])
+    body, headers = current("tools/call", {"name": "says", "arguments": {"text": "Hello"}})
+
+    def used() -> int:
+        found = ann.get("/usage?by=key").json()["usage"]
+        return sum(one["tokens_processed"] for one in found if one["key"] == made["prefix"])
+
+    assert key.post("/mcp", params={"workspace": "amber"}, json=body, headers=headers).ok
+    first = lab.server.wait_until(used, "the tokens of the call by MCP")
+    assert key.post("/tools/says/call", json={"workspace": "amber", "input": {"text": "Hello"}}).ok
+    assert used() > first
 
 
 def test_a_key_can_not_have_more_than_its_owner(lab: Lab) -> None:

@@ -32,9 +32,12 @@ def slow(seconds: float) -> str:
 
 def build_tool(llm):
     @tool
-    def says(text: str) -> str:
-        """Let the model continue a text."""
-        return str(llm.invoke(text).content)
+    def says(text: str, seconds: float = 0) -> str:
+        """Let the model continue a text, and wait then."""
+        said = str(llm.invoke(text).content)
+        print("said")
+        time.sleep(seconds)
+        return said
 
     return says
 '''
@@ -125,17 +128,17 @@ def test_a_person_s_limit_replaces_the_role_s(database: Database) -> None:
 
 def test_while_the_database_fails_the_last_limits_hold_and_nobody_waits(database: Database) -> None:
     store = QuotaStore(database)
-    quotas = Quotas(store, UsageStore(database), lambda person: 0)
+    quotas = Quotas(store, UsageStore(database), lambda person: 0, tokens_in_flight=lambda person: 1)
     store.put("alice", {"tokens_per_day": 1, "runs_at_once": 2})
     limits = quotas.limits_of("alice")
     with pytest.raises(QuotaReachedError):
-        quotas.check_tokens("alice", limits, in_flight=1)
+        quotas.check_tokens("alice", limits)
     with database.writing() as connection:
         connection.execute(text("DROP TABLE quota"))
         connection.execute(text("DROP TABLE usage"))
     assert quotas.limits_of("alice") == limits
     assert quotas.limits_of("bob") == Limits()
-    quotas.check_tokens("alice", limits, in_flight=1)
+    quotas.check_tokens("alice", limits)
 
 
 # A server
@@ -233,6 +236,23 @@ def test_a_tool_that_somebody_calls_alone(lab: Server) -> None:
     assert call_by_mcp().json()["error"]["data"]["type"] == "quota_reached"
     assert_reached(call_by_hand(), "tokens_per_day", 1, used)
     lab.session.put("/quotas/erin", json={})
+
+
+def test_tokens_of_a_job_count_before_it_ends(lab: Server) -> None:
+    session, question = lab.session, {"question": "What is 6 * 7?", "workspace": "erin"}
+    used = usage_of(lab, "erin").get("tokens_processed", 0)
+    session.put("/quotas/erin", json={"tokens_per_day": used + 1})
+    wanted: dict[str, Any] = {"tool": "says", "input": {"text": "Hello", "seconds": 60}, "workspace": "erin"}
+    job = session.post("/jobs", json=wanted).json()["job_id"]
+    lab.wait_until(lambda: "said" in session.get(f"/jobs/{job}/log").text, "the model's reply to the job")
+    for path, body in (("/run_script", question), ("/jobs", wanted)):
+        refused = session.post(path, json=body)
+        assert refused.status_code == 429 and refused.json()["error"]["used"] > used
+    assert usage_of(lab, "erin").get("tokens_processed", 0) == used, "it is saved at the job's end"
+    session.delete(f"/jobs/{job}")
+    lab.wait_until(lambda: session.get(f"/jobs/{job}").json()["state"] == "cancelled", "its end")
+    assert usage_of(lab, "erin")["tokens_processed"] > used
+    session.put("/quotas/erin", json={})
 
 
 def test_openai_s_clients_see_their_own_error(lab: Server) -> None:

@@ -18,7 +18,7 @@ from websockets.sync.client import connect
 from websockets.typing import Origin
 
 from server.http.listener import FEWEST_CONNECTIONS
-from server.http.websocket import AUTH_BYTES, UNAUTHORIZED
+from server.http.websocket_conversation import AUTH_BYTES, UNAUTHORIZED
 from tests.support import event_stream
 from tests.support.paced_agent import Paced
 from tests.support.server_process import REPOSITORY, Server, Session, end, start

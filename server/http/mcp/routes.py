@@ -89,12 +89,14 @@ def blueprint(host: Host, slow_requests: ConcurrencyLimit) -> APIBlueprint:
 
         load(space)
         owner = caller().owner_in(space.name)
-        host.quotas.check_tokens(owner, host.quotas.limits_of(owner), host.runs.tokens_of(owner))
+        host.quotas.check_tokens(owner, host.quotas.limits_of(owner))
         held = ExitStack()
         held.enter_context(slow_requests.acquire())
         try:
             name, given = message.params["name"], message.params.get("arguments") or {}
-            call = LiveCall(space, name, given, host.settings.TOOL_TIMEOUT, owner, host.runs.queue, held.close)
+            call = LiveCall(
+                space, name, given, host.settings.TOOL_TIMEOUT, owner, caller().key, host.runs.queue, held.close
+            )
             held.callback(lambda: host.quotas.count(call.used))
             if not message.is_current and (session := _session()) is not None:
                 held.enter_context(calls.known((caller().name, space.name, session, message.id), call))
