@@ -12,7 +12,7 @@ from guidance.models._engine import EngineState
 from server.completions import logprobs
 from server.completions.grammar import reason_of
 from server.completions.prompt_format import Continuation, GivenTokens, PromptFormat, Reply
-from server.completions.react import ReactFormat
+from server.completions.react_format import ReactFormat
 from server.completions.template import TemplateFormat, call_marks
 from server.completions.truncation import truncated
 from server.completions.types import Answer, Completion, Conversation, Prompts

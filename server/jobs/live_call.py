@@ -1,5 +1,5 @@
-"""A client's call of one tool, as MCP has it: in the live worker of the workspace, like an agent's call. It is no job,
-and only its usage is saved. `server/jobs/trial.py` calls a tool in a process of its own."""
+"""A client's call of one tool, as MCP has it: in the live worker of the workspace, like an agent's call. It is no
+job, and only its usage is saved. `server/jobs/trial.py` calls a tool in a process of its own."""
 
 import queue
 import threading
@@ -31,7 +31,8 @@ class LiveCall:
         fair_queue: FairQueue,
         when_ended: Callable[[], object],
     ) -> None:
-        """`owner`: whom its model calls count for; `key`: the API key that asked, or empty. `when_ended` is called once, if it was started."""
+        """`owner`: whom its model calls count for; `key`: the API key that asked, or empty.
+        `when_ended` is called once, if it was started."""
         self._workspace = workspace
         self._tool = tool
         self._given = given

@@ -39,8 +39,8 @@ def try_tool(
     has_left: Callable[[], bool],
     count: Callable[[Used], object],
 ) -> ToolCalled:
-    """Call the tool of `job`, which is never saved. `key`: the API key that asked, or empty. A failure or a crash of the tool is a result. When `has_left`,
-    the tool is stopped. `count` gets what it has used.
+    """Call the tool of `job`, which is never saved. `key`: the API key that asked, or empty. A failure or a
+    crash of the tool is a result. When `has_left`, the tool is stopped. `count` gets what it has used.
 
     Raises `ToolNotFoundError`, `RunCancelledError` for a caller that has left, and what `Generation.start_worker`
     raises.

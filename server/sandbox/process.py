@@ -22,7 +22,7 @@ CHUNK_BYTES = 1 << 16
 MOST_PARTS = 500_000
 """Values in one message: parsing more would hold the server up."""
 MOST_CHUNKS = 16
-"""That are read before the channel is looked at again."""
+"""How many chunks of output are read before the channel is checked again."""
 _LENGTH = struct.Struct(">I")
 _CREDENTIALS = struct.Struct("3i")
 

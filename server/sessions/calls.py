@@ -1,4 +1,5 @@
-"""What people's code in a worker asks of its session."""
+"""Answers what people's code in a worker asks the server for, besides the model: jobs, code in the sandbox, documents,
+the web, pictures, and how near in meaning tools are to a question. Each part checks what its session may."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -154,7 +154,7 @@ class _Called(BaseModel):
 
 
 class SessionCalls(Protocol):
-    """Does what people's code asks of its session: of jobs, the sandbox, documents, the web, and pictures."""
+    """Does what people's code asks the server for, besides the model: see `server.sessions.calls`."""
 
     @property
     def absent_internet(self) -> Mapping[str, str]:

@@ -13,7 +13,7 @@ from jsonschema import validate
 from server.agent import CustomAgentGuidance, prompts
 from server.completions.generate import complete, prompt_formats
 from server.completions.grammar import UnusableGrammarError, lark_of, reason_of
-from server.completions.react import ReactFormat
+from server.completions.react_format import ReactFormat
 from server.completions.template import call_marks
 from server.completions.types import (
     Answer,

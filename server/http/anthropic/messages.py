@@ -29,10 +29,9 @@ from server.http.anthropic.schemas import (
 from server.http.anthropic.serializer import MessageSerializer
 from server.http.concurrency_limit import ConcurrencyLimit
 from server.http.openai.errors import invalid
+from server.http.openai.run_answers import answer_to, events_to
 from server.http.openai.run_factory import (
-    answer_to,
     conversation,
-    events_to,
     json_of,
     model_run,
     most_tokens,

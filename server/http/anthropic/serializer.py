@@ -6,14 +6,8 @@ from typing import Any
 from server.completions.template import as_object
 from server.http.anthropic.errors import body
 from server.http.anthropic.schemas import MessagesRequest
-from server.http.openai.run_factory import (
-    choices_of,
-    events_of,
-    hearth_fields,
-    model_of,
-    reasoning_tokens,
-    token_counts,
-)
+from server.http.openai.run_answers import choices_of, events_of, hearth_fields, reasoning_tokens, token_counts
+from server.http.openai.run_factory import model_of
 from server.http.sse import ServerSentEvent
 from server.observability.logs import request_id
 from server.runs import Run

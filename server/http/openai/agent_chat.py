@@ -23,7 +23,8 @@ from server.http.multipart import is_form, read_form
 from server.http.openai.agent_schemas import CHAT_FORM, AgentChatRequest
 from server.http.openai.chat import ChatSerializer, completion_of
 from server.http.openai.chat_schemas import ChatRequest
-from server.http.openai.run_factory import OWN, agent_run, answer_to, events_to
+from server.http.openai.run_answers import answer_to, events_to
+from server.http.openai.run_factory import OWN, agent_run
 from server.http.request_parser import FORM
 from server.runs import Run
 

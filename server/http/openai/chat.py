@@ -14,15 +14,8 @@ from server.http.access import access
 from server.http.openai.chat_schemas import ChatRequest, ChatToolNamed, ChatToolsAllowed
 from server.http.openai.errors import invalid
 from server.http.openai.message_schemas import ChatMessage
-from server.http.openai.run_factory import (
-    answer_to,
-    conversation,
-    events_to,
-    most_tokens,
-    start_run,
-    text_of,
-    tool_of,
-)
+from server.http.openai.run_answers import answer_to, events_to
+from server.http.openai.run_factory import conversation, most_tokens, start_run, text_of, tool_of
 from server.http.openai.schemas import OpenAIAnswer
 from server.http.openai.serializers import REFUSED, TextSerializer, logprob_of, sampling_of
 from server.http.openai.structured_outputs import answer_of

@@ -12,7 +12,8 @@ from server.host import Host
 from server.http.access import access
 from server.http.openai.chat_schemas import MOST_TEXTS, CompletionRequest
 from server.http.openai.errors import invalid
-from server.http.openai.run_factory import answer_to, events_to, most_tokens, names_agent, start_run
+from server.http.openai.run_answers import answer_to, events_to
+from server.http.openai.run_factory import most_tokens, names_agent, start_run
 from server.http.openai.schemas import OpenAIAnswer
 from server.http.openai.serializers import REFUSED, TextSerializer, sampling_of
 from server.http.openai.structured_outputs import answer_of

@@ -20,23 +20,17 @@ from server.http.openai.responses_schemas import (
     ResponsesToolNamed,
     ResponsesToolsAllowed,
 )
-from server.http.openai.run_factory import (
+from server.http.openai.run_answers import (
     answer_to,
     choices_of,
-    conversation,
     events_of,
     events_to,
     hearth_fields,
     image_tokens,
-    json_of,
-    model_of,
-    most_tokens,
     reasoning_tokens,
-    start_run,
-    text_of,
     token_counts,
-    tool_of,
 )
+from server.http.openai.run_factory import conversation, json_of, model_of, most_tokens, start_run, text_of, tool_of
 from server.http.openai.serializers import REFUSED, logprob_of, sampling_of
 from server.http.openai.stored import Keeper, earlier_items, resolved
 from server.http.sse import ServerSentEvent

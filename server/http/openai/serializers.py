@@ -8,15 +8,15 @@ from typing import Any, ClassVar
 from server.completions.logprobs import Logprobs, TokenLogprob
 from server.http.openai.chat_schemas import AskedForTexts
 from server.http.openai.errors import shape
-from server.http.openai.run_factory import (
+from server.http.openai.run_answers import (
     choices_of,
     events_of,
     hearth_fields,
     image_tokens,
-    model_of,
     reasoning_tokens,
     token_counts,
 )
+from server.http.openai.run_factory import model_of
 from server.http.openai.schemas import Asked, OpenAIError, RunRequest
 from server.http.sse import ServerSentEvent
 from server.runs import Run

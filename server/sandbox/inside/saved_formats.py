@@ -28,7 +28,7 @@ from . import saved_frames
 MOST_JSON_BYTES = 64 * 2**20
 DEEPEST = 100
 FACTORIES = {kind.__name__: kind for kind in (int, float, str, list, dict, set, bool)}
-"""Of a `defaultdict`."""
+"""The functions that make a `defaultdict`'s values, by which one can be saved."""
 
 
 class UnsavedError(Exception):

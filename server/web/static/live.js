@@ -10,7 +10,7 @@ let counter = 0;
 const following = new Map(); // id -> {topic, after, handle}
 
 /**
- * Call `handle({kind, data, id})` for the events of a topic (`run/ID`, `job/ID`, `session/WORKSPACE/ID`, `load`) after the one
+ * Call `handle({kind, data, id})` for the events of a topic (`run/ID`, `load` and the others of `GET /events`) after the one
  * with the id `after`. The kind `missing` says that there is no such thing (any more); `lost`, of `load` alone, that the server can't be reached. Returns a function that stops it.
  */
 export function follow(topic, handle, after = 0) {
