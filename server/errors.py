@@ -1,7 +1,7 @@
 """The tree of errors, each with an HTTP status and a code.
 
 Every error that Hearth raises on purpose is a `HearthError`. Any other error is a bug in Hearth: the client gets an
-id, and the log has that id with the traceback.
+id, and the log has that id with the traceback. Over 400 lines, a short class for each.
 """
 
 import logging

@@ -1,4 +1,7 @@
-"""The guidance engine over the resident model."""
+"""The guidance engine over the resident model.
+
+Over 400 lines: guidance has one class for it.
+"""
 
 import codecs
 import json

@@ -1,4 +1,7 @@
-"""The scheduler: a thread that owns the model. Each forward pass serves all active sequences."""
+"""The scheduler: a thread that owns the model. Each forward pass serves all active sequences.
+
+Over 400 lines, because one thread has all of its state.
+"""
 
 import threading
 import time

@@ -81,7 +81,7 @@ def blueprint(host: Host, event_streams: ConcurrencyLimit) -> APIBlueprint:
     )
     @access("ask", "run")
     def replay(path: RunId, query: NoQuery) -> dict[str, Any]:
-        run, record = host.questions.replay(path.run_id, caller().owner_in, caller().key)
+        run, record = host.questions.ask_again(path.run_id, caller().owner_in, caller().key)
         answer = wait_for(run, detach=False)
         return {**answer, "replay_of": path.run_id, "same_answer": answer["answer"] == record.get("answer")}
 

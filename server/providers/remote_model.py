@@ -1,4 +1,7 @@
-"""A remote model, behind an API: a conversation in, the next message out."""
+"""A remote model, behind an API: a conversation in, the next message out.
+
+Over 400 lines: retries, streams and schemas depend on the same connection.
+"""
 
 import json
 import logging

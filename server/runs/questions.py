@@ -288,7 +288,7 @@ class Questions:
 
     # Repeating
 
-    def replay(
+    def ask_again(
         self, run_id: str, owner_in: Callable[[str], str] = lambda workspace: workspace, key: str = ""
     ) -> tuple[Run, dict[str, Any]]:
         """Repeat an earlier run with the same code and the same model; if it has no answer, with a model of the same

@@ -1,5 +1,7 @@
-"""Answers what people's code in a worker asks the server for, besides the model: jobs, code in the sandbox, documents,
-the web, pictures, and how near in meaning tools are to a question. Each part checks what its session may."""
+"""Answers what people's code in a worker asks the server for, besides the model.
+
+That is jobs, code in the sandbox, documents, the web, pictures, and how near in meaning tools are to a question.
+"""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,7 @@
-"""Collections of documents: their pages, passages and vectors. Each change of a document is one transaction."""
+"""Collections of documents: their pages, passages and vectors. Each change of a document is one transaction.
+
+Over 400 lines: the changes and the lists have their conditions in common.
+"""
 
 import json
 import secrets

@@ -1,4 +1,7 @@
-"""The tables, as queries name them. `migrations/` makes them; a change here needs a migration there."""
+"""The tables, as queries name them. `migrations/` makes them; a change here needs a migration there.
+
+Over 400 lines, one table after the other.
+"""
 
 from sqlalchemy import (
     BigInteger,
