@@ -85,7 +85,7 @@ def _embedding() -> Iterator[None]:
     """Within this block tools are ranked by meaning too, as in a run."""
 
     def ask(what: str, do: str, given: Mapping[str, Any]) -> dict[str, Any]:
-        return {"similarities": similarities(given["query"], tuple(given["texts"]))}
+        return {"similarities": similarities(tuple(given["queries"]), tuple(given["texts"]))}
 
     # Nobody reads the run's events.
     ignored = dict.fromkeys(("step", "plan", "tools_shown", "tool_ended", "tool_failed"), lambda *_: "")

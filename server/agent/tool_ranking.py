@@ -1,5 +1,5 @@
-"""Which tools fit a question: ranked by words, with BM25 (https://doi.org/10.1561/1500000019), and by meaning, with
-the server's embedding model; both rankings are fused (Cormack, Clarke and Büttcher, SIGIR 2009).
+"""Which tools fit a question: scored by words, with BM25 (https://doi.org/10.1561/1500000019), and by meaning, with
+the server's embedding model. What ranks is a convex combination of both scores (https://doi.org/10.1145/3596512).
 
 The ranking by words is code of our own: the libraries for BM25 (rank_bm25, bm25s) rank words as they are given, and
 import numpy into a worker, whose start takes milliseconds. What matters here, they leave to their caller: the words
@@ -9,6 +9,7 @@ arguments and their descriptions.
 
 import math
 import re
+import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, lru_cache
@@ -32,10 +33,9 @@ PART_LENGTH = 4
 MOST_COUNTED = 2
 # What is read of a longer question, half of it from each end: its middle is a text that was pasted.
 MOST_CHARACTERS = 4000
-# How little the first places of a ranking differ. With the paper's 60, what is average in both comes before what is
-# the best in one.
-FUSION = 10
-# A cosine below it says nothing.
+# What the score by words counts, of 1; the rest is the score by meaning.
+WORDS_SHARE = 0.4
+# A mean cosine below it says nothing.
 LEAST_SIMILARITY = 0.1
 # What the embedding model reads of a tool: its window is short.
 MOST_OF_TOOL = 1000
@@ -44,6 +44,8 @@ MOST_COMPARED = 2000
 RELATED_WORDS = Path(__file__).with_name("related_words.txt")
 
 WORD = re.compile(r"[^\W\d_]+")
+QUOTED = re.compile(r"""(?<!\w)(["'`]).*?\1(?!\w)""")
+NUMBER = re.compile(r"[-+]?\d[\d.,:/e-]*")
 CAMEL_CASE = re.compile(r"(?<=[a-z])(?=[A-Z])")
 # Scripts without spaces between words: two characters in a row stand for a word.
 UNSPACED = re.compile(r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]+")
@@ -99,21 +101,38 @@ def rank(question: str, tools: Mapping[str, BaseTool]) -> list[str]:
     """
     if len(question) > MOST_CHARACTERS:
         question = f"{question[: MOST_CHARACTERS // 2]} {question[-MOST_CHARACTERS // 2 :]}"
-    by_words = _best(_index(tools).scores(question), above=0.0)
-    if not tools or len(tools) > MOST_COMPARED:
-        return by_words
-    cosines = shown_tools.similarities(question, _compared_texts(tools))
+    by_words = _index(tools).scores(question)
+    if not tools or len(tools) > MOST_COMPARED or (by_meaning := _similarities(question, tools)) is None:
+        return _best({name: score for name, score in by_words.items() if score > 0})
+    words, meanings = _standardised(by_words), _standardised(by_meaning)
+    return _best(
+        {
+            name: WORDS_SHARE * words[name] + (1 - WORDS_SHARE) * meanings[name]
+            for name in tools
+            if by_words[name] > 0 or by_meaning[name] > LEAST_SIMILARITY
+        }
+    )
+
+
+def _similarities(question: str, tools: Mapping[str, BaseTool]) -> dict[str, float] | None:
+    """How near each tool's name and text are in meaning to the question, and to the question without its values,
+    which can hide what it asks for. None: see `shown_tools.similarities`."""
+    plain = " ".join(NUMBER.sub(" ", QUOTED.sub(" ", question)).split())
+    cosines = shown_tools.similarities([question, plain or question], _compared_texts(tools))
     if cosines is None:
-        return by_words
-    scores: dict[str, float] = defaultdict(float)
-    for ranking in by_words, _best(dict(zip(tools, cosines, strict=True)), above=LEAST_SIMILARITY):
-        for place, name in enumerate(ranking):
-            scores[name] += 1 / (FUSION + place)
-    return _best(scores, above=0.0)
+        return None
+    return {name: (cosines[2 * at] + cosines[2 * at + 1]) / 2 for at, name in enumerate(tools)}
 
 
-def _best(scores: Mapping[str, float], above: float) -> list[str]:
-    return [name for name, score in sorted(scores.items(), key=lambda item: -item[1]) if score > above]
+def _standardised(scores: Mapping[str, float]) -> dict[str, float]:
+    """The scores in standard deviations from their mean, so that scores of two kinds can be added."""
+    mean, deviation = statistics.fmean(scores.values()), statistics.pstdev(scores.values())
+    return {name: (score - mean) / (deviation or 1.0) for name, score in scores.items()}
+
+
+def _best(scores: Mapping[str, float]) -> list[str]:
+    """The names, those with the highest score first; with equal scores in their own order."""
+    return sorted(scores, key=lambda name: -scores[name])
 
 
 def once_for_tools(make: Callable[[Mapping[str, BaseTool]], T]) -> Callable[[Mapping[str, BaseTool]], T]:
@@ -181,11 +200,13 @@ def _index(tools: Mapping[str, BaseTool]) -> _Index:
 
 @once_for_tools
 def _compared_texts(tools: Mapping[str, BaseTool]) -> list[str]:
-    """What the embedding model reads of each tool. Arguments added nothing to it, and take time."""
-    return [
-        f"{' '.join(WORD.findall(CAMEL_CASE.sub(' ', tool.name)))}. {tool.description}"[:MOST_OF_TOOL]
-        for tool in tools.values()
-    ]
+    """What the embedding model reads of each tool: its name, and its name with its description. Arguments added
+    nothing to it, and take time."""
+    texts = []
+    for tool in tools.values():
+        name = " ".join(WORD.findall(CAMEL_CASE.sub(" ", tool.name)))
+        texts += [name, f"{name}. {tool.description}"[:MOST_OF_TOOL]]
+    return texts
 
 
 def _texts(tool: BaseTool) -> list[tuple[str, int]]:

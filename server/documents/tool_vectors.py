@@ -27,7 +27,7 @@ AT_ONCE = 32
 
 class _Compare(Asked):
     do: Literal["compare"]
-    query: Annotated[str, Field(max_length=20_000)]
+    queries: Annotated[list[Annotated[str, Field(max_length=20_000)]], Field(min_length=1, max_length=4)]
     texts: Annotated[list[Annotated[str, Field(max_length=1000)]], Field(max_length=REMEMBERED)]
 
 
@@ -48,16 +48,16 @@ class ToolVectors:
     def do(self, given: Mapping[str, Any], run: Run | None) -> dict[str, Any]:
         """The answer to a call. Raises `InvalidRequestError`, `RunCancelledError`."""
         call, _ = read(_any_call, given, run, "the tools")
-        return {"similarities": self.similarities(call.query, call.texts)}
+        return {"similarities": self.similarities(call.queries, call.texts)}
 
-    def similarities(self, query: str, texts: Sequence[str]) -> list[float] | None:
-        """The cosines of the query's vector and each text's. None: there is no embedding model, which is logged once.
-        Raises `RunCancelledError`."""
+    def similarities(self, queries: Sequence[str], texts: Sequence[str]) -> list[float] | None:
+        """For each text the mean cosine of its vector and each query's. None: there is no embedding model, which is
+        logged once. Raises `RunCancelledError`."""
         if self._is_unusable:
             return None
         try:
             vectors = self._of(texts)
-            wanted = self._embedder.embed_query(_encodable(query))
+            wanted = sum(self._embedder.embed_query(_encodable(query)) for query in queries) / len(queries)
         except EmbeddingError as error:
             self._is_unusable = True
             log.warning("Tools are chosen by words alone until the server is started again: %s", error)

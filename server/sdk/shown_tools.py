@@ -19,14 +19,13 @@ def of_session() -> tuple[str, ...]:
     return context.current().session_tools
 
 
-def similarities(query: str, texts: Sequence[str]) -> list[float] | None:
-    """The cosines of the query's vector and each text's, by the server's embedding model. None: there is no such
-    model, or no run."""
+def similarities(queries: Sequence[str], texts: Sequence[str]) -> list[float] | None:
+    """For each text the mean cosine of its vector and each query's, by the server's embedding model. None: there is
+    no such model, or no run."""
     if (listener := context.current().listener) is None:
         return None
-    found: list[float] | None = listener.ask("tools", "compare", {"query": query, "texts": list(texts)})[
-        "similarities"
-    ]
+    given = {"queries": list(queries), "texts": list(texts)}
+    found: list[float] | None = listener.ask("tools", "compare", given)["similarities"]
     return found
 
 

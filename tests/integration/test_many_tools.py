@@ -81,7 +81,7 @@ def test_the_right_tool_of_many_is_called(lab: Server) -> None:
 @pytest.mark.parametrize(
     ("question", "tool"),
     [
-        ("H and P phrases for 67-66-3", "hazard_codes"),
+        ("Does nitrile hold up against chloroform or do I need something else on my hands?", "glove_material"),
         ("We're out of nitrile gloves, get 10 boxes.", "place_order"),
         ("what phylum are tardigrades in", "taxonomy_lookup"),
     ],

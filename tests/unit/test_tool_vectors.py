@@ -63,10 +63,10 @@ def test_few_texts_do_not_wait_for_many(embedder: Watched) -> None:
 
     def many() -> None:
         with context.scope(cancelled=cancelled), pytest.raises(RunCancelledError):
-            vectors.similarities("How hot is it?", MANY)
+            vectors.similarities(["How hot is it?"], MANY)
 
     def few() -> None:
-        similarities = vectors.similarities("Is the gas on?", FEW)
+        similarities = vectors.similarities(["Is the gas on?"], FEW)
         assert similarities is not None and max(similarities) == similarities[1]
         cancelled.set()
 
@@ -81,6 +81,6 @@ def test_a_few_passages_do_not_wait_for_a_large_document(embedder: Watched) -> N
 def test_a_text_is_embedded_once(embedder: Watched) -> None:
     vectors, texts = ToolVectors(embedder), FEW * 30 + MANY[:40]
     with ThreadPoolExecutor(2) as pool:
-        one, two = pool.map(lambda query: vectors.similarities(query, texts), ["Is it hot?", "Is it hot?"])
+        one, two = pool.map(lambda query: vectors.similarities([query], texts), ["Is it hot?", "Is it hot?"])
     assert one == two and one is not None and len(one) == len(texts)
     assert sorted(embedder.embedded) == sorted({*texts})
