@@ -87,8 +87,12 @@ class Embedder:
 
     def embed_query(self, text: str) -> "np.ndarray":
         """The vector of a query, before passages that wait. Raises `EmbeddingError`."""
-        vector: np.ndarray = self._embed([text], is_query=True)[0]
+        vector: np.ndarray = self.embed_queries([text])[0]
         return vector
+
+    def embed_queries(self, texts: Sequence[str]) -> "np.ndarray":
+        """The same for several: float32 of shape (texts, `dimensions`)."""
+        return self._embed(texts, is_query=True)
 
     def _embed(self, texts: Sequence[str], is_query: bool) -> "np.ndarray":
         model = self._loaded()

@@ -57,7 +57,7 @@ class ToolVectors:
             return None
         try:
             vectors = self._of(texts)
-            wanted = sum(self._embedder.embed_query(_encodable(query)) for query in queries) / len(queries)
+            wanted = self._embedder.embed_queries([*map(_encodable, queries)]).mean(axis=0)
         except EmbeddingError as error:
             self._is_unusable = True
             log.warning("Tools are chosen by words alone until the server is started again: %s", error)
