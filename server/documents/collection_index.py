@@ -18,12 +18,9 @@ from server.documents.words import has_subject
 log = logging.getLogger(__name__)
 
 DEPTH = 100
-"""Number of passages of each ranking that are fused."""
+"""Number of passages of each search that are fused."""
 RERANKED = 20
 """Number of the best passages that are ranked again."""
-WEIGHTS = {"words": 1.0, "vectors": 0.5}
-"""Of the rankings. Tuned on every other question of benchmarks/retrieval_set.py, with the others in view;
-benchmarks/RESULTS.md has both halves."""
 CONTEXT_WEIGHT = 2
 """How often a word of a chunk's context counts in the search by words."""
 
@@ -110,16 +107,19 @@ class CollectionIndex:
         cosines: dict[int, float] = {}
         with self._lock:
             allowed = self._allowed(documents, pages)
-            rankings = {"words": [one for one, _ in self._words.search(query, DEPTH, allowed)]}
+            words = dict(self._words.search(query, DEPTH, allowed))
             if vector is not None:
                 cosines = dict(self._vectors.search(vector, DEPTH, allowed))
-                rankings["vectors"] = list(cosines)
-            document_of = {one: self._document_of[one] for ranking in rankings.values() for one in ranking}
+            document_of = {one: self._document_of[one] for one in {**words, **cosines}}
             listings = self._listings.intersection(document_of)
         # Tables of contents come last: they have the words of every heading, and say nothing.
-        rankings = {name: sorted(ranking, key=lambda one: one in listings) for name, ranking in rankings.items()}
-        fused = fuse(rankings, WEIGHTS)
-        ranks = {name: {one: place for place, one in enumerate(found, 1)} for name, found in rankings.items()}
+        scores = {one: score - (one in listings) for one, score in fuse(words, cosines).items()}
+        fused = sorted(scores.items(), key=lambda item: -item[1])
+        found = {"words": words, "vectors": cosines}
+        ranks = {
+            name: {one: place for place, one in enumerate(sorted(ids, key=lambda one: one in listings), 1)}
+            for name, ids in found.items()
+        }
         if rerank is not None:
             fused = self._reranked(query, fused, document_of, rerank)
             ranks["rerank"] = {one: place for place, (one, _) in enumerate(fused[:RERANKED], 1)}

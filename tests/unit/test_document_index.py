@@ -152,11 +152,12 @@ def test_a_table_of_contents_comes_last(library: Library) -> None:
     assert 600 in found and found[0] != 600
 
 
-def test_fusion_is_reciprocal_rank_fusion() -> None:
-    fused = fuse({"words": [1, 2], "vectors": [2, 3]}, {"words": 1.0, "vectors": 0.5})
-    assert [one for one, _ in fused] == [2, 1, 3]
-    assert dict(fused)[2] == pytest.approx(1 / 62 + 0.5 / 61)
-    assert fuse({}, {}) == []
+def test_fusion_adds_shares_of_both_scores() -> None:
+    fused = fuse({1: 4.0, 2: 3.0}, {2: 0.9, 3: 0.5, 4: 0.1})
+    assert fused == pytest.approx({1: 0.6, 2: 0.6 * 0.75 + 0.4, 3: 0.4 * 0.5, 4: 0.0})
+    assert fuse({1: 4.0, 2: 3.0}, {}) == {1: 1.0, 2: 0.75}
+    assert fuse({}, {5: 0.2}) == {5: pytest.approx(0.4)}
+    assert fuse({}, {}) == {}
 
 
 def test_vectors_by_id() -> None:
