@@ -44,8 +44,11 @@ MOST_COMPARED = 2000
 RELATED_WORDS = Path(__file__).with_name("related_words.txt")
 
 WORD = re.compile(r"[^\W\d_]+")
-QUOTED = re.compile(r"""(?<!\w)(["'`]).*?\1(?!\w)""")
-NUMBER = re.compile(r"[-+]?\d[\d.,:/e-]*")
+QUOTED = re.compile(
+    r"""(?<!\w)(?:(["'`]).*?\1|\u201c.*?\u201d|\u201e.*?\u201c|\u2018.*?\u2019|\u00ab.*?\u00bb)(?!\w)"""
+)
+# Numbers, dates and times; names of files, paths and addresses. Whole words, so that `2-butanol` and `p53` stay.
+VALUE = re.compile(r"[^\w\s]*\d(?:[\d\W]|(?<=\d)e(?=[-+]?\d))*|\S*\w[./\\@]\w\S*")
 CAMEL_CASE = re.compile(r"(?<=[a-z])(?=[A-Z])")
 # Scripts without spaces between words: two characters in a row stand for a word.
 UNSPACED = re.compile(r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]+")
@@ -86,7 +89,7 @@ VALUES = tuple(
         (r"\b(?![ACGTU]+\b)[ACDEFGHIKLMNPQRSTVWY]{9,}\b", "protein sequence"),
         (r"\b([A-Z][a-z]?\d+){2,}\b", "chemical formula"),
         (r"\(-?[\d.]+, ?-?[\d.]+(, ?-?[\d.]+)*\)", "point coordinate"),
-        (r"(-?\d+(\.\d+)?, ){2,}", "values numbers list"),
+        (r"(?<![\d.])(-?\d+(\.\d+)?, ){2,}", "values numbers list"),
         (r"±|\+/?-\s*\d", "uncertainty"),
         (r"(^|\s)#[a-z]", "channel tag"),
     )
@@ -117,8 +120,8 @@ def rank(question: str, tools: Mapping[str, BaseTool]) -> list[str]:
 def _similarities(question: str, tools: Mapping[str, BaseTool]) -> dict[str, float] | None:
     """How near each tool's name and text are in meaning to the question, and to the question without its values,
     which can hide what it asks for. None: see `shown_tools.similarities`."""
-    plain = " ".join(NUMBER.sub(" ", QUOTED.sub(" ", question)).split())
-    cosines = shown_tools.similarities([question, plain or question], _compared_texts(tools))
+    plain = " ".join(word for word in QUOTED.sub(" ", question).split() if not VALUE.fullmatch(word))
+    cosines = shown_tools.similarities([*dict.fromkeys((question, plain or question))], _compared_texts(tools))
     if cosines is None:
         return None
     return {name: (cosines[2 * at] + cosines[2 * at + 1]) / 2 for at, name in enumerate(tools)}
@@ -205,7 +208,7 @@ def _compared_texts(tools: Mapping[str, BaseTool]) -> list[str]:
     texts = []
     for tool in tools.values():
         name = " ".join(WORD.findall(CAMEL_CASE.sub(" ", tool.name)))
-        texts += [name, f"{name}. {tool.description}"[:MOST_OF_TOOL]]
+        texts += [name[:MOST_OF_TOOL], f"{name}. {tool.description}"[:MOST_OF_TOOL]]
     return texts
 
 

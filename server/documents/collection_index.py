@@ -48,9 +48,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Hit:
-    """A chunk that was found. `score`: of the fusion or, if it was ranked again, of that; it compares hits of one
-    search only. `ranks`: its place, from 1, by "words", "vectors" and "rerank", where it has one. `similarity`: the
-    cosine of its vector and the query's; None: not among the best by vectors."""
+    """A chunk that was found. `score`: of the fusion, from 0 to 1, or below 0 for a table of contents; if it was
+    ranked again, of that. It compares hits of one search only. `ranks`: its place, from 1, by "words", "vectors" and
+    "rerank", where it has one. `similarity`: the cosine of its vector and the query's; None: not among the best by
+    vectors."""
 
     chunk: int
     score: float
@@ -113,7 +114,7 @@ class CollectionIndex:
             document_of = {one: self._document_of[one] for one in {**words, **cosines}}
             listings = self._listings.intersection(document_of)
         # Tables of contents come last: they have the words of every heading, and say nothing.
-        scores = {one: score - (one in listings) for one, score in fuse(words, cosines).items()}
+        scores = {one: score - 2 * (one in listings) for one, score in fuse(words, cosines).items()}
         fused = sorted(scores.items(), key=lambda item: -item[1])
         found = {"words": words, "vectors": cosines}
         ranks = {

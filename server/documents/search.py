@@ -70,8 +70,8 @@ class Searches:
     ) -> list[Passage]:
         """The best passages of collections, the best first. What was deleted before the call is never among them.
 
-        Passages of several collections are ordered by their scores, which come from their places in their own
-        collection. Raises `InvalidRequestError`, `DocumentNotFoundError`, `StoreError`.
+        Passages of several collections are ordered by their scores, which are relative to the best in their
+        own collection. Raises `InvalidRequestError`, `DocumentNotFoundError`, `StoreError`.
         """
         if rerank and self._reranker is None:
             raise InvalidRequestError(

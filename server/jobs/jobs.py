@@ -234,7 +234,8 @@ class Jobs:
     def tokens_of(self, owner: str) -> int:
         """Tokens of the model that the running jobs of a person have used so far."""
         with self._changed:
-            return sum(one.run.tokens_used for one in self._running.values() if one.job.owner == owner)
+            runs = [one.run for one in self._running.values() if one.job.owner == owner]
+        return sum(run.tokens_used for run in runs)
 
     @property
     def changes(self) -> int:

@@ -74,13 +74,14 @@ class Quotas:
         return limits
 
     def check_tokens(self, person: str, limits: Limits) -> None:
-        """Raises `QuotaReachedError` if the person has used up the tokens of the day. While the database can't be
-        read, nobody is refused: questions are answered then."""
+        """Raises `QuotaReachedError` if the person has used up the tokens of the day. Those of a run or a job that is
+        just being saved may count twice. While the database can't be read, nobody is refused: questions are answered
+        then."""
         most = limits.tokens_per_day
         if most is None:
             return
         try:
-            used = self.usage.tokens_today(person) + self._tokens_in_flight(person)
+            used = self._tokens_in_flight(person) + self.usage.tokens_today(person)
         except StoreError as error:
             log.warning("the usage of %r can't be read, so the quota is not checked: %s", person, error.message)
             return

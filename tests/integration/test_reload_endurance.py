@@ -32,8 +32,9 @@ def held(code: Code) -> Counter[str]:
     """
     template = code.workers._template
     assert template is not None
-    wait_until(lambda: template._spare is not None and template._spare.pid, "the start of the spare worker")
-    keepers = [psutil.Process(root.popen.pid) for root in template._roots]
+    wait_until(lambda: (spare := template._spare) is not None and spare.pid, "the start of the spare worker")
+    with template._lock:
+        keepers = [psutil.Process(root.popen.pid) for root in template._roots]
     gc.collect()
     modules = ("server.workers.", "server.reload.")
     found = Counter(type(one).__name__ for one in gc.get_objects() if str(type(one).__module__).startswith(modules))

@@ -152,11 +152,19 @@ def test_a_table_of_contents_comes_last(library: Library) -> None:
     assert 600 in found and found[0] != 600
 
 
+def test_a_table_of_contents_comes_last_even_if_it_is_the_best() -> None:
+    library = Library()
+    library.put(1, "a", CONTENTS, "An oven, mentioned once in a long text about something else.")
+    hits = library.index().search("warpage ovens index", 10)
+    assert hits[-1].chunk == 100 and hits[-1].score < 0 <= hits[0].score
+
+
 def test_fusion_adds_shares_of_both_scores() -> None:
     fused = fuse({1: 4.0, 2: 3.0}, {2: 0.9, 3: 0.5, 4: 0.1})
-    assert fused == pytest.approx({1: 0.6, 2: 0.6 * 0.75 + 0.4, 3: 0.4 * 0.5, 4: 0.0})
-    assert fuse({1: 4.0, 2: 3.0}, {}) == {1: 1.0, 2: 0.75}
-    assert fuse({}, {5: 0.2}) == {5: pytest.approx(0.4)}
+    assert fused == pytest.approx({1: 0.75, 2: 0.75 * 0.75 + 0.25, 3: 0.25 * 0.5, 4: 0.0})
+    # A collection whose vectors are not there yet does not come before one that has them.
+    assert fuse({1: 4.0, 2: 3.0}, {}) == pytest.approx({1: 0.75, 2: 0.75 * 0.75})
+    assert fuse({}, {5: 0.2}) == {5: pytest.approx(0.25)}
     assert fuse({}, {}) == {}
 
 

@@ -1,7 +1,9 @@
 """The tools that a model is shown where there are many: how they are ranked, which are chosen, and what it finds."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -221,3 +223,60 @@ def test_everything_can_be_found(engine: GuidedEngine, lab: dict[str, BaseTool])
 def test_a_query_is_a_text(engine: GuidedEngine, lab: dict[str, BaseTool]) -> None:
     with pytest.raises(ToolFailedError, match="text"):
         ShownTools(engine, lab, "molar mass").find(None)
+
+
+# By meaning
+
+
+@contextmanager
+def compared(cosines: Callable[[str], float]) -> Iterator[list[dict[str, Any]]]:
+    """Within this block the server compares tools, and each text has the given cosine. Yields what it was asked."""
+    asked: list[dict[str, Any]] = []
+
+    def ask(what: str, do: str, given: dict[str, Any]) -> dict[str, Any]:
+        assert (what, do) == ("tools", "compare")
+        asked.append(given)
+        return {"similarities": [cosines(text) for text in given["texts"]]}
+
+    with context.scope(listener=SimpleNamespace(ask=ask)):
+        yield asked
+
+
+@pytest.mark.parametrize(
+    ("question", "plain"),
+    [
+        ("Is 3.9 an outlier of 5.0, (5.1), 4.9 or 1e-9?", "Is an outlier of or"),
+        ("Does 'well done, but late' sound \u201cangry\u201d?", "Does sound ?"),
+        ("What's new in protocol_v2.md since 2026-12-25?", "What's new in since"),
+        ("How dense is 2-butanol beside p53?", None),
+        ("'all of it' 5", None),
+    ],
+)
+def test_the_question_is_compared_without_its_values_too(question: str, plain: str | None) -> None:
+    with compared(lambda text: 0.0) as asked:
+        rank(question, made(calculator="Work something out."))
+    assert asked == [
+        {
+            "queries": [question] if plain is None else [question, plain],
+            "texts": ["calculator", "calculator. Work something out."],
+        }
+    ]
+
+
+def test_words_and_meaning_count_together() -> None:
+    tools = made(boil="Boiling points.", melt="Melting points.", hire="Hire people.", cook="Cook.")
+    question = "melting points"
+    assert rank(question, tools) == ["melt", "boil"]
+    cosines = {"boil": 0.9, "melt": 0.2, "hire": 0.5, "cook": 0.05}
+    with compared(lambda text: cosines[text.partition(".")[0]]):
+        found = rank(question, tools)
+    # `boil` has a word in common and is the nearest; `hire` has none; `cook` is neither near nor has a word.
+    assert found == ["boil", "melt", "hire"]
+    with compared(lambda text: 0.05):
+        assert rank(question, tools) == ["melt", "boil"], "equal cosines say nothing"
+
+
+def test_a_long_name_is_cut_for_the_comparison() -> None:
+    with compared(lambda text: 0.5) as asked:
+        assert rank("anything", made(**{"x" * 1500: "Y"})) == ["x" * 1500]
+    assert [len(text) for text in asked[0]["texts"]] == [1000, 1000]

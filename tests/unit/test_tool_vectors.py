@@ -84,3 +84,13 @@ def test_a_text_is_embedded_once(embedder: Watched) -> None:
         one, two = pool.map(lambda query: vectors.similarities([query], texts), ["Is it hot?", "Is it hot?"])
     assert one == two and one is not None and len(one) == len(texts)
     assert sorted(embedder.embedded) == sorted({*texts})
+
+
+def test_several_queries_count_as_their_mean(embedder: Watched) -> None:
+    vectors = ToolVectors(embedder)
+    queries = ["Is the gas on?", "How hot is it?"]
+    single = [vectors.similarities([query], FEW) for query in queries]
+    both = vectors.similarities(queries, FEW)
+    assert both is not None and None not in single
+    means = [sum(pair) / 2 for pair in zip(*filter(None, single), strict=True)]
+    assert both == pytest.approx(means, abs=2e-4)
