@@ -22,6 +22,9 @@ ENOUGH_WORDS = 0.5
 MOST_PASSAGES, PASSAGE_TOKENS = 24, 300
 """The maximum that a search finds; and how many tokens of room each of them should have."""
 LEAST_PASSAGES = 4
+JUDGED = 6
+"""Number of the first passages of which one has to do with the question, however many fit the window: among many, one
+looks like it by chance."""
 WHOLE_CHARACTERS = 800
 """About the length of the passages of documents that are shown whole."""
 CHARACTERS_PER_TOKEN = 6
@@ -93,13 +96,13 @@ def whole_documents(room: int, count: Callable[[str], int], pages: Pages) -> lis
 
 def found_passages(query: str, room: int, pages: Pages) -> tuple[list[Shown], float, bool]:
     """The passages that a search finds, divided where a page ends; the share of the query's words that the best of
-    them has; and whether one of them has to do with the query."""
+    them has; and whether one of the first has to do with the query."""
     found = search_documents(query, limit=max(min(MOST_PASSAGES, room // PASSAGE_TOKENS), LEAST_PASSAGES))
     wanted = subject_words(query)
     shares = [common_share(wanted, one.text) for one in found]
     # A query that names no subject, such as "what is this about?", is about all of them.
     is_evidence = not wanted or any(
-        _has_to_do(share, one.similarity) for share, one in zip(shares, found, strict=True)
+        _has_to_do(share, one.similarity) for share, one in zip(shares[:JUDGED], found[:JUDGED], strict=True)
     )
     shown = numbered(itertools.chain.from_iterable(_on_pages(one, pages) for one in found))
     return shown, max(shares, default=0.0), is_evidence

@@ -50,8 +50,7 @@ class Entry:
 class Hit:
     """A chunk that was found. `score`: of the fusion, from 0 to 1, or below 0 for a table of contents; if it was
     ranked again, of that. It compares hits of one search only. `ranks`: its place, from 1, by "words", "vectors" and
-    "rerank", where it has one. `similarity`: the cosine of its vector and the query's; None: not among the best by
-    vectors."""
+    "rerank", where it has one. `similarity`: the cosine of its vector and the query's; None: there is none yet."""
 
     chunk: int
     score: float
@@ -106,11 +105,13 @@ class CollectionIndex:
         """
         vector = self._vector(query)
         cosines: dict[int, float] = {}
+        others: dict[int, float] = {}
         with self._lock:
             allowed = self._allowed(documents, pages)
             words = dict(self._words.search(query, DEPTH, allowed))
             if vector is not None:
                 cosines = dict(self._vectors.search(vector, DEPTH, allowed))
+                others = self._vectors.cosines(vector, words.keys() - cosines.keys())
             document_of = {one: self._document_of[one] for one in {**words, **cosines}}
             listings = self._listings.intersection(document_of)
         # Tables of contents come last: they have the words of every heading, and say nothing.
@@ -124,8 +125,9 @@ class CollectionIndex:
         if rerank is not None:
             fused = self._reranked(query, fused, document_of, rerank)
             ranks["rerank"] = {one: place for place, (one, _) in enumerate(fused[:RERANKED], 1)}
+        similarities = cosines | others
         return [
-            Hit(one, score, {name: places[one] for name, places in ranks.items() if one in places}, cosines.get(one))
+            Hit(one, score, {name: at[one] for name, at in ranks.items() if one in at}, similarities.get(one))
             for one, score in fused[:limit]
         ]
 

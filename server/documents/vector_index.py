@@ -51,6 +51,10 @@ class VectorIndex:
             if not self._ids:
                 self._index = None  # the next vectors may be another model's, and of another length
 
+    def cosines(self, vector: np.ndarray, ids: Iterable[int]) -> dict[int, float]:
+        """The cosines of `vector` and those of `ids` that have a vector."""
+        return {one: float(self._index.reconstruct(one) @ vector) for one in self._ids.intersection(ids)}
+
     def search(self, vector: np.ndarray, limit: int, allowed: np.ndarray | None = None) -> list[tuple[int, float]]:
         """The ids of the `limit` vectors nearest to `vector`, with their cosines, the nearest first. `allowed`: the
         only ids to find; None: all."""

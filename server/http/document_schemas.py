@@ -186,7 +186,7 @@ class PassageShown(BaseModel):
     end: int
     score: float
     ranks: dict[str, int] = Field(description="its place by words, by vectors, and in the re-ranking")
-    similarity: float | None = Field(description="cosine of its vector and the query's; null: not among the best")
+    similarity: float | None = Field(description="cosine of its vector and the query's; null: it has none yet")
 
 
 class Found(BaseModel):

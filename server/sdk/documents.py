@@ -16,7 +16,7 @@ class Passage:
     """A passage that a search has found. `page`, `last_page`: from 0, the pages that it begins and ends on;
     `page_label`: as printed there, None where there are no pages. `start`, `end`: its place in the document's text,
     in characters. `score`: compares the passages of one search. `similarity`: the cosine of its vector and the
-    query's; None: not among the best by vectors."""
+    query's; None: it has none yet."""
 
     id: str
     document: str

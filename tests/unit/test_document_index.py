@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from server.documents import collection_index
 from server.documents.collection_index import RERANKED, CollectionIndex, Entry
 from server.documents.embedder import EmbeddingError
 from server.documents.fusion import fuse
@@ -168,8 +169,19 @@ def test_fusion_adds_shares_of_both_scores() -> None:
     assert fuse({}, {}) == {}
 
 
+@pytest.mark.parametrize("has_vector", [True, False])
+def test_every_hit_with_a_vector_has_its_similarity(monkeypatch: pytest.MonkeyPatch, has_vector: bool) -> None:
+    monkeypatch.setattr(collection_index, "DEPTH", 1)
+    library = Library()
+    library.put(1, "a", "heat heat", vectors=has_vector)
+    library.put(2, "a", "an oven")
+    hits = {hit.chunk: (set(hit.ranks), hit.similarity) for hit in library.index().search("heat oven", 10)}
+    assert hits == {100: ({"words"}, 0.0 if has_vector else None), 200: ({"vectors"}, 1.0)}
+
+
 def test_vectors_by_id() -> None:
     index = VectorIndex()
+    assert index.cosines(AXES[0], [1]) == {}
     assert index.search(AXES[0], 5) == []
     index.add([2**40, 7, 8], AXES[:3])
     assert index.search(AXES[0], 1) == [(2**40, 1.0)]
