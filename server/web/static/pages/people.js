@@ -12,13 +12,19 @@ async function open() {
   find("#keys-section").hidden = find("#logins-section").hidden = find("#members-section").hidden = !hasAccount;
   find("#first").hidden = me.accounts;
   find("#usage-by").addEventListener("change", () => showUsage().catch(failed));
-  await Promise.all([
-    showUsage(),
-    hasAccount && openKeys(),
-    hasAccount && showLogins(),
-    hasAccount && openMembers(),
-    me.scopes.includes("admin") && openAdmin(),
-  ]);
+  const isAdmin = me.scopes.includes("admin");
+  try {
+    await Promise.all([
+      showUsage(),
+      hasAccount && openKeys(),
+      hasAccount && showLogins(),
+      hasAccount && openMembers(),
+      isAdmin && openAdmin(),
+    ]);
+  } finally {
+    // Shown when what is above it has its size: a button that moves under the pointer is not clicked.
+    find("#admin").hidden = !isAdmin;
+  }
 }
 
 onSubmit("#first-form", async ({ username, password }) => {

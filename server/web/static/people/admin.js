@@ -55,7 +55,6 @@ async function showAudit(before = null) {
 }
 
 export async function openAdmin() {
-  find("#admin").hidden = false;
   onSubmit("#invite-form", async ({ role }) => {
     const made = await post("/auth/invitations", { role });
     // In the fragment: it is never sent to a server, and no log has it.
