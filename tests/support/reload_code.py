@@ -146,7 +146,7 @@ class Code:
         for error in errors:
             assert set(error) == {"file", "line", "type", "message", "traceback"}
             shown = error["message"] + error["traceback"]
-            assert str(self.root.parent) not in shown and "importlib" not in shown
+            assert str(self.root.parent) not in shown and "importlib" not in shown, shown
         return errors
 
 
