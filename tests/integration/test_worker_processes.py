@@ -716,12 +716,12 @@ def test_closing_ends_everything(make_template: Callable[..., Template]) -> None
     assert worker.ended.is_set()
     assert not exists(orphan)
     assert set(family()) <= others
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads
     with pytest.raises(WorkerStartError):
         template.spawn()
     worker.socket.close()
     other.socket.close()
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert len(os.listdir("/proc/self/fd")) <= descriptors
 
 
 def test_spawned_workers(make_template: Callable[..., Template], caplog: pytest.LogCaptureFixture) -> None:

@@ -63,7 +63,7 @@ def test_no_descriptor_is_left_open(root: Path, opener: Opener) -> None:
                 os.close(opener(descriptor, path))
             except OSError:
                 continue
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def build_and_remove(root: Path) -> None:
